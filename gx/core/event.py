@@ -1,0 +1,389 @@
+"""What happened, as immutable facts in the past tense.
+
+A body is one of the classes below; its tag ("task.queued") is its name in the log for ever. Bodies evolve by fields
+with defaults, and a golden file pins the bytes of each. Content (inputs, prompts, answers, recipes) is never in a body:
+it stands there by `Ref`, the digest of a blob, so that erasing the blob leaves the chain of hashes whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+
+from gx.core.message import Label, Value
+from gx.core.task import Lease
+
+FORMAT = 1
+"""The version of the log's format: of these bodies, of the tables and of the hash chain."""
+
+Ref = str
+"""The digest of a blob: 32 hex digits."""
+
+
+class Blob(Value, frozen=True, kw_only=True):
+    """Content beside the log: `digest` is `ids.digest(content)`."""
+
+    digest: Ref
+    content: bytes
+    label: Label = Label.shared
+
+
+# ── the log, the node, the bench ─────────────────────────────────────────────────────────────────────────────────
+
+
+class LogOpened(Value, frozen=True, kw_only=True, tag="log.opened"):
+    """The first event of a file. `previous` is the last hash of the file that it continues."""
+
+    format: int
+    gx: str
+    previous: str | None = None
+
+
+class NodeStarted(Value, frozen=True, kw_only=True, tag="node.started"):
+    """A process took the workspace. `epoch` grows with each owner, so that an older one's leases are void."""
+
+    epoch: int
+    pid: int
+    host: str = ""
+
+
+class NodeStopped(Value, frozen=True, kw_only=True, tag="node.stopped"):
+    epoch: int
+
+
+class BenchStarted(Value, frozen=True, kw_only=True, tag="bench.started"):
+    worker: str
+    epoch: int
+    incarnation: int
+    pid: int
+    slots: int
+    engine: str = ""
+
+
+class BenchExited(Value, frozen=True, kw_only=True, tag="bench.exited"):
+    worker: str
+    epoch: int
+    incarnation: int
+    reason: str
+
+
+class ClockJumped(Value, frozen=True, kw_only=True, tag="clock.jumped"):
+    """The wall clock moved against the monotonic one (a laptop slept); deadlines and timers move with it."""
+
+    by_s: float
+
+
+# ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunCreated(Value, frozen=True, kw_only=True, tag="run.created"):
+    """`recipe` is a blob of the recipe's text, `params` one of its parameters. Instants are wall-clock seconds."""
+
+    run: str
+    name: str
+    fingerprint: str
+    recipe: Ref
+    params: Ref
+    file: str = ""
+    inputs: str = ""
+    is_streamed: bool = False
+    fresh: bool = False
+    started_at: float = 0.0
+    deadline_at: float | None = None
+    budget_tokens: int | None = None
+
+
+class RunResumed(Value, frozen=True, kw_only=True, tag="run.resumed"):
+    """A client came back to an unfinished run. A limit that is given replaces the run's own."""
+
+    run: str
+    deadline_at: float | None = None
+    budget_tokens: int | None = None
+    reopened: bool = False
+
+
+class RunInterrupted(Value, frozen=True, kw_only=True, tag="run.interrupted"):
+    """Its client went away or asked to stop; what was finished stays, the rest waits for a resumption."""
+
+    run: str
+    reason: str
+
+
+class RunStopped(Value, frozen=True, kw_only=True, tag="run.stopped"):
+    """A limit was reached: `limit` is "budget" or "deadline". The rest waits for a resumption with another limit."""
+
+    run: str
+    limit: str
+    reason: str
+
+
+class RunFinished(Value, frozen=True, kw_only=True, tag="run.finished"):
+    """Every task reached its end."""
+
+    run: str
+    succeeded: int
+    failed: int
+    skipped: int = 0
+    cancelled: int = 0
+
+
+class InputRow(Value, frozen=True, kw_only=True):
+    """A row that was read. `item` is its content; `error` says why it can't be used, with its line."""
+
+    index: int
+    id: str
+    item: Ref | None = None
+    error: str | None = None
+    is_batch: bool = False
+
+
+class InputsRead(Value, frozen=True, kw_only=True, tag="inputs.read"):
+    run: str
+    rows: tuple[InputRow, ...]
+
+
+class InputsEnded(Value, frozen=True, kw_only=True, tag="inputs.ended"):
+    run: str
+    rows: int
+
+
+# ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StepUnfolded(Value, frozen=True, kw_only=True, tag="step.unfolded"):
+    """All tasks of the step (of this level of its tree, for a reduce) are made."""
+
+    run: str
+    step: str
+    tasks: int
+    level: int = 0
+
+
+class StepGrouped(Value, frozen=True, kw_only=True, tag="step.grouped"):
+    """How one level of a reduce is cut: `spans` are [start, stop) over what the level below gave, in order."""
+
+    run: str
+    step: str
+    level: int
+    spans: tuple[tuple[int, int], ...]
+
+
+class StepSkipped(Value, frozen=True, kw_only=True, tag="step.skipped"):
+    run: str
+    step: str
+    reason: str
+
+
+# ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TaskQueued(Value, frozen=True, kw_only=True, tag="task.queued"):
+    """A task of the plan. `path` is its place in the step, `index` the row's own; `item` and `input` are blobs.
+
+    `error` says why the row can't be used. `span` and `level` belong to a reduce: which part of the level below the
+    task takes.
+    """
+
+    run: str
+    task: str
+    step: str
+    path: str
+    index: int
+    id: str
+    item: Ref | None = None
+    input: Ref | None = None
+    error: str | None = None
+    is_batch: bool = False
+    matrix: dict[str, Any] = {}
+    level: int = 0
+    span: tuple[int, int] | None = None
+    label: Label = Label.shared
+
+
+class PromptPart(Value, frozen=True, kw_only=True, array_like=True):
+    """A message of a prompt: its role, and its content as a blob."""
+
+    role: str
+    content: Ref
+
+
+class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
+    run: str
+    task: str
+    attempt: int
+    key: str
+    model: str
+    prompt: tuple[PromptPart, ...]
+    seed: int = 0
+    label: Label = Label.shared
+
+
+class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    lease: Lease
+    alone: bool = False
+
+
+class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
+    """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again."""
+
+    run: str
+    task: str
+    attempt: int
+    key: str
+    output: Ref
+    worker: str | None = None
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+    tok_cached: int = 0
+    cached: str | None = None
+
+
+class AttemptFailed(Value, frozen=True, kw_only=True, tag="attempt.failed"):
+    """An attempt ended in a failure. `detail` is a blob: a traceback or an excerpt."""
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    code: str
+    message: str
+    detail: Ref | None = None
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+
+
+class AttemptLost(Value, frozen=True, kw_only=True, tag="attempt.lost"):
+    """The worker went away under the attempt: it costs no retry.
+
+    `is_suspect` says that the task may be why: its bench died, rather than being ended with its node or on purpose.
+    `alone` says that nothing else ran beside it.
+    """
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    reason: str
+    is_suspect: bool = True
+    alone: bool = False
+
+
+class AttemptSuperseded(Value, frozen=True, kw_only=True, tag="attempt.superseded"):
+    """A stale attempt spoke after all; it changes nothing but what was spent."""
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    outcome: str
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+
+
+class TaskRetried(Value, frozen=True, kw_only=True, tag="task.retried"):
+    """After the failure of `attempt`, the task goes back to prepared with the next one, not before `not_before`."""
+
+    run: str
+    task: str
+    attempt: int
+    not_before: float
+
+
+class TaskFailed(Value, frozen=True, kw_only=True, tag="task.failed"):
+    run: str
+    task: str
+    attempt: int
+    code: str
+    message: str
+
+
+class TaskCancelled(Value, frozen=True, kw_only=True, tag="task.cancelled"):
+    run: str
+    task: str
+    attempt: int
+    reason: str
+
+
+class TaskSkipped(Value, frozen=True, kw_only=True, tag="task.skipped"):
+    run: str
+    task: str
+    attempt: int
+    reason: str
+
+
+class ContentErased(Value, frozen=True, kw_only=True, tag="content.erased"):
+    """Blobs were removed at somebody's wish; their digests stay, so the chain still verifies."""
+
+    blobs: tuple[Ref, ...]
+    subject: str
+    run: str | None = None
+    task: str | None = None
+
+
+Body = (
+    LogOpened
+    | NodeStarted
+    | NodeStopped
+    | BenchStarted
+    | BenchExited
+    | ClockJumped
+    | RunCreated
+    | RunResumed
+    | RunInterrupted
+    | RunStopped
+    | RunFinished
+    | InputsRead
+    | InputsEnded
+    | StepUnfolded
+    | StepGrouped
+    | StepSkipped
+    | TaskQueued
+    | TaskPrepared
+    | TaskLeased
+    | TaskSucceeded
+    | AttemptFailed
+    | AttemptLost
+    | AttemptSuperseded
+    | TaskRetried
+    | TaskFailed
+    | TaskCancelled
+    | TaskSkipped
+    | ContentErased
+)
+
+BODIES: tuple[type[Value], ...] = get_args(Body)
+
+_DECODER: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_body(body: Body) -> bytes:
+    """The JSON that stands in the log's `data` column."""
+    return _ENCODER.encode(body)
+
+
+def decode_body(data: bytes | str) -> Body:
+    """The body that `encode_body` wrote. :raises msgspec.ValidationError: if it is none."""
+    return _DECODER.decode(data)
+
+
+def tag_of(body: Body | type[Value]) -> str:
+    """The name of the body's kind in the log, such as "task.queued"."""
+    return str(body.__struct_config__.tag)
+
+
+class Event(Value, frozen=True, kw_only=True):
+    """A body with what the log gave it: `seq` is dense, `ts` is wall-clock microseconds, `source` who wrote it."""
+
+    seq: int
+    ts: int
+    source: str
+    body: Body

@@ -1,0 +1,224 @@
+"""What crosses a process: turns to a bench, events and signals back.
+
+Everything here is msgpack-encodable and the same for the bench on this machine and for the one in a container.
+Exceptions never cross: a turn that goes wrong ends in a `Failure`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+import msgspec
+
+from gx.core.ids import digest_of
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of immutable values."""
+
+
+class Label(str, Enum):
+    """Who may see a value: a private one never leaves this machine, and neither does what is made from it."""
+
+    private = "private"
+    shared = "shared"
+
+
+class Message(Value, frozen=True, kw_only=True):
+    """One message of a chat. `call` names the call that a tool message answers."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    call: str | None = None
+
+
+class Sampling(Value, frozen=True, kw_only=True):
+    """How tokens are drawn. `temperature` 0 is greedy; `None` switches a filter off."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int = 0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+
+class ToolSpec(Value, frozen=True, kw_only=True):
+    """A tool that the model may call: its name, what it does, and the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    pure: bool = False
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """What a turn took. `tokens_cached` of the `tokens_in` were already in the KV cache; times in milliseconds."""
+
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class Turn(Value, frozen=True, kw_only=True):
+    """One trip to the model within a task. `model` is the SHA-256 of its file; `turn` counts from 0.
+
+    `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text.
+    `timeout_s` counts from the moment the bench begins the turn.
+    """
+
+    run: str
+    task: str
+    attempt: int
+    turn: int = 0
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    output_schema: dict[str, Any] | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    sample: int = 0
+    timeout_s: float | None = None
+
+    def key(self) -> str:
+        """The digest of everything that determines the result. Hardware, run and log positions are not in it.
+
+        The chat template is part of the model's file, so the file's digest covers it.
+        """
+        return digest_of(1, self.model, self.messages, self.sampling, self.output_schema, self.tools, self.sample)
+
+
+class Call(Value, frozen=True, kw_only=True):
+    """A tool call that the model asked for; `arguments` is JSON that fits the tool's parameters."""
+
+    id: str
+    tool: str
+    arguments: dict[str, Any]
+
+
+class Answer(Value, frozen=True, kw_only=True, tag="answer"):
+    """A turn that ended in a result. `value` is JSON: the object that the schema asked for, or the text as a string."""
+
+    value: msgspec.Raw
+    usage: Usage = Usage()
+    finish: Literal["stop", "length"] = "stop"
+
+
+class Calls(Value, frozen=True, kw_only=True, tag="calls"):
+    """A turn that ended in calls, to be done at home before the next turn."""
+
+    calls: tuple[Call, ...]
+    text: str = ""
+    usage: Usage = Usage()
+
+
+class Failure(Value, frozen=True, kw_only=True, tag="failure"):
+    """A turn that went wrong. `code` is stable; `detail` (a traceback, an excerpt) is for `gx show` only."""
+
+    code: str
+    message: str
+    retryable: bool = True
+    detail: str = ""
+    usage: Usage = Usage()
+
+
+Outcome = Answer | Calls | Failure
+
+
+class ModelCard(Value, frozen=True, kw_only=True):
+    """What a bench says of a model that it loaded. `context_tokens` is what one turn may fill, prompt and answer."""
+
+    digest: str
+    path: str
+    description: str = ""
+    context_tokens: int
+    parameters: int = 0
+    size_bytes: int = 0
+    vocabulary: int = 0
+    has_chat_template: bool = True
+
+
+# ── desk → bench ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Load(Value, frozen=True, kw_only=True, tag="load"):
+    """Load the model at `path` (its SHA-256 is `digest`); answered by `Loaded` or `Refused`."""
+
+    request: int
+    digest: str
+    path: str
+    context_tokens: int | None = None
+
+
+class Count(Value, frozen=True, kw_only=True, tag="count"):
+    """Count the prompt tokens of each chat in `chats`; answered by `Counted` or `Refused`."""
+
+    request: int
+    model: str
+    chats: tuple[tuple[Message, ...], ...]
+
+
+class Execute(Value, frozen=True, kw_only=True, tag="execute"):
+    """Run a turn; answered by one `Finished`, whatever happens."""
+
+    turn: Turn
+
+
+class Cancel(Value, frozen=True, kw_only=True, tag="cancel"):
+    """Stop an attempt between two tokens; it ends in a `Finished` with the failure `cancelled`."""
+
+    task: str
+    attempt: int
+
+
+ToBench = Load | Count | Execute | Cancel
+
+# ── bench → desk ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ready(Value, frozen=True, kw_only=True, tag="ready"):
+    """The first words of a bench: its process id, how many turns it runs at once, and its engine's build."""
+
+    pid: int
+    slots: int
+    engine: str
+
+
+class Loaded(Value, frozen=True, kw_only=True, tag="loaded"):
+    request: int
+    card: ModelCard
+
+
+class Counted(Value, frozen=True, kw_only=True, tag="counted"):
+    request: int
+    tokens: tuple[int, ...]
+
+
+class Refused(Value, frozen=True, kw_only=True, tag="refused"):
+    """A `Load` or `Count` that failed."""
+
+    request: int
+    failure: Failure
+
+
+class Finished(Value, frozen=True, kw_only=True, tag="finished"):
+    task: str
+    attempt: int
+    outcome: Outcome
+
+
+class Signal(Value, frozen=True, kw_only=True, tag="signal"):
+    """A preview that nothing is decided from: text as it comes. May be dropped or coalesced; never stored."""
+
+    task: str
+    attempt: int
+    text: str = ""
+    tokens_out: int = 0
+
+
+FromBench = Ready | Loaded | Counted | Refused | Finished | Signal

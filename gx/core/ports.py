@@ -1,0 +1,89 @@
+"""What `gx.run` needs from the world, as protocols. Fakes in tests implement these; nothing else is faked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gx.core.message import Message, ModelCard, Outcome, Signal, Turn, Value
+from gx.core.task import Capacity, Lease, Quote, Rate
+
+
+class AttemptEnded(Value, frozen=True, kw_only=True):
+    """A worker's last word on an attempt. `ms` is wall time on the worker."""
+
+    task: str
+    attempt: int
+    outcome: Outcome
+    ms: float = 0.0
+
+
+class BenchUp(Value, frozen=True, kw_only=True):
+    """A bench process is ready; leases may bind to `incarnation`."""
+
+    incarnation: int
+    pid: int
+    slots: int
+    engine: str
+
+
+class BenchDown(Value, frozen=True, kw_only=True):
+    """A bench process ended, and with it every lease of `incarnation`. `reason` says how, in words."""
+
+    incarnation: int
+    reason: str
+    is_expected: bool = False
+
+
+WorkerEvent = AttemptEnded | BenchUp | BenchDown | Signal
+
+
+class Worker(Protocol):
+    """What the dispatcher hands attempts to. Methods are called from one event loop.
+
+    A worker answers each submitted attempt with one `AttemptEnded`, or ends its incarnation with one `BenchDown`.
+    """
+
+    name: str
+
+    async def start(self) -> None:
+        """Bring up the first bench. :raises BenchError: if it does not come up."""
+
+    async def aclose(self) -> None:
+        """End the bench process; outstanding attempts get no further event."""
+
+    def capacity(self) -> Capacity: ...
+
+    def lease(self) -> Lease | None:
+        """The binding of a lease granted now; `None` while no bench is up."""
+
+    async def describe(self, model: str) -> ModelCard:
+        """Load the model with that digest where it is not loaded. :raises ModelError: if it can't be."""
+
+    async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
+        """The prompt tokens of each chat, in the model's own template."""
+
+    def submit(self, turn: Turn) -> None:
+        """Begin an attempt; it never blocks, since leases are bounded by `capacity`."""
+
+    def cancel(self, task: str, attempt: int) -> None: ...
+
+    def restart(self, reason: str) -> None:
+        """End the bench process, because an attempt in it does not end; a new incarnation follows."""
+
+    async def events(self) -> list[WorkerEvent]:
+        """Wait for at least one event, then return all that are there, in order."""
+
+    def rate(self) -> Rate: ...
+
+    def quote(self) -> Quote: ...
+
+
+class Clock(Protocol):
+    """Time, so that tests never sleep."""
+
+    def now(self) -> float:
+        """Wall clock, seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment of this process."""

@@ -1,0 +1,267 @@
+"""State, as a fold over the log and nothing else.
+
+`fold(view, event)` is total and deterministic: the same events give the same view, whatever they are. It owns the view
+and changes it in place, with queues and counters, so that no event costs a scan. Three rules hold it together:
+an event of a stale attempt changes nothing; a terminal task never changes; a second event that queues the same task is
+ignored. The types are in `gx.core.view`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gx.core import event as e
+from gx.core.task import Status
+from gx.core.view import RunState, RunStatus, TaskState, View
+
+
+def fold(view: View, event: e.Event) -> View:
+    """Apply one event to `view`, in place, and return it."""
+    view.seq = event.seq
+    body: Any = event.body
+    kind = type(body)
+    if kind is e.NodeStarted:
+        view.epoch = max(view.epoch, body.epoch)
+        return view
+    run_id = getattr(body, "run", None)
+    if run_id is None:
+        return view
+    if kind is e.RunCreated and run_id not in view.runs:
+        view.runs[run_id] = RunState(
+            id=run_id, created=body, deadline_at=body.deadline_at, budget_tokens=body.budget_tokens
+        )
+    run = view.runs.get(run_id)
+    if run is None:
+        return view
+    run.seq = event.seq
+    if (apply_run := _RUN.get(kind)) is not None:
+        apply_run(run, body)
+    elif (apply_task := _TASK.get(kind)) is not None:
+        task = run.tasks.get(body.task)
+        if task is not None and not task.status.is_terminal and body.attempt == task.attempt:
+            apply_task(run, task, body, event.seq)
+    return view
+
+
+# ── runs and steps ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run_resumed(run: RunState, body: e.RunResumed) -> None:
+    run.status = RunStatus.running
+    if body.deadline_at is not None:
+        run.deadline_at = body.deadline_at
+    if body.budget_tokens is not None:
+        run.budget_tokens = body.budget_tokens
+
+
+def _run_interrupted(run: RunState, body: e.RunInterrupted) -> None:
+    run.status = RunStatus.interrupted
+
+
+def _run_stopped(run: RunState, body: e.RunStopped) -> None:
+    run.status = RunStatus.stopped
+    run.stopped_by = body.limit
+
+
+def _run_finished(run: RunState, body: e.RunFinished) -> None:
+    run.status = RunStatus.finished
+
+
+def _inputs_read(run: RunState, body: e.InputsRead) -> None:
+    for row in body.rows:
+        if row.index == run.next_row:
+            run.rows.append(row)
+            run.next_row += 1
+
+
+def _inputs_ended(run: RunState, body: e.InputsEnded) -> None:
+    run.inputs_ended = True
+
+
+def _step_unfolded(run: RunState, body: e.StepUnfolded) -> None:
+    step = run.step(body.step)
+    step.is_unfolded, step.level = True, body.level
+
+
+def _step_grouped(run: RunState, body: e.StepGrouped) -> None:
+    step = run.step(body.step)
+    if body.level == len(step.levels):
+        step.levels.append(body.spans)
+        step.is_unfolded = False
+
+
+def _step_skipped(run: RunState, body: e.StepSkipped) -> None:
+    step = run.step(body.step)
+    step.is_unfolded, step.skipped = True, body.reason
+
+
+def _task_queued(run: RunState, body: e.TaskQueued) -> None:
+    if body.task in run.tasks:
+        return
+    run.tasks[body.task] = task = TaskState(
+        id=body.task,
+        step=body.step,
+        path=body.path,
+        index=body.index,
+        row_id=body.id,
+        order=len(run.tasks),
+        item=body.item,
+        input=body.input,
+        error=None if body.error is None else ("row", body.error),
+        is_batch=body.is_batch,
+        matrix=body.matrix or None,
+        level=body.level,
+        span=body.span,
+        label=body.label,
+    )
+    step = run.step(body.step)
+    step.tasks.append(task)
+    step.live += 1
+    run.live += 1
+    run.unprepared.append(body.task)
+
+
+def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
+    run.spent_tokens += body.tok_in + body.tok_out
+
+
+# ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared, seq: int) -> None:
+    if task.status is not Status.queued:
+        return
+    task.status, task.key, task.model = Status.prepared, body.key, body.model
+    leader = run.leaders.setdefault(body.key, task.id)
+    if leader == task.id:
+        run.ready[task.id] = None
+    else:
+        run.followers.setdefault(leader, []).append(task.id)
+
+
+def _task_leased(run: RunState, task: TaskState, body: e.TaskLeased, seq: int) -> None:
+    task.status, task.worker, task.lease, task.is_alone = Status.leased, body.worker, body.lease, body.alone
+    _leave_queues(run, task)
+    run.leased[task.id] = task
+
+
+def _leave_queues(run: RunState, task: TaskState) -> None:
+    run.ready.pop(task.id, None)
+    run.delayed.pop(task.id, None)
+    run.suspects.pop(task.id, None)
+
+
+def _requeue(run: RunState, task: TaskState, not_before: float) -> None:
+    run.leased.pop(task.id, None)
+    task.status, task.worker, task.lease = Status.prepared, None, None
+    if not_before:
+        run.delayed[task.id] = not_before
+    elif task.losses >= LOSSES_BEFORE_ALONE:
+        run.suspects[task.id] = None
+    else:
+        run.ready[task.id] = None
+
+
+LOSSES_BEFORE_ALONE = 2
+"""A task lost this often runs alone; lost alone this often, it fails as `crashed` (DESIGN §3)."""
+
+
+def _attempt_lost(run: RunState, task: TaskState, body: e.AttemptLost, seq: int) -> None:
+    task.attempt += 1
+    task.losses += body.is_suspect
+    task.losses_alone += body.is_suspect and body.alone
+    _requeue(run, task, 0.0)
+
+
+def _attempt_failed(run: RunState, task: TaskState, body: e.AttemptFailed, seq: int) -> None:
+    run.leased.pop(task.id, None)
+    task.status, task.worker, task.lease = Status.prepared, None, None
+    task.failures += 1
+    task.error = (body.code, body.message)
+    run.spent_tokens += body.tok_in + body.tok_out
+
+
+def _task_retried(run: RunState, task: TaskState, body: e.TaskRetried, seq: int) -> None:
+    task.attempt += 1
+    _requeue(run, task, body.not_before)
+
+
+def _end(run: RunState, task: TaskState, status: Status, seq: int) -> None:
+    step = run.step(task.step)
+    run.leased.pop(task.id, None)
+    _leave_queues(run, task)
+    task.status, task.worker, task.lease, task.ended_seq = status, None, None, seq
+    task.matrix = None
+    step.live -= 1
+    step.ended[status] = step.ended.get(status, 0) + 1
+    run.live -= 1
+    if task.key is not None and run.leaders.get(task.key) == task.id and status is not Status.succeeded:
+        _promote(run, task)
+
+
+def _promote(run: RunState, leader: TaskState) -> None:
+    """The leader of an equal key ended without a result: the next task of that key takes its place."""
+    waiting = [task_id for task_id in run.followers.pop(leader.id, []) if not run.tasks[task_id].status.is_terminal]
+    key = leader.key or ""
+    if not waiting:
+        run.leaders.pop(key, None)
+        return
+    first, rest = waiting[0], waiting[1:]
+    run.leaders[key] = first
+    run.ready[first] = None
+    if rest:
+        run.followers[first] = rest
+
+
+def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded, seq: int) -> None:
+    task.output, task.key, task.error = body.output, body.key, None
+    if body.cached is None:
+        run.spent_tokens += body.tok_in + body.tok_out
+        run.tokens_in += body.tok_in
+        run.tokens_out += body.tok_out
+    else:
+        run.reused += 1
+    run.leaders.setdefault(body.key, task.id)
+    _end(run, task, Status.succeeded, seq)
+
+
+def _task_failed(run: RunState, task: TaskState, body: e.TaskFailed, seq: int) -> None:
+    task.error = (body.code, body.message)
+    _end(run, task, Status.failed, seq)
+
+
+def _task_cancelled(run: RunState, task: TaskState, body: e.TaskCancelled, seq: int) -> None:
+    task.error = ("cancelled", body.reason)
+    _end(run, task, Status.cancelled, seq)
+
+
+def _task_skipped(run: RunState, task: TaskState, body: e.TaskSkipped, seq: int) -> None:
+    task.error = ("skipped", body.reason)
+    _end(run, task, Status.skipped, seq)
+
+
+_RUN: dict[type, Callable[[RunState, Any], None]] = {
+    e.RunResumed: _run_resumed,
+    e.RunInterrupted: _run_interrupted,
+    e.RunStopped: _run_stopped,
+    e.RunFinished: _run_finished,
+    e.InputsRead: _inputs_read,
+    e.InputsEnded: _inputs_ended,
+    e.StepUnfolded: _step_unfolded,
+    e.StepGrouped: _step_grouped,
+    e.StepSkipped: _step_skipped,
+    e.TaskQueued: _task_queued,
+    e.AttemptSuperseded: _attempt_superseded,
+}
+_TASK: dict[type, Callable[[RunState, TaskState, Any, int], None]] = {
+    e.TaskPrepared: _task_prepared,
+    e.TaskLeased: _task_leased,
+    e.AttemptLost: _attempt_lost,
+    e.AttemptFailed: _attempt_failed,
+    e.TaskRetried: _task_retried,
+    e.TaskSucceeded: _task_succeeded,
+    e.TaskFailed: _task_failed,
+    e.TaskCancelled: _task_cancelled,
+    e.TaskSkipped: _task_skipped,
+}

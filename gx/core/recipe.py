@@ -1,0 +1,95 @@
+"""A recipe as a value: what `gx.flow.parse` makes of the YAML, and what everything else reads.
+
+Field names are the recipe's keys. Durations are seconds, sizes are tokens, money is US dollars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from gx.core.message import Sampling, Value
+
+
+class Model(Value, frozen=True, kw_only=True):
+    """Where a model comes from: a catalogue name, ./file.gguf, hf:owner/repo/file.gguf or https://…#sha256=….
+
+    `context` caps the tokens of one turn, prompt and answer together; `None` takes the settings' value.
+    """
+
+    source: str
+    context: int | None = None
+
+
+class Agent(Value, frozen=True, kw_only=True):
+    """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix."""
+
+    name: str
+    model: str
+    persona: str = ""
+    sampling: Sampling = Sampling()
+    output: dict[str, Any] | None = None
+
+
+class Retry(Value, frozen=True, kw_only=True):
+    """`limit` further attempts after a failure; the n-th waits `backoff_s` × 2ⁿ⁻¹.
+
+    Waits are jittered, and `max_backoff_s` at most.
+    """
+
+    limit: int = 0
+    backoff_s: float = 1.0
+    max_backoff_s: float = 60.0
+
+
+class Step(Value, frozen=True, kw_only=True):
+    """A vertex of the recipe's graph. `for_each` is "inputs" or a step id; `reduce` is a step id."""
+
+    id: str
+    agent: str
+    prompt: str | None = None
+    combine: str | None = None
+    needs: tuple[str, ...] = ()
+    for_each: str | None = None
+    reduce: str | None = None
+    when: str | None = None
+    matrix: dict[str, tuple[Any, ...]] = {}
+    retry: Retry = Retry()
+    timeout_s: float | None = None
+    continue_on_error: bool = False
+
+
+class Param(Value, frozen=True, kw_only=True):
+    """A value that `--set name=value` changes. Without a default it must be given."""
+
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    default: Any = None
+    required: bool = False
+    description: str = ""
+
+
+class Budget(Value, frozen=True, kw_only=True):
+    """Limits for the whole run; `None` is no limit."""
+
+    tokens: int | None = None
+
+
+class Recipe(Value, frozen=True, kw_only=True):
+    """`inputs` is the default input (a file, folder or glob beside the recipe); `output` is a step id."""
+
+    name: str
+    steps: tuple[Step, ...]
+    agents: dict[str, Agent]
+    models: dict[str, Model]
+    params: dict[str, Param] = {}
+    inputs: str | None = None
+    output: str = ""
+    deadline_s: float | None = None
+    budget: Budget = Budget()
+    description: str = ""
+
+    def step(self, step_id: str) -> Step:
+        """The step of that id. :raises KeyError: if there is none."""
+        for step in self.steps:
+            if step.id == step_id:
+                return step
+        raise KeyError(step_id)

@@ -1,0 +1,131 @@
+"""What the fold makes: runs, their steps and tasks, and the queues that the scheduler reads.
+
+These are the only mutable values of the core, and `gx.core.projection` is the only writer. A finished task keeps its
+place, its status and the digest of its result; never its prompt or its result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from gx.core.event import InputRow, Ref, RunCreated
+from gx.core.message import Label
+from gx.core.task import Lease, Status
+
+
+class RunStatus(str, Enum):
+    """Where a run stands."""
+
+    running = "running"  # a client wants its results; or its node died and nobody came back yet
+    interrupted = "interrupted"  # its client went away or pressed Ctrl-C; running it again goes on
+    stopped = "stopped"  # its budget or deadline was reached; a new limit goes on
+    finished = "finished"  # every task reached its end
+
+
+class TaskState(msgspec.Struct, kw_only=True, gc=False):
+    """A task, as of the last event. `order` is its place among the run's tasks; `error` is (code, message)."""
+
+    id: str
+    step: str
+    path: str
+    index: int
+    row_id: str
+    order: int
+    item: Ref | None = None
+    input: Ref | None = None
+    is_batch: bool = False
+    matrix: dict[str, Any] | None = None
+    level: int = 0
+    span: tuple[int, int] | None = None
+    label: Label = Label.shared
+    status: Status = Status.queued
+    attempt: int = 1
+    failures: int = 0
+    losses: int = 0
+    losses_alone: int = 0
+    is_alone: bool = False
+    key: str | None = None
+    model: str | None = None
+    worker: str | None = None
+    lease: Lease | None = None
+    output: Ref | None = None
+    error: tuple[str, str] | None = None
+    ended_seq: int = 0
+
+
+class StepState(msgspec.Struct, kw_only=True):
+    """A step, as of the last event. `live` tasks have not ended; `ended` counts the others by status.
+
+    `levels` are the cuts of a reduce so far, each a row of [start, stop) spans over the level below.
+    """
+
+    id: str
+    tasks: list[TaskState] = []
+    is_unfolded: bool = False
+    skipped: str | None = None
+    live: int = 0
+    level: int = 0
+    levels: list[tuple[tuple[int, int], ...]] = []
+    ended: dict[Status, int] = {}
+
+    def successes(self, level: int | None = None) -> list[TaskState]:
+        """The tasks that succeeded, in the order of their rows; of one level only, for a reduce."""
+        chosen = [t for t in self.tasks if t.status is Status.succeeded and (level is None or t.level == level)]
+        chosen.sort(key=lambda t: (t.index, t.order))
+        return chosen
+
+
+class RunState(msgspec.Struct, kw_only=True):
+    """A run, as of the event `seq`.
+
+    `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
+    the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
+    a leader to the tasks that wait for its result.
+    """
+
+    id: str
+    created: RunCreated
+    seq: int = 0
+    status: RunStatus = RunStatus.running
+    stopped_by: str = ""
+    deadline_at: float | None = None
+    budget_tokens: int | None = None
+    steps: dict[str, StepState] = {}
+    tasks: dict[str, TaskState] = {}
+    rows: list[InputRow] = []
+    next_row: int = 0
+    inputs_ended: bool = False
+    live: int = 0
+    unprepared: deque[str] = msgspec.field(default_factory=deque)
+    ready: dict[str, None] = {}
+    delayed: dict[str, float] = {}
+    suspects: dict[str, None] = {}
+    leased: dict[str, TaskState] = {}
+    leaders: dict[str, str] = {}
+    followers: dict[str, list[str]] = {}
+    spent_tokens: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    reused: int = 0
+
+    def step(self, step_id: str) -> StepState:
+        """The state of that step; a fresh one if nothing happened to it yet."""
+        if (state := self.steps.get(step_id)) is None:
+            state = self.steps[step_id] = StepState(id=step_id)
+        return state
+
+    def count(self, status: Status) -> int:
+        """How many tasks ended in `status`."""
+        return sum(step.ended.get(status, 0) for step in self.steps.values())
+
+
+class View(msgspec.Struct, kw_only=True):
+    """Everything that the node knows, as of the event `seq`. `epoch` is that of the last owner."""
+
+    seq: int = -1
+    epoch: int = 0
+    runs: dict[str, RunState] = {}

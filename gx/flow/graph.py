@@ -1,0 +1,234 @@
+"""How a plan unfolds: events in, tasks out. Pure, and the same on replay.
+
+`expand` says what follows from an event: tasks for rows that were read, steps whose needs have ended, the next level
+of a reduce. Ids are digests of the place in the plan, and a task that exists is not made again, so unfolding after a
+crash (`cause=None`) makes only what is missing. A step waits for the whole of what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gx.core import event as e
+from gx.core.ids import task_id
+from gx.core.message import Value
+from gx.core.task import Status
+from gx.core.view import RunState, StepState, TaskState
+from gx.flow import templates
+from gx.flow.plan import Plan, StepPlan
+
+_ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
+
+
+class Grouping(Value, frozen=True, kw_only=True):
+    """A level of a reduce that is to be cut into groups that fit: level `level` over `below`, in order."""
+
+    step: str
+    level: int
+    below: tuple[e.Ref, ...]
+
+
+def expand(plan: Plan, run: RunState, cause: e.Body | None) -> list[e.Body]:
+    """The events that follow from `cause`, which has been folded into `run`; with `None`, all that are missing."""
+    if isinstance(cause, e.InputsRead):
+        made: list[e.Body] = []
+        for step in plan.steps:
+            if step.step.for_each == "inputs" and not run.step(step.id).is_unfolded and _may_begin(plan, run, step):
+                made.extend(_row_tasks(run, step, cause.rows))
+        return made
+    if isinstance(cause, _ENDS):
+        state = run.steps[run.tasks[cause.task].step]
+        if state.live or not state.is_unfolded:
+            return []
+    elif cause is not None and not isinstance(
+        cause, e.RunCreated | e.InputsEnded | e.StepUnfolded | e.StepSkipped | e.StepGrouped
+    ):
+        return []
+    return [body for step in plan.steps for body in _unfold(plan, run, step)]
+
+
+def groupings(plan: Plan, run: RunState) -> list[Grouping]:
+    """The reduces whose next level can be cut now: what they need has ended, and so has the level below."""
+    found = []
+    for step in plan.steps:
+        state = run.step(step.id)
+        if step.step.reduce is None or is_complete(plan, run, step) or not _may_begin(plan, run, step):
+            continue
+        if _closed_gate(plan, run, step):
+            continue
+        level = len(state.levels)
+        if level == 0:
+            below = run.step(step.step.reduce).successes(_result_level(plan, run, step.step.reduce))
+        elif state.is_unfolded and state.live == 0:
+            below = state.successes(level - 1)
+        else:
+            continue
+        found.append(Grouping(step=step.id, level=level, below=tuple(t.output for t in below if t.output)))
+    return found
+
+
+def is_complete(plan: Plan, run: RunState, step: StepPlan) -> bool:
+    """Whether nothing more can come of the step."""
+    state = run.step(step.id)
+    if state.skipped is not None:
+        return True
+    if not state.is_unfolded or state.live:
+        return False
+    if step.step.reduce is None:
+        return True
+    if not state.levels:
+        return False
+    top = len(state.levels) - 1
+    return len(state.levels[top]) <= 1 or not state.successes(top)
+
+
+def is_finished(plan: Plan, run: RunState) -> bool:
+    """Whether every step is complete."""
+    return run.live == 0 and all(is_complete(plan, run, step) for step in plan.steps)
+
+
+def results(plan: Plan, run: RunState, step_id: str) -> list[TaskState]:
+    """The tasks that speak for a step, in order: all of a fan-out, the last level of a reduce."""
+    level = _result_level(plan, run, step_id)
+    chosen = [t for t in run.step(step_id).tasks if level is None or t.level == level]
+    chosen.sort(key=lambda t: (t.index, t.order))
+    return chosen
+
+
+def _result_level(plan: Plan, run: RunState, step_id: str) -> int | None:
+    if plan.step(step_id).step.reduce is None:
+        return None
+    return max(len(run.step(step_id).levels) - 1, 0)
+
+
+# ── whether a step may begin ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _may_begin(plan: Plan, run: RunState, step: StepPlan) -> bool:
+    return all(is_complete(plan, run, plan.step(need)) for need in step.step.needs)
+
+
+def _failures(plan: Plan, run: RunState, step_id: str) -> int:
+    """Failures that count against what follows: none of a step with `continue_on_error`."""
+    if plan.step(step_id).step.continue_on_error:
+        return 0
+    ended = run.step(step_id).ended
+    return ended.get(Status.failed, 0) + ended.get(Status.cancelled, 0)
+
+
+def _successes(run: RunState, step_id: str) -> int:
+    return run.step(step_id).ended.get(Status.succeeded, 0)
+
+
+def status_names(plan: Plan, run: RunState, step: StepPlan) -> dict[str, object]:
+    """`always()`, `all_ok()` and `any_ok()` as this step may ask them now."""
+    needs = step.step.needs
+    return {
+        "always": lambda: True,
+        "all_ok": lambda: all(_failures(plan, run, n) == 0 and run.step(n).skipped is None for n in needs),
+        "any_ok": lambda: any(_successes(run, n) > 0 for n in needs),
+    }
+
+
+def _closed_gate(plan: Plan, run: RunState, step: StepPlan) -> str | None:
+    """Why the step must not run, given that what it needs has ended; `None` if it may."""
+    if not step.ignores_failures:
+        for need in step.step.needs:
+            if _successes(run, need) == 0:
+                return f"nothing of `{need}` succeeded"
+    names = status_names(plan, run, step) | {"params": plan.params}
+    if step.gate is not None and not templates.holds(step.gate, names):
+        return f"when: {step.gate}"
+    return None
+
+
+# ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unfold(plan: Plan, run: RunState, step: StepPlan) -> Iterator[e.Body]:
+    state = run.step(step.id)
+    if state.skipped is not None or not _may_begin(plan, run, step):
+        return
+    if step.step.reduce is not None:
+        if not state.levels:
+            if (reason := _closed_gate(plan, run, step)) is not None:
+                yield e.StepSkipped(run=run.id, step=step.id, reason=reason)
+            return
+        if not state.is_unfolded:
+            yield from _span_tasks(run, step, state)
+        return
+    if state.is_unfolded:
+        return
+    if (reason := _closed_gate(plan, run, step)) is not None:
+        yield e.StepSkipped(run=run.id, step=step.id, reason=reason)
+        return
+    if step.step.for_each == "inputs":
+        yield from _row_tasks(run, step, run.rows)
+        if not run.inputs_ended:
+            return
+        count = len(run.rows) * len(step.combos)
+    elif step.step.for_each is not None:
+        items = run.step(step.step.for_each).successes(_result_level(plan, run, step.step.for_each))
+        for item in items:
+            yield from _tasks(
+                run, step, index=item.index, row_id=item.row_id, path=item.path, item=item.output, of=item
+            )
+        count = len(items) * len(step.combos)
+    else:
+        yield from _tasks(run, step, index=0, row_id=step.id, path="", item=None, of=None)
+        count = len(step.combos)
+    yield e.StepUnfolded(run=run.id, step=step.id, tasks=count)
+
+
+def _row_tasks(run: RunState, step: StepPlan, rows: Iterable[e.InputRow]) -> Iterator[e.Body]:
+    for row in rows:
+        for combo in step.combos:
+            path = _path(str(row.index), combo)
+            if (made := task_id(run.id, step.id, path)) not in run.tasks:
+                yield e.TaskQueued(
+                    run=run.id,
+                    task=made,
+                    step=step.id,
+                    path=path,
+                    index=row.index,
+                    id=row.id,
+                    item=row.item,
+                    input=row.item,
+                    error=row.error,
+                    is_batch=row.is_batch,
+                    matrix=combo,
+                )
+
+
+def _tasks(
+    run: RunState, step: StepPlan, *, index: int, row_id: str, path: str, item: e.Ref | None, of: TaskState | None
+) -> Iterator[e.Body]:
+    for combo in step.combos:
+        place = _path(path, combo)
+        if (made := task_id(run.id, step.id, place)) not in run.tasks:
+            yield e.TaskQueued(
+                run=run.id,
+                task=made,
+                step=step.id,
+                path=place,
+                index=index,
+                id=row_id,
+                item=item,
+                input=of.input if of else None,
+                matrix=combo,
+            )
+
+
+def _span_tasks(run: RunState, step: StepPlan, state: StepState) -> Iterator[e.Body]:
+    level = len(state.levels) - 1
+    for number, span in enumerate(state.levels[level]):
+        place = f"{level}.{number}"
+        if (made := task_id(run.id, step.id, place)) not in run.tasks:
+            yield e.TaskQueued(
+                run=run.id, task=made, step=step.id, path=place, index=number, id=step.id, level=level, span=span
+            )
+    yield e.StepUnfolded(run=run.id, step=step.id, tasks=len(state.levels[level]), level=level)
+
+
+def _path(base: str, combo: dict[str, object]) -> str:
+    return "/".join([base, *(f"{name}={value}" for name, value in combo.items())])

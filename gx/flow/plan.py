@@ -1,0 +1,103 @@
+"""A recipe made ready to unfold: its parameters fixed, its steps in order, its matrices multiplied out.
+
+A plan is immutable and knows nothing of a run; `gx.flow.graph` holds the two together.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from gx.core.errors import RecipeError
+from gx.core.message import Value
+from gx.core.recipe import Recipe, Step
+from gx.flow import templates
+
+STATUS_FUNCTIONS = frozenset({"always", "all_ok", "any_ok"})
+"""What `when` may ask of the steps before: run anyway, only if nothing failed, if at least one succeeded."""
+
+
+class StepPlan(Value, frozen=True, kw_only=True):
+    """A step and what follows from its text alone.
+
+    `combos` are the matrix's combinations ([{}] without one), `agents` the agent of each. `gate` is the part of `when`
+    that needs no item and is decided before any task is made; `filter` is a `when` that is decided for each task.
+    """
+
+    step: Step
+    combos: tuple[dict[str, Any], ...]
+    agents: tuple[str, ...]
+    gate: str | None
+    filter: str | None
+    ignores_failures: bool
+    reads_steps: frozenset[str]
+
+    @property
+    def id(self) -> str:
+        return self.step.id
+
+
+class Plan(Value, frozen=True, kw_only=True):
+    """A recipe with its parameters. `steps` are in an order in which every step follows what it needs."""
+
+    recipe: Recipe
+    params: dict[str, Any]
+    steps: tuple[StepPlan, ...]
+
+    def step(self, step_id: str) -> StepPlan:
+        """The step of that id. :raises KeyError: if there is none."""
+        for found in self.steps:
+            if found.step.id == step_id:
+                return found
+        raise KeyError(step_id)
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether any step takes the input's rows."""
+        return any(s.step.for_each == "inputs" for s in self.steps)
+
+
+def make_plan(recipe: Recipe, params: dict[str, Any]) -> Plan:
+    """The plan of `recipe` with `params` fixed. :raises RecipeError: if a matrix names an agent that there is not."""
+    return Plan(recipe=recipe, params=params, steps=tuple(_step_plan(recipe, step) for step in _in_order(recipe.steps)))
+
+
+def _in_order(steps: tuple[Step, ...]) -> list[Step]:
+    ordered: list[Step] = []
+    placed: set[str] = set()
+    waiting = list(steps)
+    while waiting:
+        able = [step for step in waiting if placed.issuperset(step.needs)]
+        if not able:
+            raise RecipeError(f"the steps {', '.join(s.id for s in waiting)} need each other")
+        for step in able:
+            ordered.append(step)
+            placed.add(step.id)
+            waiting.remove(step)
+    return ordered
+
+
+def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
+    combos = tuple(dict(zip(step.matrix, values, strict=True)) for values in product(*step.matrix.values()))
+    agents = tuple(templates.render(step.agent, {"matrix": combo}).strip() for combo in combos)
+    for agent in agents:
+        if agent not in recipe.agents:
+            raise RecipeError(
+                f"step `{step.id}` asks for the agent `{agent}`, and there is none",
+                hint=f"the agents are: {', '.join(recipe.agents)}",
+            )
+    used = templates.names_in(step.when, is_expression=True) if step.when else frozenset()
+    is_gate = used <= STATUS_FUNCTIONS | {"params"}
+    texts = [t for t in (step.prompt, step.combine) if t]
+    reads = frozenset().union(*(templates.steps_in(t) for t in texts)) if texts else frozenset()
+    if step.when:
+        reads |= templates.steps_in(step.when, is_expression=True)
+    return StepPlan(
+        step=step,
+        combos=combos,
+        agents=agents,
+        gate=step.when if step.when and is_gate else None,
+        filter=step.when if step.when and not is_gate else None,
+        ignores_failures="always" in used,
+        reads_steps=reads,
+    )

@@ -1,0 +1,110 @@
+"""Templates of a recipe: Jinja2, sandboxed and strict. Data in, text out; nothing else can be reached from one.
+
+An undefined name is an error. Objects and lists are written as JSON, so that `{{ item }}` is something a model can read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from gx.core.errors import GxError
+
+MAX_OUTPUT_CHARS = 8_000_000
+"""A rendered prompt longer than this is refused: no context holds a tenth of it."""
+
+
+class TemplateFailure(GxError):
+    """A template that can't be rendered for this item: which name is undefined, or what went wrong."""
+
+    code = "template"
+
+
+def _finalize(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, finalize=_finalize, autoescape=False, keep_trailing_newline=False
+)
+ENVIRONMENT.globals.clear()
+ENVIRONMENT.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=512)
+def _compiled(source: str) -> jinja2.Template:
+    return ENVIRONMENT.from_string(source)
+
+
+@lru_cache(maxsize=512)
+def _expression(source: str) -> Callable[..., Any]:
+    return ENVIRONMENT.compile_expression(bare(source), undefined_to_none=False)
+
+
+def bare(expression: str) -> str:
+    """The expression without the `{{ }}` that some people write around it."""
+    text = expression.strip()
+    if text.startswith("{{") and text.endswith("}}"):
+        return text[2:-2].strip()
+    return text
+
+
+def render(source: str, names: Mapping[str, Any]) -> str:
+    """The text of `source` with `names`. :raises TemplateFailure: naming what is undefined or wrong."""
+    if "{" not in source:
+        return source
+    try:
+        text = _compiled(source).render(names)
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise _failure(error) from None
+    if len(text) > MAX_OUTPUT_CHARS:
+        raise TemplateFailure(f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit")
+    return text
+
+
+def holds(expression: str, names: Mapping[str, Any]) -> bool:
+    """Whether a `when` expression is true. :raises TemplateFailure: naming what is undefined or wrong."""
+    try:
+        value = _expression(expression)(**names)
+        return bool(value)
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise _failure(error) from None
+
+
+def _failure(error: Exception) -> TemplateFailure:
+    if isinstance(error, jinja2.UndefinedError):
+        return TemplateFailure(f"the template uses something that this item lacks: {error.message}")
+    return TemplateFailure(f"the template can't be rendered: {type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=512)
+def names_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
+    """The top-level names that a template or expression uses. :raises jinja2.TemplateSyntaxError: if it can't be parsed."""
+    text = "{{ " + bare(source) + " }}" if is_expression else source
+    return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(text)))
+
+
+@lru_cache(maxsize=512)
+def steps_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
+    """The step ids that a template reads as `steps.x` or `steps["x"]`."""
+    text = "{{ " + bare(source) + " }}" if is_expression else source
+    found: set[str] = set()
+    for node in ENVIRONMENT.parse(text).find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(node.node, nodes.Name) and node.node.name == "steps":
+            if isinstance(node, nodes.Getattr):
+                found.add(node.attr)
+            elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+                found.add(str(node.arg.value))
+    return frozenset(found)

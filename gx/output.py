@@ -1,0 +1,137 @@
+"""stdout is data, stderr is narration: how results, notes and errors are shown, and what exit codes mean.
+
+Nothing here knows what is shown. Rows are JSON lines when stdout is not a terminal, an aligned table when it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gx.core.errors import GxError, InputError, RecipeError, SettingsError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class ExitCode(IntEnum):
+    """What the caller of gx can tell from its exit status."""
+
+    ok = 0  # everything was done
+    error = 1  # gx could not do it; stderr says why
+    usage = 2  # the command line, the recipe or the input can't be used
+    some_failed = 3  # the run ended, and some tasks failed
+    budget = 4  # the run stopped at its budget
+    deadline = 5  # the run stopped at its deadline
+    waiting = 6  # the run waits for a person
+    interrupted = 130  # stopped by Ctrl-C, a signal or a closed pipe
+
+
+class _Mode:
+    """How this process shows things; set once by the command line."""
+
+    json: bool | None = None
+    quiet: bool = False
+
+
+def set_mode(*, as_json: bool | None = None, quiet: bool = False) -> None:
+    """Force JSON lines (True) or tables (False) on stdout; silence notes."""
+    _Mode.json = as_json
+    _Mode.quiet = quiet
+
+
+def is_quiet() -> bool:
+    return _Mode.quiet
+
+
+def wants_json(as_json: bool | None = None) -> bool:
+    """Whether stdout gets JSON lines: a flag decides, else whether stdout is a terminal."""
+    if as_json is not None:
+        return as_json
+    if _Mode.json is not None:
+        return _Mode.json
+    return not sys.stdout.isatty()
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether `stream` may be coloured: a terminal, no NO_COLOR, no TERM=dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A rich console on stderr (or `stream`) that keeps to NO_COLOR, TERM=dumb and `--quiet`."""
+    from rich.console import Console
+
+    target = stream or sys.stderr
+    colour = has_colour(target)
+    return Console(file=target, no_color=not colour, highlight=False, quiet=_Mode.quiet, soft_wrap=not target.isatty())
+
+
+def note(text: str) -> None:
+    """One line of narration on stderr."""
+    if not _Mode.quiet:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None, as_json: bool | None = None) -> None:
+    """Rows on stdout: JSON lines as they come, or one aligned table of `columns` (all keys of the first row)."""
+    if wants_json(as_json):
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+        return
+    from rich.table import Table
+
+    kept = list(rows)
+    if not kept:
+        return
+    names = list(columns or kept[0])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in kept:
+        table.add_row(*(cell(row.get(name)) for name in names))
+    console(sys.stdout).print(table)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it, with rich's markup made harmless."""
+    from rich.markup import escape
+
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, dict | list):
+        return escape(json.dumps(value, ensure_ascii=False, default=str))
+    return escape(str(value))
+
+
+def exit_code_of(error: GxError) -> ExitCode:
+    """2 for what the user typed or gave, 1 for the rest."""
+    return (
+        ExitCode.usage if isinstance(error, RecipeError | UsageError | InputError | SettingsError) else ExitCode.error
+    )
+
+
+def show_error(error: GxError) -> None:
+    """An error on stderr: its place, what was expected and what came, the line with a caret, what to do."""
+    colour = has_colour(sys.stderr)
+    red, dim, plain = ("\x1b[31m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
+    place = f"{error.place}: " if isinstance(error, RecipeError) and error.place else ""
+    lines = [f"{place}{red}error:{plain} {error.message}"]
+    if isinstance(error, RecipeError) and error.snippet:
+        lines.append(f"  {error.snippet}")
+        if error.col:
+            pad = "".join("\t" if c == "\t" else " " for c in error.snippet[: error.col - 1])
+            lines.append(f"  {pad}{red}^{plain}")
+    if error.hint:
+        lines.append(f"{dim}hint:{plain} {error.hint}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()
