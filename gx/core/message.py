@@ -92,6 +92,11 @@ class Turn(Value, frozen=True, kw_only=True):
         """
         return digest_of(1, self.model, self.messages, self.sampling, self.output_schema, self.tools, self.sample)
 
+    def for_attempt(self, attempt: int, seed: int) -> Turn:
+        """The same turn as a further attempt, with that attempt's seed."""
+        sampling = msgspec.structs.replace(self.sampling, seed=seed)
+        return msgspec.structs.replace(self, attempt=attempt, sampling=sampling)
+
 
 class Call(Value, frozen=True, kw_only=True):
     """A tool call that the model asked for; `arguments` is JSON that fits the tool's parameters."""

@@ -40,7 +40,7 @@ def fold(view: View, event: e.Event) -> View:
     elif (apply_task := _TASK.get(kind)) is not None:
         task = run.tasks.get(body.task)
         if task is not None and not task.status.is_terminal and body.attempt == task.attempt:
-            apply_task(run, task, body, event.seq)
+            apply_task(run, task, body)
     return view
 
 
@@ -70,9 +70,9 @@ def _run_finished(run: RunState, body: e.RunFinished) -> None:
 
 def _inputs_read(run: RunState, body: e.InputsRead) -> None:
     for row in body.rows:
-        if row.index == run.next_row:
+        if row.index >= run.next_row:
             run.rows.append(row)
-            run.next_row += 1
+            run.next_row = row.index + 1
 
 
 def _inputs_ended(run: RunState, body: e.InputsEnded) -> None:
@@ -119,7 +119,7 @@ def _task_queued(run: RunState, body: e.TaskQueued) -> None:
     step.tasks.append(task)
     step.live += 1
     run.live += 1
-    run.unprepared.append(body.task)
+    run.unprepared[body.task] = None
 
 
 def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
@@ -129,9 +129,10 @@ def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared, seq: int) -> None:
+def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None:
     if task.status is not Status.queued:
         return
+    _leave_queues(run, task)
     task.status, task.key, task.model = Status.prepared, body.key, body.model
     leader = run.leaders.setdefault(body.key, task.id)
     if leader == task.id:
@@ -140,13 +141,14 @@ def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared, seq: in
         run.followers.setdefault(leader, []).append(task.id)
 
 
-def _task_leased(run: RunState, task: TaskState, body: e.TaskLeased, seq: int) -> None:
+def _task_leased(run: RunState, task: TaskState, body: e.TaskLeased) -> None:
     task.status, task.worker, task.lease, task.is_alone = Status.leased, body.worker, body.lease, body.alone
     _leave_queues(run, task)
     run.leased[task.id] = task
 
 
 def _leave_queues(run: RunState, task: TaskState) -> None:
+    run.unprepared.pop(task.id, None)
     run.ready.pop(task.id, None)
     run.delayed.pop(task.id, None)
     run.suspects.pop(task.id, None)
@@ -167,14 +169,14 @@ LOSSES_BEFORE_ALONE = 2
 """A task lost this often runs alone; lost alone this often, it fails as `crashed` (DESIGN §3)."""
 
 
-def _attempt_lost(run: RunState, task: TaskState, body: e.AttemptLost, seq: int) -> None:
+def _attempt_lost(run: RunState, task: TaskState, body: e.AttemptLost) -> None:
     task.attempt += 1
     task.losses += body.is_suspect
     task.losses_alone += body.is_suspect and body.alone
     _requeue(run, task, 0.0)
 
 
-def _attempt_failed(run: RunState, task: TaskState, body: e.AttemptFailed, seq: int) -> None:
+def _attempt_failed(run: RunState, task: TaskState, body: e.AttemptFailed) -> None:
     run.leased.pop(task.id, None)
     task.status, task.worker, task.lease = Status.prepared, None, None
     task.failures += 1
@@ -182,16 +184,16 @@ def _attempt_failed(run: RunState, task: TaskState, body: e.AttemptFailed, seq: 
     run.spent_tokens += body.tok_in + body.tok_out
 
 
-def _task_retried(run: RunState, task: TaskState, body: e.TaskRetried, seq: int) -> None:
+def _task_retried(run: RunState, task: TaskState, body: e.TaskRetried) -> None:
     task.attempt += 1
     _requeue(run, task, body.not_before)
 
 
-def _end(run: RunState, task: TaskState, status: Status, seq: int) -> None:
+def _end(run: RunState, task: TaskState, status: Status) -> None:
     step = run.step(task.step)
     run.leased.pop(task.id, None)
     _leave_queues(run, task)
-    task.status, task.worker, task.lease, task.ended_seq = status, None, None, seq
+    task.status, task.worker, task.lease = status, None, None
     task.matrix = None
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
@@ -214,8 +216,9 @@ def _promote(run: RunState, leader: TaskState) -> None:
         run.followers[first] = rest
 
 
-def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded, seq: int) -> None:
-    task.output, task.key, task.error = body.output, body.key, None
+def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded) -> None:
+    task.output, task.key, task.error, task.cached = body.output, body.key, None, body.cached
+    task.tokens_in, task.tokens_out, task.ms = body.tok_in, body.tok_out, body.ms or 0.0
     if body.cached is None:
         run.spent_tokens += body.tok_in + body.tok_out
         run.tokens_in += body.tok_in
@@ -223,22 +226,22 @@ def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded, seq: 
     else:
         run.reused += 1
     run.leaders.setdefault(body.key, task.id)
-    _end(run, task, Status.succeeded, seq)
+    _end(run, task, Status.succeeded)
 
 
-def _task_failed(run: RunState, task: TaskState, body: e.TaskFailed, seq: int) -> None:
+def _task_failed(run: RunState, task: TaskState, body: e.TaskFailed) -> None:
     task.error = (body.code, body.message)
-    _end(run, task, Status.failed, seq)
+    _end(run, task, Status.failed)
 
 
-def _task_cancelled(run: RunState, task: TaskState, body: e.TaskCancelled, seq: int) -> None:
+def _task_cancelled(run: RunState, task: TaskState, body: e.TaskCancelled) -> None:
     task.error = ("cancelled", body.reason)
-    _end(run, task, Status.cancelled, seq)
+    _end(run, task, Status.cancelled)
 
 
-def _task_skipped(run: RunState, task: TaskState, body: e.TaskSkipped, seq: int) -> None:
+def _task_skipped(run: RunState, task: TaskState, body: e.TaskSkipped) -> None:
     task.error = ("skipped", body.reason)
-    _end(run, task, Status.skipped, seq)
+    _end(run, task, Status.skipped)
 
 
 _RUN: dict[type, Callable[[RunState, Any], None]] = {
@@ -254,7 +257,7 @@ _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.TaskQueued: _task_queued,
     e.AttemptSuperseded: _attempt_superseded,
 }
-_TASK: dict[type, Callable[[RunState, TaskState, Any, int], None]] = {
+_TASK: dict[type, Callable[[RunState, TaskState, Any], None]] = {
     e.TaskPrepared: _task_prepared,
     e.TaskLeased: _task_leased,
     e.AttemptLost: _attempt_lost,

@@ -6,7 +6,6 @@ place, its status and the digest of its result; never its prompt or its result.
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 from typing import Any
 
@@ -54,7 +53,10 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     lease: Lease | None = None
     output: Ref | None = None
     error: tuple[str, str] | None = None
-    ended_seq: int = 0
+    cached: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    ms: float = 0.0
 
 
 class StepState(msgspec.Struct, kw_only=True):
@@ -100,7 +102,7 @@ class RunState(msgspec.Struct, kw_only=True):
     next_row: int = 0
     inputs_ended: bool = False
     live: int = 0
-    unprepared: deque[str] = msgspec.field(default_factory=deque)
+    unprepared: dict[str, None] = {}
     ready: dict[str, None] = {}
     delayed: dict[str, float] = {}
     suspects: dict[str, None] = {}

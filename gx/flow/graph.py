@@ -1,8 +1,8 @@
 """How a plan unfolds: events in, tasks out. Pure, and the same on replay.
 
-`expand` says what follows from an event: tasks for rows that were read, steps whose needs have ended, the next level
-of a reduce. Ids are digests of the place in the plan, and a task that exists is not made again, so unfolding after a
-crash (`cause=None`) makes only what is missing. A step waits for the whole of what it needs.
+`expand` makes the tasks of rows as they are read; `unfold` makes everything else that follows: steps whose needs have
+ended, the next level of a reduce, and whatever a crash left unmade. Ids are digests of the place in the plan, and a task
+that exists is not made again. A step waits for the whole of what it needs.
 """
 
 from __future__ import annotations
@@ -28,22 +28,26 @@ class Grouping(Value, frozen=True, kw_only=True):
     below: tuple[e.Ref, ...]
 
 
-def expand(plan: Plan, run: RunState, cause: e.Body | None) -> list[e.Body]:
-    """The events that follow from `cause`, which has been folded into `run`; with `None`, all that are missing."""
-    if isinstance(cause, e.InputsRead):
-        made: list[e.Body] = []
-        for step in plan.steps:
-            if step.step.for_each == "inputs" and not run.step(step.id).is_unfolded and _may_begin(plan, run, step):
-                made.extend(_row_tasks(run, step, cause.rows))
-        return made
+def expand(plan: Plan, run: RunState, rows: e.InputsRead) -> list[e.Body]:
+    """The tasks of rows that were just read, for the steps that take rows and have begun."""
+    return [
+        body
+        for step in plan.steps
+        if step.step.for_each == "inputs" and not run.step(step.id).is_unfolded and _may_begin(plan, run, step)
+        for body in _row_tasks(run, step, rows.rows)
+    ]
+
+
+def may_unfold(run: RunState, cause: e.Body) -> bool:
+    """Whether `unfold` may have something to add after `cause`, which has been folded into `run`."""
     if isinstance(cause, _ENDS):
         state = run.steps[run.tasks[cause.task].step]
-        if state.live or not state.is_unfolded:
-            return []
-    elif cause is not None and not isinstance(
-        cause, e.RunCreated | e.InputsEnded | e.StepUnfolded | e.StepSkipped | e.StepGrouped
-    ):
-        return []
+        return state.is_unfolded and state.live == 0
+    return isinstance(cause, e.InputsEnded | e.StepUnfolded | e.StepSkipped | e.StepGrouped)
+
+
+def unfold(plan: Plan, run: RunState) -> list[e.Body]:
+    """All that should exist and doesn't. To be called when nothing that was decided waits for its commit."""
     return [body for step in plan.steps for body in _unfold(plan, run, step)]
 
 

@@ -1,6 +1,6 @@
 """Templates of a recipe: Jinja2, sandboxed and strict. Data in, text out; nothing else can be reached from one.
 
-An undefined name is an error. Objects and lists are written as JSON, so that `{{ item }}` is something a model can read.
+An undefined name is an error. Objects and lists are written as JSON, so that a model can read `{{ item }}`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def render(source: str, names: Mapping[str, Any]) -> str:
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise _failure(error) from None
     if len(text) > MAX_OUTPUT_CHARS:
-        raise TemplateFailure(f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit")
+        message = f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit"
+        raise TemplateFailure(message, code="template.too_long")
     return text
 
 
@@ -91,7 +92,10 @@ def _failure(error: Exception) -> TemplateFailure:
 
 @lru_cache(maxsize=512)
 def names_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
-    """The top-level names that a template or expression uses. :raises jinja2.TemplateSyntaxError: if it can't be parsed."""
+    """The top-level names that a template or expression uses.
+
+    :raises jinja2.TemplateSyntaxError: if it can't be parsed.
+    """
     text = "{{ " + bare(source) + " }}" if is_expression else source
     return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(text)))
 

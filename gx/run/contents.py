@@ -34,15 +34,21 @@ class Contents:
 
     def get(self, refs: Collection[Ref]) -> dict[Ref, bytes]:
         """The content of each ref. :raises LogError: if one was erased."""
+        found = self.find(refs)
+        for ref in refs:
+            if ref not in found:
+                raise LogError(f"the content {ref} was erased", code="log.erased", hint="run again with --fresh")
+        return found
+
+    def find(self, refs: Collection[Ref]) -> dict[Ref, bytes]:
+        """The content of each ref that is still there."""
         found = {ref: self._kept[ref] for ref in refs if ref in self._kept}
         for ref in found:
             self._kept.move_to_end(ref)
         if missing := [ref for ref in dict.fromkeys(refs) if ref not in found]:
             loaded = self._load(missing)
-            for ref in missing:
-                if ref not in loaded:
-                    raise LogError(f"the content {ref} was erased", code="log.erased", hint="run again with --fresh")
-                self._keep(ref, loaded[ref])
+            for ref, content in loaded.items():
+                self._keep(ref, content)
             found.update(loaded)
         return found
 

@@ -100,6 +100,8 @@ def settle(
             ),
             *_followers(run, task, output),
         ]
+    if isinstance(outcome, Failure) and outcome.code == "cancelled":
+        return [_lost(run, task, worker, outcome.message, is_suspect=False)]
     if isinstance(outcome, Failure):
         failure = outcome
     else:
@@ -173,6 +175,12 @@ def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: 
         is_suspect=is_suspect,
         alone=task.is_alone,
     )
+
+
+def cancel(run: RunState, reason: str) -> list[e.Body]:
+    """Everything that has not ended, ended at somebody's wish."""
+    live = (task for task in run.tasks.values() if not task.status.is_terminal)
+    return [e.TaskCancelled(run=run.id, task=task.id, attempt=task.attempt, reason=reason) for task in live]
 
 
 def limit(run: RunState, now: float) -> e.RunStopped | None:

@@ -1,0 +1,5 @@
+"""`python -m gx` is `gx`."""
+
+from gx.cli.main import main
+
+main()

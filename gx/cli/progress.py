@@ -1,0 +1,81 @@
+"""One line on a terminal's stderr that says how a run stands; nothing where stderr is no terminal.
+
+The line is wiped before anything else is written, so that results and notes stand on lines of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gx import output
+
+if TYPE_CHECKING:
+    from gx.node.client import Progress
+    from gx.node.local import LocalRun
+
+EVERY_S = 0.25
+WINDOW_S = 15.0
+"""Rates are measured over this much of the past."""
+
+
+class StatusLine:
+    """Follows a run until it is cancelled."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_shown = False
+        self._is_wanted = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not output.is_quiet()
+        self._samples: deque[tuple[float, int, int]] = deque()
+
+    async def follow(self, run: LocalRun) -> None:
+        """Draw the line again and again."""
+        import anyio
+
+        while self._is_wanted:
+            self._draw(run.progress(time.time()))
+            await anyio.sleep(EVERY_S)
+
+    def clear(self) -> None:
+        """Wipe the line, so that something else can be written."""
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._is_shown = False
+
+    def _draw(self, now: Progress) -> None:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        sys.stderr.write("\r\x1b[K" + self.text(now)[: width - 1])
+        sys.stderr.flush()
+        self._is_shown = True
+
+    def text(self, now: Progress) -> str:
+        """The line for this moment: tasks done, failures, tokens a second, time to go."""
+        self._samples.append((now.elapsed_s, now.done - now.reused, now.tokens_out))
+        while self._samples[0][0] < now.elapsed_s - WINDOW_S and len(self._samples) > 2:
+            self._samples.popleft()
+        began_s, done_then, tokens_then = self._samples[0]
+        past_s = now.elapsed_s - began_s
+        total = f"{now.total:,}" if now.is_total_final else f"{now.total:,}+"
+        parts = [f"{self._name}  {now.done:,}/{total} done"]
+        if now.failed:
+            parts.append(f"{now.failed:,} failed")
+        if past_s > 1:
+            parts.append(f"{(now.tokens_out - tokens_then) / past_s:,.1f} tokens/s")
+            rate = (now.done - now.reused - done_then) / past_s
+            if rate > 0 and now.is_total_final:
+                parts.append(f"{duration((now.total - now.done) / rate)} to go")
+        return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

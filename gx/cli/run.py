@@ -1,0 +1,175 @@
+"""`gx run`: a recipe over its inputs, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gx import output
+
+if TYPE_CHECKING:
+    from gx.node.client import Started, Submission
+    from gx.run.record import Record
+
+HELP = """\
+Run a recipe over its inputs: one JSON line a row on stdout, progress and notes on stderr.
+
+Every finished row is kept in the workspace's log at once. Run the same command again after a kill, and only the rest
+is done; run it again after the end, and everything is answered from the log.
+
+Examples:
+
+    gx run recipe.yaml
+    gx run recipe.yaml -i tickets.csv --limit 5 --dry-run
+    cat tickets.jsonl | gx run recipe.yaml -i - | jq .output.category
+"""
+
+RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+InputsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs", "-i", help="JSON lines, CSV, text lines, a folder or glob of texts, a batch file; - is stdin."
+    ),
+]
+FormatOpt = Annotated[
+    str | None,
+    typer.Option("--format", help="What the input is, where its name doesn't tell: jsonl, csv, lines, batch."),
+]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", help="A parameter of the recipe, as name=value.")]
+WorkspaceOpt = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("run", help=HELP)(run)
+
+
+def submission(
+    recipe: Path,
+    *,
+    inputs: str | None = None,
+    fmt: str | None = None,
+    params: list[str] | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    deadline: str | None = None,
+    budget: int | None = None,
+) -> Submission:
+    """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
+    from gx.core.errors import RecipeError, UsageError
+    from gx.flow.scalars import seconds
+    from gx.node.client import Submission, as_params
+
+    try:
+        text = recipe.read_text("utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {recipe}", hint="`gx init` writes one to start from") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"expected UTF-8 text, got other bytes at offset {error.start}", file=str(recipe)) from None
+    except OSError as error:
+        raise RecipeError(f"can't be read: {error.strerror}", file=str(recipe)) from None
+    deadline_s = None
+    if deadline is not None:
+        try:
+            deadline_s = seconds(deadline)
+        except ValueError as error:
+            raise UsageError(f"--deadline: {error}") from None
+    return Submission(
+        recipe_text=text,
+        recipe_file=str(recipe),
+        recipe_folder=str(recipe.resolve().parent),
+        folder=str(Path.cwd()),
+        params=as_params(params or []),
+        inputs=inputs,
+        input_format=fmt,
+        limit=limit,
+        sample=sample,
+        name=name,
+        fresh=fresh,
+        deadline_s=deadline_s,
+        budget_tokens=budget,
+    )
+
+
+def run(
+    recipe: RecipeArg,
+    inputs: InputsOpt = None,
+    fmt: FormatOpt = None,
+    params: SetOpt = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N rows: a trial that the full run reuses.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="N rows drawn at random, the same ones every time.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="A name for the run, by which streamed input can be resumed.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything anew, whatever the log knows.")] = False,
+    deadline: Annotated[str | None, typer.Option(help="Stop after this long (90s, 30m, 2h) and exit 5.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens and exit 4.")] = None,
+    with_input: Annotated[
+        bool, typer.Option("--with-input", help="Put each row's own fields into its record.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost; run nothing.")] = False,
+    as_json: Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+    workspace: WorkspaceOpt = None,
+) -> None:
+    """The verb itself; its help text is HELP."""
+    from gx import settings
+    from gx.cli import running
+    from gx.node.workspace import Workspace
+
+    output.set_mode(as_json=as_json, quiet=quiet)
+    asked = submission(
+        recipe,
+        inputs=inputs,
+        fmt=fmt,
+        params=params,
+        limit=limit,
+        sample=sample,
+        name=name,
+        fresh=fresh,
+        deadline=deadline,
+        budget=budget,
+    )
+    found = settings.load(workspace=workspace)
+    place = Workspace.find(found.workspace)
+    if dry_run:
+        from gx.cli.dryrun import dry_run as show
+
+        raise typer.Exit(show(asked, found, place))
+    printer = _Printer(with_input=with_input)
+    end = running.execute(asked, found, place, on_records=printer.show)
+    raise typer.Exit(running.finish(end))
+
+
+class _Printer:
+    """Records on stdout: JSON lines, or a table on a terminal."""
+
+    def __init__(self, *, with_input: bool) -> None:
+        from gx.cli.table import StreamedTable
+
+        self._with_input = with_input
+        self._table = None if output.wants_json() else StreamedTable(sys.stdout)
+
+    def show(self, records: list[Record], started: Started) -> None:
+        """Write the records; a batch file's rows get batch lines. :raises BrokenPipeError: if nobody reads."""
+        import msgspec
+
+        if self._table is not None:
+            self._table.write([record.as_dict(with_input=self._with_input) for record in records])
+            return
+        rows = [
+            record.as_batch(model=started.name) if record.task.is_batch else record.as_dict(with_input=self._with_input)
+            for record in records
+        ]
+        sys.stdout.buffer.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        sys.stdout.buffer.flush()

@@ -1,0 +1,143 @@
+"""Driving a run from a terminal or a pipe: Ctrl-C once and twice, a reader that goes away, progress, the summary."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gx import output
+from gx.output import ExitCode
+
+if TYPE_CHECKING:
+    from anyio import CancelScope
+
+    from gx.node.client import RunEnd, Started, Submission
+    from gx.node.local import LocalRun
+    from gx.node.workspace import Workspace
+    from gx.run.record import Record
+    from gx.settings import Settings
+
+
+def execute(
+    asked: Submission,
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    on_records: Callable[[list[Record], Started], None],
+    show_progress: bool = True,
+) -> RunEnd:
+    """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order.
+
+    :raises GxError: if it can't begin.
+    """
+    import anyio
+
+    return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
+
+
+async def _execute(
+    asked: Submission,
+    settings: Settings,
+    workspace: Workspace,
+    on_records: Callable[[list[Record], Started], None],
+    show_progress: bool,
+) -> RunEnd:
+    import anyio
+    import anyio.to_thread
+
+    from gx.cli.progress import StatusLine
+    from gx.node.local import open_node
+
+    async with open_node(workspace, settings) as node:
+        run = await node.submit(asked)
+        _announce(run.started)
+        status = StatusLine(run.started.run) if show_progress else None
+        async with anyio.create_task_group() as group:
+            group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
+            if status is not None:
+                group.start_soon(status.follow, run)
+            try:
+                async for chunk in run.records():
+                    if status is not None:
+                        status.clear()
+                    await anyio.to_thread.run_sync(on_records, chunk, run.started)
+            except BrokenPipeError:
+                run.drain("its reader went away")
+                _forget_stdout()
+                async for _ in run.records():
+                    pass
+            group.cancel_scope.cancel()
+        if status is not None:
+            status.clear()
+        return run.end(time.time())
+
+
+def _announce(started: Started) -> None:
+    if started.is_resumed:
+        output.note(f"run {started.run} goes on: {started.done_before:,} of {started.total:,} tasks were done before")
+    else:
+        output.note(f"run {started.run}")
+
+
+async def _obey_signals(run: LocalRun, drain_s: float, scope: CancelScope) -> None:
+    """The first Ctrl-C drains, the second stops now. Neither loses a finished task."""
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            break
+        output.note("\nfinishing what is running; press Ctrl-C again to stop now")
+        run.drain("interrupted")
+        with anyio.move_on_after(drain_s):
+            async for _ in signals:
+                break
+    scope.cancel()
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing into a closed pipe when it ends."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def finish(end: RunEnd) -> ExitCode:
+    """Say on stderr how the run ended, and what to do about the rest."""
+    from gx.core.view import RunStatus
+
+    for warning in end.warnings:
+        output.note(f"note: {warning}")
+    for step, reason in end.skipped_steps.items():
+        output.note(f"note: step `{step}` was skipped: {reason}")
+    for row, code, message in end.first_errors:
+        output.note(f"failed: {row}: {code}: {message}")
+    output.note(_summary(end))
+    if end.error is not None:
+        output.show_error(end.error)
+        return output.exit_code_of(end.error)
+    if end.status is RunStatus.stopped:
+        more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
+        output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
+        return ExitCode.deadline if end.limit == "deadline" else ExitCode.budget
+    if end.status is not RunStatus.finished:
+        output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
+        return ExitCode.interrupted
+    return ExitCode.some_failed if end.failed else ExitCode.ok
+
+
+def _summary(end: RunEnd) -> str:
+    parts = [f"{end.succeeded:,} succeeded"]
+    named = {"from the log": end.reused, "failed": end.failed, "failed and excused": end.excused}
+    named |= {"skipped": end.skipped, "cancelled": end.cancelled, "left": end.left}
+    parts += [f"{count:,} {name}" for name, count in named.items() if count]
+    tokens = f"{end.tokens_in:,} tokens in, {end.tokens_out:,} out"
+    return f"run {end.run}: {', '.join(parts)}; {tokens}; {end.seconds:.1f} s"
+
+
+def resume_command() -> str:
+    """What to type to go on: the same command."""
+    return shlex.join(["gx", *sys.argv[1:]])

@@ -1,0 +1,135 @@
+"""What one part of a recipe says of another: references, cycles, and the names in templates.
+
+The grammar has read every value by now. A recipe that passes here unfolds: every agent, model and step that it names
+is there, needs have no cycle, and every template knows its names.
+"""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
+from math import prod
+
+from gx.core.errors import RecipeError
+from gx.core.recipe import Recipe, Step
+from gx.flow.grammar import INPUTS
+from gx.flow.outputs import check_output
+from gx.flow.scope import Scope, check_template, persona_scope, scope_of
+from gx.flow.source import Node, suggest
+from gx.flow.templates import TemplateFailure, render
+
+MAX_COMBINATIONS = 10_000
+
+
+def check_recipe(recipe: Recipe, root: Node) -> None:
+    """Check `recipe` against itself; `root` is where it was read. :raises RecipeError: at the first contradiction."""
+    for name, agent in recipe.agents.items():
+        _known(root.at("agents", name, "model"), agent.model, recipe.models, "models")
+        if agent.output is not None:
+            check_output(root.at("agents", name, "output"))
+    _check_ids(recipe, root)
+    for index, step in enumerate(recipe.steps):
+        _check_references(recipe, step, root.at("steps", index))
+    _check_cycles(recipe, root)
+    if recipe.output not in {step.id for step in recipe.steps}:
+        _known(root.at("output"), recipe.output, [step.id for step in recipe.steps], "steps")
+    users: dict[str, list[Step]] = {name: [] for name in recipe.agents}
+    for index, step in enumerate(recipe.steps):
+        for name in _agents_of(recipe, step, root.at("steps", index)):
+            users[name].append(step)
+        _check_templates(recipe, step, root.at("steps", index))
+    for name, agent in recipe.agents.items():
+        if agent.persona:
+            check_template(root.at("agents", name, "persona"), persona_scope(recipe, users[name]))
+
+
+def _known(node: Node, name: str, names: object, what: str) -> None:
+    choices = list(names)  # type: ignore[call-overload]
+    if name not in choices:
+        raise node.error(f"expected one of the {what}, got `{name}`", suggest(name, choices, what))
+
+
+def _check_ids(recipe: Recipe, root: Node) -> None:
+    first: dict[str, Node] = {}
+    for index, step in enumerate(recipe.steps):
+        node = root.at("steps", index, "id")
+        if step.id in first:
+            place = f"line {first[step.id].line}, col {first[step.id].col}"
+            raise node.error(f"the step id `{step.id}` is given twice: first at {place}, and again here")
+        first[step.id] = node
+
+
+def _check_references(recipe: Recipe, step: Step, node: Node) -> None:
+    ids = [other.id for other in recipe.steps]
+    needs = node.at("needs")
+    for index, need in enumerate(step.needs if needs is not node else ()):
+        if index < len(needs.value) if needs.kind == "list" else index == 0:
+            _known(needs.at(index), need, ids, "steps")
+    if step.for_each not in (None, INPUTS):
+        _known(node.at("for_each"), str(step.for_each), [INPUTS, *ids], "sources")
+    if step.reduce is not None:
+        _known(node.at("reduce"), step.reduce, ids, "steps")
+
+
+def _check_cycles(recipe: Recipe, root: Node) -> None:
+    try:
+        TopologicalSorter({step.id: step.needs for step in recipe.steps}).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))  # graphlib gives them from the needed to the needing
+        index = next(i for i, step in enumerate(recipe.steps) if step.id in circle)
+        turn = circle.index(recipe.steps[index].id)
+        way = " → ".join([*circle[turn:], *circle[1 : turn + 1]])
+        node = root.at("steps", index)
+        key = next((key for key in ("needs", "for_each", "reduce") if key in node.value), "id")
+        raise node.at(key).error(f"expected steps without a circle, got {way} (each needs the next)") from None
+
+
+def _agents_of(recipe: Recipe, step: Step, node: Node) -> set[str]:
+    """The agents that the step's combinations name. :raises RecipeError: if one of them isn't there."""
+    _check_matrix(step, node)
+    place = node.at("agent")
+    if "{" not in step.agent:
+        _known(place, step.agent, recipe.agents, "agents")
+        return {step.agent}
+    if "{%" in step.agent or "{#" in step.agent:
+        raise place.error("expected the name of an agent or {{ matrix.… }}, got a template with statements")
+    check_template(place, Scope(frozenset({"matrix"}), {"matrix": frozenset(step.matrix)}, {}))
+    found = set()
+    for values in product(*step.matrix.values()):
+        combination = dict(zip(step.matrix, values, strict=True))
+        try:
+            name = render(step.agent, {"matrix": combination}).strip()
+        except TemplateFailure as error:
+            raise place.error(error.message) from None
+        if name not in recipe.agents:
+            shown = ", ".join(f"{key}={value}" for key, value in combination.items())
+            hint = suggest(name, recipe.agents, "agents")
+            raise place.error(f"expected one of the agents, got `{name}` (with {shown})", hint)
+        found.add(name)
+    return found
+
+
+def _check_matrix(step: Step, node: Node) -> None:
+    count = prod(len(values) for values in step.matrix.values())
+    if count > MAX_COMBINATIONS:
+        raise node.at("matrix").error(f"expected at most {MAX_COMBINATIONS:,} combinations, got {count:,}")
+    for name, values in step.matrix.items():
+        shown: set[str] = set()
+        for index, value in enumerate(values):
+            if str(value) in shown:  # a task's path holds it as text
+                raise _alike(node.at("matrix", name, index))
+            shown.add(str(value))
+
+
+def _alike(node: Node) -> RecipeError:
+    return node.error(f"expected values that differ as text, got {node} again")
+
+
+def _check_templates(recipe: Recipe, step: Step, node: Node) -> None:
+    scope = scope_of(recipe, step)
+    for key in ("prompt", "combine"):
+        if key in node.value:
+            check_template(node.at(key), scope)
+    when = node.at("when")
+    if "when" in node.value and when.kind == "text":
+        check_template(when, scope, is_expression=True)

@@ -1,0 +1,230 @@
+"""The grammar of a recipe: one table, from which the parser's checks and the published JSON Schema are both made.
+
+A key that stands here runs. A key that is planned and doesn't run yet is listed under `later`, and refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gx.flow.scalars import Constant, Duration, Flag, Number, Scalar, Text
+from gx.flow.shapes import Either, Field, Json, Many, Named, Table
+from gx.flow.source import Node
+
+INPUTS = "inputs"
+_IDENTIFIER = Text("a name of letters, digits and _, for use in templates", "[A-Za-z_][A-Za-z0-9_]*", 64)
+_NAME = Text("a name of letters, digits, -, _ and .", "[A-Za-z0-9][A-Za-z0-9._-]*", 64)
+_STEP_ID = Text("a step id of letters, digits, - and _ (not `inputs`)", "(?!inputs$)[A-Za-z0-9_-]+", 64)
+_TEMPLATE = Text("a template")
+_COUNT = Number(least=1, most=1_000_000_000_000, is_whole=True)
+_SEED = Number(least=0, most=2**32 - 2, is_whole=True)  # llama.cpp takes 2³² − 1 as "random"
+
+
+@dataclass(frozen=True)
+class NotBoth:
+    """Of two keys, one at most."""
+
+    one: str
+    other: str
+    why: str
+
+    def check(self, node: Node) -> None:
+        if self.one in node.value and self.other in node.value:
+            raise node.keys[self.other].error(f"expected `{self.one}` or `{self.other}`, got both", self.why)
+
+    def schema(self) -> dict[str, Any]:
+        return {"not": {"required": [self.one, self.other]}}
+
+
+@dataclass(frozen=True)
+class OnlyWith:
+    """A key that means nothing without another."""
+
+    key: str
+    other: str
+
+    def check(self, node: Node) -> None:
+        if self.key in node.value and self.other not in node.value:
+            raise node.keys[self.key].error(f"expected `{self.key}` together with `{self.other}`, got it alone")
+
+    def schema(self) -> dict[str, Any]:
+        return {"dependencies": {self.key: [self.other]}}
+
+
+@dataclass(frozen=True)
+class PromptUnlessInputs:
+    """A step has a prompt, unless its rows can bring their own messages."""
+
+    def check(self, node: Node) -> None:
+        if "prompt" not in node.value and node.at("for_each").value != INPUTS:
+            raise node.error(
+                "expected a step with `prompt`, got none",
+                "only a step with `for_each: inputs` may leave it out: batch rows bring their own messages",
+            )
+
+    def schema(self) -> dict[str, Any]:
+        rows = {"required": ["for_each"], "properties": {"for_each": {"const": INPUTS}}}
+        return {"anyOf": [{"required": ["prompt"]}, rows]}
+
+
+MODEL = Table(
+    "a model",
+    {
+        "source": Field(
+            Text("where the model comes from"),
+            "A catalogue name, ./file.gguf, hf:owner/repo/file.gguf or https://…#sha256=….",
+            is_required=True,
+        ),
+        "context": Field(
+            Number(least=16, most=100_000_000, is_whole=True),
+            "The most tokens that one turn may take, prompt and answer together. The settings' value where left out.",
+        ),
+    },
+)
+
+SAMPLING = Table(
+    "sampling",
+    {
+        "temperature": Field(Number(least=0, most=2), "0 takes the likeliest token each time (the default)."),
+        "top_k": Field(Number(least=1, most=1_000_000, is_whole=True), "Draw from the k likeliest tokens only."),
+        "top_p": Field(Number(above=0, most=1), "Draw from the likeliest tokens that make up this share."),
+        "min_p": Field(Number(least=0, most=1), "Leave out tokens less likely than this share of the likeliest."),
+        "repetition_penalty": Field(Number(above=0, most=10), "Above 1, tokens that came already come less often."),
+        "seed": Field(_SEED, "Equal seeds draw equal tokens. 0 where left out."),
+        "max_tokens": Field(
+            Number(least=1, most=1_000_000, is_whole=True), "The most tokens of an answer. 512 where left out."
+        ),
+        "stop": Field(
+            Either((Text("a text"), Many(Text("a text"), "a list of texts", most=16)), as_tuple=True),
+            "The answer ends before the first of these texts.",
+        ),
+    },
+)
+
+AGENT = Table(
+    "an agent",
+    {
+        "model": Field(_NAME, "The name of a model above. May be left out where there is only one."),
+        "persona": Field(
+            _TEMPLATE, "The system message: who the agent is. A template that may use `params` and `matrix`."
+        ),
+        "sampling": Field(SAMPLING, "How tokens are drawn."),
+        "output": Field(Json("a JSON Schema"), "A JSON Schema; generation is constrained to it. Text where left out."),
+    },
+    later=("tools", "memory"),
+)
+
+PARAM = Table(
+    "a parameter",
+    {
+        "type": Field(
+            Text("string, integer, number or boolean", choices=("string", "integer", "number", "boolean")),
+            "What the value is. The default's own type where left out, else string.",
+        ),
+        "default": Field(Scalar(), "The value where `--set name=value` gives none."),
+        "required": Field(Flag(), "Whether it must be given. True where there is no default."),
+        "description": Field(Text(), "What it is for."),
+    },
+)
+
+RETRY = Table(
+    "a retry policy",
+    {
+        "limit": Field(Number(least=0, most=100, is_whole=True), "How many more attempts follow a failed one."),
+        "backoff": Field(Duration(), "The wait before the first of them; it doubles each time. 1s where left out."),
+        "max_backoff": Field(Duration(), "The longest wait. 60s where left out."),
+    },
+)
+
+BUDGET = Table(
+    "a budget",
+    {"tokens": Field(_COUNT, "The run stops before it takes more tokens than this, prompts and answers together.")},
+    later=("usd",),
+)
+
+_NEEDS = Many(_STEP_ID, "a list of step ids", is_unique=True)
+_MATRIX_VALUES = Many(Scalar(), "a list of values", least=1, is_unique=True)
+
+STEP = Table(
+    "a step",
+    {
+        "id": Field(_STEP_ID, "The step's name: letters, digits, - and _.", is_required=True),
+        "agent": Field(
+            Text("the name of an agent"),
+            "The name of an agent above, or a template over the matrix, such as {{ matrix.agent }}.",
+            is_required=True,
+        ),
+        "prompt": Field(
+            _TEMPLATE,
+            "The user message: a template over `item` and `input` (with for_each), `items` (with reduce), `index`, "
+            "`id`, `params`, `steps` and `matrix`. May be left out where batch rows bring their own messages.",
+        ),
+        "combine": Field(
+            _TEMPLATE, "The prompt for the higher levels of a reduce, where `items` are answers of this step."
+        ),
+        "needs": Field(
+            Either((_STEP_ID, _NEEDS), as_tuple=True),
+            "The steps that must end before this one, which then may read them.",
+        ),
+        "for_each": Field(
+            Text("`inputs` or a step id", "[A-Za-z0-9_-]+", 64),
+            "A task for each row of the `inputs`, or for each result of a step.",
+        ),
+        "reduce": Field(
+            _STEP_ID, "One answer from all results of a step: a tree of calls, as deep as context demands."
+        ),
+        "when": Field(
+            Either((Flag(), Text("an expression"))),
+            "A Jinja2 expression: the step or task is skipped where it is false. May ask always(), all_ok(), any_ok().",
+        ),
+        "matrix": Field(
+            Named(_MATRIX_VALUES, "a matrix of names and lists of values", _IDENTIFIER, least=1),
+            "Lists of values: the step runs once for each combination.",
+        ),
+        "retry": Field(RETRY, "What happens after a failed attempt. No further attempt where left out."),
+        "timeout": Field(Duration(), "The longest that one attempt may take."),
+        "continue_on_error": Field(Flag(), "Whether failures of this step are no failure of the run."),
+    },
+    rules=(
+        NotBoth("for_each", "reduce", "for_each makes a task per item, reduce one answer from all of them"),
+        NotBoth("reduce", "matrix", "a matrix of a reduce is not built yet in this version of gx"),
+        OnlyWith("combine", "reduce"),
+        PromptUnlessInputs(),
+    ),
+    later=("tool", "swarm", "machine", "recipe", "ask", "evolve"),
+)
+
+RECIPE = Table(
+    "a recipe",
+    {
+        "version": Field(Constant(1), "The version of this grammar: 1.", is_required=True),
+        "name": Field(
+            Text("a name of one line", r"\S(?:.*\S)?", 80), "What runs of this recipe are called.", is_required=True
+        ),
+        "description": Field(Text(), "What the recipe is for."),
+        "params": Field(
+            Named(Either((PARAM, Scalar())), "a mapping of parameters", _IDENTIFIER),
+            "Values that `--set name=value` changes. A bare value is the default.",
+        ),
+        "models": Field(
+            Named(Either((Text("where the model comes from"), MODEL)), "a mapping of models", _NAME, least=1),
+            "Names for models, and where they come from.",
+            is_required=True,
+        ),
+        "agents": Field(
+            Named(AGENT, "a mapping of agents", _NAME, least=1),
+            "Personas with a model, sampling and an output schema.",
+            is_required=True,
+        ),
+        "steps": Field(Many(STEP, "a list of steps", least=1), "The work, as a graph of steps.", is_required=True),
+        "inputs": Field(
+            Text("a file, folder or glob"),
+            "The input where the command names none: a file, folder or glob, beside the recipe.",
+        ),
+        "output": Field(_STEP_ID, "The step whose results go to stdout. The last one where left out."),
+        "deadline": Field(Duration(), "The longest that the run may take."),
+        "budget": Field(BUDGET, "Limits for the whole run."),
+    },
+    later=("burst",),
+)

@@ -1,0 +1,125 @@
+"""Whether an agent's `output` is a JSON Schema that an answer can be constrained to.
+
+A structural check with places, cheap enough for every parse. The engine's grammar compiler has the last word on what
+it supports. Reference: JSON Schema draft-07 and 2020-12, the parts that describe values.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from gx.flow.source import Node, suggest
+
+TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+_OF_NAMES = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas")
+_OF_ONE = ("additionalProperties", "not", "if", "then", "else", "contains", "propertyNames", "additionalItems")
+_OF_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
+_SIZES = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_OTHERS = (
+    "type", "enum", "const", "items", "required", "pattern", "format", "$ref", "title", "description", "default",
+    "examples", "example", "uniqueItems", "deprecated", "readOnly", "$schema", "$id", "$comment", "dependentRequired",
+    "unevaluatedProperties",
+)  # fmt: skip
+_KNOWN = (*_OF_NAMES, *_OF_ONE, *_OF_MANY, *(name for pair in _SIZES for name in pair), *_BOUNDS, *_OTHERS)
+
+
+def check_output(root: Node) -> None:
+    """Check the schema at `root`, a mapping. :raises RecipeError: at the part of it that can't be."""
+    _check(root, root)
+
+
+def _check(node: Node, root: Node) -> None:
+    if node.kind == "boolean":
+        return
+    if node.kind != "mapping":
+        raise node.error(f"expected a JSON Schema (a mapping), got {node}", "write `{type: string}`, for example")
+    for key, key_node in node.keys.items():
+        close = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
+        if key not in _KNOWN and close:
+            raise key_node.error(f"expected a keyword of JSON Schema, got `{key}`", f"did you mean `{close[0]}`?")
+    parts: dict[str, Node] = node.value
+    if "type" in parts:
+        _check_type(parts["type"])
+    for key in _OF_NAMES:
+        if key in parts:
+            for child in _mapping(parts[key]).values():
+                _check(child, root)
+    for key in (*_OF_ONE, *_OF_MANY, "items"):
+        if key not in parts:
+            continue
+        if key in _OF_MANY or (key == "items" and parts[key].kind == "list"):
+            for child in _list(parts[key], "JSON Schemas"):
+                _check(child, root)
+        else:
+            _check(parts[key], root)
+    if "enum" in parts:
+        _list(parts["enum"], "values")
+    _check_sizes(parts)
+    _check_required(parts)
+    if "pattern" in parts and parts["pattern"].kind != "text":
+        raise parts["pattern"].error(f"expected a regular expression, got {parts['pattern']}")
+    if "$ref" in parts:
+        _check_ref(parts["$ref"], root)
+
+
+def _check_type(node: Node) -> None:
+    for child in _list(node, "types") if node.kind == "list" else [node]:
+        if child.kind != "text" or child.value not in TYPES:
+            hint = 'write "null" in quotes' if child.kind == "null" else suggest(str(child.value), TYPES, "types")
+            raise child.error(f"expected a type of JSON Schema, got {child}", hint)
+
+
+def _check_sizes(parts: dict[str, Node]) -> None:
+    for low, high in _SIZES:
+        for key in (low, high):
+            if key in parts and (parts[key].kind != "integer" or parts[key].value < 0):
+                raise parts[key].error(f"expected a whole number, at least 0, got {parts[key]}")
+        if low in parts and high in parts and parts[low].value > parts[high].value:
+            raise parts[low].error(f"expected `{low}` to be at most `{high}`, got {parts[low]} and {parts[high]}")
+    for key in _BOUNDS:
+        if key in parts and parts[key].kind not in ("integer", "number"):
+            raise parts[key].error(f"expected a number, got {parts[key]}")
+
+
+def _check_required(parts: dict[str, Node]) -> None:
+    if "required" not in parts:
+        return
+    if parts["required"].kind != "list":
+        raise parts["required"].error(f"expected a list of property names, got {parts['required']}")
+    is_closed = "additionalProperties" in parts and parts["additionalProperties"].value is False
+    names = _mapping(parts["properties"]) if "properties" in parts else {}
+    for child in parts["required"].value:
+        if child.kind != "text":
+            raise child.error(f"expected the name of a property, got {child}")
+        if is_closed and child.value not in names and "patternProperties" not in parts:
+            raise child.error(
+                f"expected a property of this schema, got {child}", suggest(child.value, names, "properties")
+            )
+
+
+def _check_ref(node: Node, root: Node) -> None:
+    if node.kind != "text" or not node.value.startswith("#"):
+        raise node.error(f"expected a reference within this schema, such as #/$defs/name, got {node}")
+    target = root
+    for part in node.value[1:].strip("/").split("/") if node.value.strip("#/") else []:
+        name = part.replace("~1", "/").replace("~0", "~")
+        step: str | int = int(name) if target.kind == "list" and name.isascii() and name.isdigit() else name
+        found = target.at(step)
+        if found is target:
+            raise node.error(f"expected a reference to a part of this schema, got {node}", f"there is no `{name}`")
+        target = found
+
+
+def _mapping(node: Node) -> dict[str, Node]:
+    if node.kind != "mapping":
+        raise node.error(f"expected a mapping of names and JSON Schemas, got {node}")
+    value: dict[str, Node] = node.value
+    return value
+
+
+def _list(node: Node, what: str) -> list[Node]:
+    if node.kind != "list" or not node.value:
+        raise node.error(f"expected a list of {what}, got {node if node.kind != 'list' else 'an empty one'}")
+    value: list[Node] = node.value
+    return value

@@ -1,0 +1,121 @@
+"""YAML to a `Recipe`, or a `RecipeError` that points at what is wrong.
+
+`gx.flow.grammar` says what a recipe can hold, `gx.flow.check` what its parts say of each other; this file makes the
+value. What it returns can be planned: no name in it is unknown, and `Step.needs` holds the sources of the step too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gx.core.errors import RecipeError
+from gx.core.ids import canonical
+from gx.core.message import Sampling
+from gx.core.recipe import Agent, Budget, Model, Recipe, Retry, Step
+from gx.flow.check import check_recipe
+from gx.flow.grammar import INPUTS, RECIPE
+from gx.flow.params import read_param, resolve_params
+from gx.flow.source import LINE_BREAK, Node
+from gx.flow.templates import bare
+from gx.flow.yamltree import MAX_CHARACTERS, read_yaml
+
+__all__ = ["fingerprint_source", "load_recipe", "parse_recipe", "resolve_params"]
+
+
+def parse_recipe(text: str, *, file: str = "recipe.yaml") -> Recipe:
+    """The recipe that `text` holds; `file` is its name in errors. :raises RecipeError: at the first thing wrong."""
+    root = read_yaml(text, file=file)
+    recipe = _recipe(RECIPE.read(root), root)
+    check_recipe(recipe, root)
+    return recipe
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in the file at `path`. :raises RecipeError: if it can't be read, or at the first thing wrong."""
+    file = str(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(4 * MAX_CHARACTERS + 4)
+    except FileNotFoundError:
+        raise RecipeError("expected a recipe, got no such file", file=file, hint="name a .yaml file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"expected a recipe, got a file that can't be read: {reason}", file=file) from None
+    try:
+        return parse_recipe(content.decode("utf-8-sig"), file=file)
+    except UnicodeDecodeError as error:
+        before = LINE_BREAK.split(content[: error.start].decode("utf-8", "replace"))
+        message = f"expected UTF-8, got the byte 0x{content[error.start]:02x}"
+        raise RecipeError(message, file=file, line=len(before), col=len(before[-1]) + 1) from None
+
+
+def fingerprint_source(recipe: Recipe) -> bytes:
+    """What the identity of a recipe is a digest of: its canonical JSON. Comments and layout are not in it."""
+    return canonical(recipe)
+
+
+def _recipe(read: dict[str, Any], root: Node) -> Recipe:
+    models = {name: _model(model) for name, model in read["models"].items()}
+    steps = tuple(_step(step) for step in read["steps"])
+    return Recipe(
+        name=read["name"],
+        steps=steps,
+        agents={name: _agent(name, agent, models, root) for name, agent in read["agents"].items()},
+        models=models,
+        params={name: read_param(root.at("params", name), param) for name, param in read.get("params", {}).items()},
+        inputs=read.get("inputs"),
+        output=read.get("output", steps[-1].id),
+        deadline_s=read.get("deadline"),
+        budget=Budget(**read.get("budget", {})),
+        description=read.get("description", ""),
+    )
+
+
+def _model(read: str | dict[str, Any]) -> Model:
+    return Model(source=read) if isinstance(read, str) else Model(**read)
+
+
+def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node) -> Agent:
+    if "model" not in read and len(models) > 1:
+        hint = f"the models are: {', '.join(models)}"
+        raise root.at("agents").keys[name].error("expected an agent with `model`, as there are several, got none", hint)
+    return Agent(
+        name=name,
+        model=read.get("model") or next(iter(models)),
+        persona=read.get("persona", ""),
+        sampling=Sampling(**read.get("sampling", {})),
+        output=read.get("output"),
+    )
+
+
+def _step(read: dict[str, Any]) -> Step:
+    needs = list(read.get("needs", ()))
+    for source in (read.get("for_each"), read.get("reduce")):
+        if source not in (None, INPUTS, *needs):
+            needs.append(source)
+    return Step(
+        id=read["id"],
+        agent=read["agent"],
+        prompt=read.get("prompt"),
+        combine=read.get("combine"),
+        needs=tuple(needs),
+        for_each=read.get("for_each"),
+        reduce=read.get("reduce"),
+        when=_when(read.get("when")),
+        matrix=read.get("matrix", {}),
+        retry=_retry(read.get("retry", {})),
+        timeout_s=read.get("timeout"),
+        continue_on_error=read.get("continue_on_error", False),
+    )
+
+
+def _when(read: str | bool | None) -> str | None:
+    if isinstance(read, bool):
+        return "true" if read else "false"
+    return None if read is None else bare(read)
+
+
+def _retry(read: dict[str, Any]) -> Retry:
+    seconds = {"backoff": "backoff_s", "max_backoff": "max_backoff_s"}
+    return Retry(**{seconds.get(key, key): value for key, value in read.items()})

@@ -1,0 +1,92 @@
+"""What a client asks of a node and what it gets: the interface that stays when the node moves to its own process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gx.core.errors import GxError, UsageError
+from gx.core.message import Value
+from gx.core.view import RunStatus
+
+
+class Submission(Value, frozen=True, kw_only=True):
+    """A run as a client asks for it. `params` are the texts of `--set`; `None` means that it was not given.
+
+    `inputs` is a path, a glob or "-"; the recipe's own when `None`. `folder` is what relative paths start from.
+    """
+
+    recipe_text: str
+    recipe_file: str
+    recipe_folder: str
+    folder: str
+    params: dict[str, str] = {}
+    inputs: str | None = None
+    input_format: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    name: str | None = None
+    fresh: bool = False
+    deadline_s: float | None = None
+    budget_tokens: int | None = None
+
+
+class Progress(Value, frozen=True, kw_only=True):
+    """A run at a glance. `total` is what is known so far; `is_total_final` says that no more will come.
+
+    `tokens_per_s` counts written tokens over the last seconds; `eta_s` is `None` while nothing can be told.
+    """
+
+    done: int
+    failed: int
+    reused: int
+    running: int
+    total: int
+    is_total_final: bool
+    tokens_in: int
+    tokens_out: int
+    elapsed_s: float
+
+
+class RunEnd(msgspec.Struct, kw_only=True):
+    """How a run ended for this client. `failed` leaves out those of steps with `continue_on_error` (`excused`)."""
+
+    run: str
+    status: RunStatus
+    limit: str
+    reason: str
+    succeeded: int
+    failed: int
+    excused: int
+    skipped: int
+    cancelled: int
+    left: int
+    reused: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    skipped_steps: dict[str, str]
+    first_errors: list[tuple[str, str, str]]
+    warnings: list[str]
+    error: GxError | None = None
+
+
+class Started(Value, frozen=True, kw_only=True):
+    """The answer to a submission: the run's id, and whether it goes on from an earlier start."""
+
+    run: str
+    name: str
+    is_resumed: bool
+    is_batch_input: bool
+    done_before: int
+    total: int
+
+
+def as_params(pairs: list[str]) -> dict[str, str]:
+    """`name=value` texts as a mapping. :raises GxError: naming a text without "="."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set: expected name=value, got {pair!r}")
+        found[name.strip()] = value
+    return found

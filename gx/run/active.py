@@ -1,0 +1,128 @@
+"""A run that somebody wants now: what the dispatcher holds of it beside the view, none of which outlives the process.
+
+Turns at hand (a bounded window), results that the client has not taken yet, and why it is ending, if it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from gx.core import event as e
+from gx.core.errors import GxError
+from gx.core.message import Turn
+from gx.core.task import Status
+from gx.core.view import RunState, TaskState
+from gx.flow import graph
+from gx.flow.plan import Plan
+from gx.run.contents import Contents
+from gx.run.inputs import Row
+from gx.run.prepare import Preparer
+from gx.run.record import Record
+
+CREDITS = 1024
+"""Results that a client may leave untaken before its run gets no new grants (DESIGN §6)."""
+PREPARE_BATCH = 256
+"""Tasks prepared between two commits."""
+
+
+class ActiveRun:
+    """One live run. The dispatcher drives it; the client reads `records`."""
+
+    def __init__(
+        self, plan: Plan, state: RunState, preparer: Preparer, contents: Contents, rows: Iterator[Row] | None
+    ) -> None:
+        self.plan, self.state, self.preparer, self.rows = plan, state, preparer, rows
+        self._contents = contents
+        self.turns: dict[str, Turn] = {}
+        self.leased_at: dict[str, float] = {}
+        self.to_rebuild: deque[str] = deque(t.id for t in state.tasks.values() if t.status is Status.prepared)
+        self.is_grouping: set[tuple[str, int]] = set()
+        self.is_dirty = True
+        self.draining: e.Body | None = None
+        self.error: GxError | None = None
+        self.is_over = False
+        self._sent_reduce = False
+        self._unsent: deque[str] = deque()
+        self._send: MemoryObjectSendStream[list[Record]]
+        self.records: MemoryObjectReceiveStream[list[Record]]
+        self._send, self.records = anyio.create_memory_object_stream[list[Record]](4)
+        self._news = anyio.Event()
+        self._queue_earlier_results()
+
+    # ── preparing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_to_prepare(self, leases: int) -> list[str]:
+        """Which tasks to prepare now, so that the window of turns at hand stays full and no fuller."""
+        window = max(4 * leases, 64)
+        room = min(window - len(self.turns), PREPARE_BATCH)
+        if room <= 0 or self.is_slow or self.draining is not None:
+            return []
+        chosen: list[str] = []
+        while self.to_rebuild and len(chosen) < room:
+            chosen.append(self.to_rebuild.popleft())
+        chosen.extend(islice(self.state.unprepared, room - len(chosen)))
+        return chosen
+
+    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the client has let its credits run out."""
+        return len(self._unsent) > CREDITS
+
+    def task_ended(self, task: TaskState) -> None:
+        """A task reached its end: its turn is dropped, and if it is a row of the output step, it is sent."""
+        self.turns.pop(task.id, None)
+        self.leased_at.pop(task.id, None)
+        if task.step == self._output and not self._is_reduce:
+            self._unsent.append(task.id)
+            self._news.set()
+
+    def step_ended(self) -> None:
+        """A step may have completed: a reduce speaks only when its tree has come to its top."""
+        if self._is_reduce and not self._sent_reduce and graph.is_complete(self.plan, self.state, self._output_plan):
+            self._sent_reduce = True
+            self._unsent.extend(task.id for task in graph.results(self.plan, self.state, self._output))
+            self._news.set()
+
+    def end(self) -> None:
+        """Nothing more will come; the client gets what is unsent, then the end of the stream."""
+        self.is_over = True
+        self._news.set()
+
+    async def publish(self, woke: Callable[[], None]) -> None:
+        """Send results until the run is over, as fast as the client takes them; `woke` is called as credits return."""
+        async with self._send:
+            while self._unsent or not self.is_over:
+                if not self._unsent:
+                    self._news = anyio.Event()
+                    await self._news.wait()
+                    continue
+                was_slow = self.is_slow
+                chunk = [self._unsent.popleft() for _ in range(min(len(self._unsent), 256))]
+                try:
+                    await self._send.send(self._read(chunk))
+                except anyio.BrokenResourceError:
+                    return
+                if was_slow and not self.is_slow:
+                    woke()
+
+    def _read(self, task_ids: Collection[str]) -> list[Record]:
+        tasks = [self.state.tasks[task_id] for task_id in task_ids]
+        found = self._contents.find({ref for t in tasks for ref in (t.output, t.input) if ref})
+        return [Record(task=t, output=found.get(t.output or ""), input=found.get(t.input or "")) for t in tasks]
+
+    def _queue_earlier_results(self) -> None:
+        self._output = self.plan.recipe.output
+        self._output_plan = self.plan.step(self._output)
+        self._is_reduce = self._output_plan.step.reduce is not None
+        if self._is_reduce:
+            self.step_ended()
+        else:
+            ended = graph.results(self.plan, self.state, self._output)
+            self._unsent.extend(task.id for task in ended if task.status.is_terminal)

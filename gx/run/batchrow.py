@@ -1,0 +1,78 @@
+"""Rows of an OpenAI batch file as turns: their messages, and the options of their body.
+
+The format: https://platform.openai.com/docs/guides/batch. What gx can't honour (images, tools) fails the row by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import msgspec
+
+from gx.core.errors import GxError
+from gx.core.message import Message, Sampling
+
+Role = Literal["system", "user", "assistant"]
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+}
+_REFUSED = ("tools", "functions", "n", "logprobs", "logit_bias")
+
+
+class BatchRowError(GxError):
+    """A batch row that asks for what gx can't give."""
+
+    code = "row"
+
+
+def messages(row: dict[str, Any], head: Message | None) -> tuple[Message, ...]:
+    """The row's messages, after the agent's persona where the row brings no system message of its own."""
+    found = []
+    for number, raw in enumerate(row.get("messages") or ()):
+        role = "system" if raw.get("role") == "developer" else raw.get("role")
+        if role not in ("system", "user", "assistant"):
+            raise BatchRowError(f"messages[{number}]: expected the role system, user or assistant, got {role!r}")
+        found.append(Message(role=cast("Role", role), content=_text(raw.get("content"), number)))
+    if not found:
+        raise BatchRowError("expected messages, got none")
+    if head is not None and found[0].role != "system":
+        found.insert(0, head)
+    return tuple(found)
+
+
+def _text(content: Any, number: int) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        kinds = {part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content}
+        if kinds <= {"text"}:
+            return "\n".join(str(part.get("text", "")) for part in content)
+        raise BatchRowError(f"messages[{number}]: expected text, got {', '.join(sorted(map(str, kinds - {'text'})))}")
+    raise BatchRowError(f"messages[{number}]: expected text, got {type(content).__name__}")
+
+
+def options(
+    row: dict[str, Any], sampling: Sampling, schema: dict[str, Any] | None
+) -> tuple[Sampling, dict[str, Any] | None]:
+    """The agent's sampling and schema, with what the row's body sets in their place."""
+    body = row.get("body") or {}
+    for name in _REFUSED:
+        if body.get(name) and not (name == "n" and body[name] == 1):
+            raise BatchRowError(f"body.{name} is not supported")
+    changes: dict[str, Any] = {ours: body[theirs] for theirs, ours in _SAMPLING.items() if body.get(theirs) is not None}
+    if stop := body.get("stop"):
+        changes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    try:
+        merged = msgspec.convert(msgspec.structs.asdict(sampling) | changes, Sampling)
+    except msgspec.ValidationError as error:
+        raise BatchRowError(f"body: {error}") from None
+    asked = body.get("response_format") or {}
+    if asked.get("type") == "json_schema":
+        schema = (asked.get("json_schema") or {}).get("schema")
+    elif asked.get("type") == "json_object":
+        schema = {"type": "object"}
+    return merged, schema

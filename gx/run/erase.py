@@ -1,0 +1,167 @@
+"""Removing content at somebody's wish: the blobs go from the disk, the events and their chain stay.
+
+It knows which blobs a body refers to, and how to write the file anew without some of them. What is erased is what the
+subject's own events refer to: its row, its prompts, its answers, its failures' details. A blob that another task with
+another key also refers to is kept and counted; what other tasks made from the content is theirs, and must be erased by
+their own ids. Row ids, keys and error messages stand in events and stay.
+
+The invariant: at any moment the folder holds one whole log, either with the content or without it and with the event
+that says so. The new file is written beside the old one and renamed over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import duckdb
+
+from gx.core import event as e
+from gx.core.errors import LogError, NotFound
+from gx.core.event import Body, ContentErased, Ref, encode_body
+from gx.core.message import Value
+from gx.run import schema
+from gx.run.log import EventLog
+from gx.run.logfile import LOG_FILE, MEMORY, WAL_FILE, Tail, explain, insert_event, move_into_place, remove
+
+REFERRING = ("run.created", "inputs.read", "task.queued", "task.prepared", "task.succeeded", "attempt.failed")
+"""The kinds of events that refer to blobs."""
+
+
+class ErasedReport(Value, frozen=True, kw_only=True):
+    """What was erased. `kept` maps a blob that stayed to a task, or run, outside that refers to it.
+
+    `copies` are folders of earlier salvages, which may hold the content still.
+    """
+
+    subject: str
+    seq: int
+    blobs: int
+    size_bytes: int
+    kept: dict[Ref, str] = {}
+    copies: tuple[str, ...] = ()
+
+
+def refs_of(body: Body) -> Iterator[Ref]:
+    """The blobs that a body refers to."""
+    match body:
+        case e.RunCreated():
+            yield from (body.recipe, body.params)
+        case e.InputsRead():
+            yield from (row.item for row in body.rows if row.item is not None)
+        case e.TaskQueued():
+            yield from (ref for ref in (body.item, body.input) if ref is not None)
+        case e.TaskPrepared():
+            yield from (part.content for part in body.prompt)
+        case e.TaskSucceeded():
+            yield body.output
+        case e.AttemptFailed() if body.detail is not None:
+            yield body.detail
+        case _:
+            return
+
+
+def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) -> ErasedReport:
+    """Erase the content of a task or a run, by its whole id, and close `log`: its file is another one afterwards.
+
+    `log` is open for writing, and no run is live in it. Nothing is changed where nothing is left to erase.
+    :raises NotFound: if there is no such task or run. :raises LogError: if the new file can't be written.
+    """
+    is_run = log.has_run(subject)
+    if not is_run and not log.file.ask("SELECT 1 FROM events WHERE task = ? LIMIT 1", [subject]):
+        raise NotFound(f"there is no task or run {subject}", hint="`gx runs` lists the runs")
+    wanted, kept = _survey(log, subject, "run" if is_run else "task")
+    sizes = dict(
+        log.file.ask(
+            "SELECT digest, any_value(octet_length(bytes)) FROM blobs WHERE digest = any(?::VARCHAR[]) GROUP BY digest",
+            [sorted(wanted)],
+        )
+    )
+    copies = tuple(sorted(path.name for path in log.folder.glob("salvage-*")))
+    if not sizes:
+        return ErasedReport(subject=subject, seq=log.last_seq, blobs=0, size_bytes=0, kept=kept, copies=copies)
+    tail, path = log.file.tail(), log.file.path
+    log.close()
+    if path.with_name(WAL_FILE).exists():
+        raise LogError(f"{WAL_FILE} could not be folded into {path}", hint="make room, then try again", code="log.full")
+    body = ContentErased(
+        blobs=tuple(sorted(sizes)),
+        subject=subject,
+        run=subject if is_run else None,
+        task=None if is_run else subject,
+    )
+    _rewrite(path, without=sizes, body=body, tail=tail, ts=max(tail.ts, int(now() * 1e6)))
+    EventLog.open(log.folder).close()  # brings the head file up to the new event
+    return ErasedReport(
+        subject=subject, seq=tail.seq + 1, blobs=len(sizes), size_bytes=sum(sizes.values()), kept=kept, copies=copies
+    )
+
+
+def _survey(log: EventLog, subject: str, column: str) -> tuple[set[Ref], dict[Ref, str]]:
+    """What the subject refers to and nobody else needs; and what somebody needs, with who."""
+    own = f"SELECT data FROM events WHERE {column} = ? AND type = any(?::VARCHAR[])"
+    wanted = {ref for (data,) in log.file.ask(own, [subject, list(REFERRING)]) for ref in refs_of(e.decode_body(data))}
+    keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {column} = ?", [subject]) if key}
+    others: dict[str, set[Ref]] = {}
+    for data in _outside(log, subject, column):
+        body = e.decode_body(data)
+        if shared := wanted.intersection(refs_of(body)):
+            others.setdefault(getattr(body, "task", None) or getattr(body, "run", ""), set()).update(shared)
+    their_keys = dict(
+        log.file.ask(
+            "SELECT task, list(DISTINCT key) FROM events WHERE task = any(?::VARCHAR[]) AND key IS NOT NULL"
+            " GROUP BY task",
+            [list(others)],
+        )
+    )
+    kept = {
+        ref: other
+        for other, refs in others.items()
+        if not keys.intersection(their_keys.get(other, ()))  # an equal key is the same content
+        for ref in refs
+    }
+    return wanted - kept.keys(), kept
+
+
+def _outside(log: EventLog, subject: str, column: str, *, page: int = 20_000) -> Iterator[str]:
+    """The bodies, as JSON, of all referring events outside the subject.
+
+    `inputs.read` is left out: each of its rows is a task's as well.
+    """
+    kinds = [kind for kind in REFERRING if kind != "inputs.read"]
+    sql = f"""SELECT data FROM events WHERE seq BETWEEN ? AND ? AND type = any(?::VARCHAR[])
+        AND {column} IS DISTINCT FROM ?"""
+    for first in range(0, log.last_seq + 1, page):
+        for (data,) in log.file.ask(sql, [first, first + page - 1, kinds, subject]):
+            yield data
+
+
+def _rewrite(path: Path, *, without: Collection[Ref], body: ContentErased, tail: Tail, ts: int) -> None:
+    """Write the file anew without those blobs and with one event more, then rename it over the old one."""
+    new = path.with_name(LOG_FILE + ".new")
+    remove(new)
+    events, blobs = ", ".join(schema.EVENT_COLUMNS), ", ".join(schema.BLOB_COLUMNS)
+    quoted = str(path).replace("'", "''")
+    data = encode_body(body).decode()
+    try:
+        with contextlib.closing(duckdb.connect(str(new), config={"memory_limit": MEMORY})) as con:
+            con.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+            con.begin()
+            for statement in (*schema.TABLES, *schema.TRIGGERS, *schema.create_views()):
+                con.execute(statement)
+            con.execute(f"INSERT INTO events ({events}) SELECT {events} FROM old.events")
+            con.execute(
+                f"INSERT INTO blobs ({blobs}) SELECT {blobs} FROM old.blobs WHERE digest <> ALL(?::VARCHAR[])",
+                [sorted(without)],
+            )
+            insert_event(con, schema.row_of(tail.hash, tail.seq + 1, uuid.uuid4(), ts, "erase", body, data))
+            con.commit()
+            con.execute("DETACH old")
+            con.execute("CHECKPOINT")
+        move_into_place(new, path)
+    except (duckdb.Error, OSError) as error:
+        remove(new)
+        raise explain(error, path, writing=True) from error

@@ -1,0 +1,95 @@
+"""Rows from an input into events: in order, in batches, and each only once.
+
+A thread reads, since files and pipes block; the loop takes what is there. After a restart the same input is read
+again, and rows that the log has are passed over by their content, so that nothing is queued twice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+
+import anyio.to_thread
+
+from gx.core import event as e
+from gx.core.errors import InputError
+from gx.core.view import RunState
+from gx.run.contents import Contents
+from gx.run.inputs import Row
+
+BATCH_ROWS = 512
+"""Rows in one `inputs.read` event, at the most."""
+_AHEAD_ROWS = 2048
+
+Commit = Callable[[list[e.Body], list[e.Blob]], Awaitable[None]]
+
+
+async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: Commit) -> None:
+    """Hand every row to `commit` as `inputs.read` events, then `inputs.ended`.
+
+    :raises InputError: if the input can't be read on; what was read before stays.
+    """
+    waiting: queue.Queue[Row | Exception | None] = queue.Queue(_AHEAD_ROWS)
+    threading.Thread(target=_read, args=(rows, waiting), name="gx-inputs", daemon=True).start()
+    known = Counter(_identity(row.id, row.item, row.error) for row in run.rows)
+    index, count = run.next_row, len(run.rows)
+    ended = False
+    while not ended:
+        got = await anyio.to_thread.run_sync(_take, waiting, abandon_on_cancel=True)
+        made: list[e.InputRow] = []
+        blobs: list[e.Blob] = []
+        for row in got:
+            if row is None:
+                ended = True
+            elif isinstance(row, Exception):
+                raise row
+            else:
+                blob = None if row.value is None else contents.put(row.value)
+                entry = e.InputRow(
+                    index=max(index, row.index),
+                    id=row.id if row.id is not None else str(row.index),
+                    item=blob.digest if blob else None,
+                    error=row.error,
+                    is_batch=row.is_batch,
+                )
+                identity = _identity(entry.id, entry.item, entry.error)
+                if known[identity] > 0:
+                    known[identity] -= 1
+                    continue
+                made.append(entry)
+                count += 1
+                blobs.extend((blob,) if blob else ())
+                index = entry.index + 1
+        bodies: list[e.Body] = [e.InputsRead(run=run.id, rows=tuple(made))] if made else []
+        if ended:
+            bodies.append(e.InputsEnded(run=run.id, rows=count))
+        await commit(bodies, blobs)
+
+
+def _identity(row_id: str, item: e.Ref | None, error: str | None) -> tuple[str, str]:
+    return row_id, item or error or ""
+
+
+def _read(rows: Iterator[Row], waiting: queue.Queue[Row | Exception | None]) -> None:
+    try:
+        for row in rows:
+            waiting.put(row)
+    except OSError as error:
+        waiting.put(InputError(f"the input can't be read on: {error.strerror or error}"))
+    except Exception as error:  # noqa: BLE001  raised again where the rows are taken
+        waiting.put(error)
+    else:
+        waiting.put(None)
+
+
+def _take(waiting: queue.Queue[Row | Exception | None]) -> list[Row | Exception | None]:
+    """At least one row, and all that are there, up to a batch."""
+    got = [waiting.get()]
+    while len(got) < BATCH_ROWS and got[-1] is not None:
+        try:
+            got.append(waiting.get_nowait())
+        except queue.Empty:
+            break
+    return got

@@ -1,0 +1,227 @@
+"""From a queued task to a turn that a worker can run: reads what it depends on, renders, computes the key.
+
+The only stage with I/O before a grant, and that through `Contents`. What can't be rendered fails as a task, with the
+reason; it never stops the run. Equal keys are noticed here: a result that is in the log is taken, not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import msgspec
+
+from gx.core import event as e
+from gx.core.errors import GxError
+from gx.core.ids import canonical
+from gx.core.message import Message, Turn
+from gx.core.recipe import Agent
+from gx.core.task import Status
+from gx.core.view import RunState, TaskState
+from gx.flow import graph, templates
+from gx.flow.plan import Plan, StepPlan
+from gx.run import batchrow, scheduler
+from gx.run.contents import Contents
+
+DEFAULT_COMBINE = """\
+These are partial answers to the same request, each made from a part of the data. Merge them into one answer.
+
+{% for part in items %}Part {{ loop.index }}:
+{{ part }}
+
+{% endfor %}"""
+"""The prompt that merges partial answers of a reduce whose step has no `combine`."""
+
+FindResults = Callable[[Collection[str]], dict[str, tuple[str, e.Ref]]]
+"""Keys → (task, output) of results that the log had before this run began."""
+
+
+class Prepared(msgspec.Struct):
+    """What one batch of preparing gave: events, their blobs, and the turns at hand by task."""
+
+    bodies: list[e.Body] = []
+    blobs: list[e.Blob] = []
+    turns: dict[str, Turn] = {}
+
+
+class Preparer:
+    """Prepares the tasks of one run. `models` maps a model's name in the recipe to its SHA-256."""
+
+    def __init__(
+        self, plan: Plan, run: RunState, contents: Contents, models: dict[str, str], find_results: FindResults
+    ) -> None:
+        self._plan, self._run, self._contents = plan, run, contents
+        self._models, self._find_results = models, find_results
+        self._personas: dict[tuple[str, bytes], Message | None] = {}
+        self._steps: dict[str, Any] = {}
+        self._known: set[e.Ref] = set()
+
+    def prepare(self, task_ids: Iterable[str]) -> Prepared:
+        """The events that bring these tasks from queued to prepared, answered, skipped or failed.
+
+        A task that the log knows as prepared (before a restart) gets its turn again, and no second event.
+        """
+        made = Prepared()
+        tasks = [self._run.tasks[task_id] for task_id in task_ids]
+        tasks = [task for task in tasks if not task.status.is_terminal]
+        self._contents.find({ref for task in tasks for ref in (task.item, task.input) if ref})  # one query for all
+        turns: list[tuple[TaskState, Turn, str]] = []
+        for task in tasks:
+            if task.status is Status.queued and task.error is not None:
+                made.bodies.append(self._failed(task, *task.error))
+                continue
+            try:
+                turn = self._turn(task)
+            except GxError as error:
+                made.bodies.append(self._failed(task, error.code, error.message))
+                continue
+            if turn is None:
+                reason = f"when: {self._plan.step(task.step).step.when}"
+                made.bodies.append(e.TaskSkipped(run=self._run.id, task=task.id, attempt=task.attempt, reason=reason))
+                continue
+            turns.append((task, turn, turn.key()))
+        answers = self._answers([key for _, _, key in turns])
+        for task, turn, key in turns:
+            if (answer := answers.get(key)) is not None:
+                made.bodies.append(scheduler.answered(self._run, task, key, answer[1], answer[0]))
+                continue
+            made.turns[task.id] = turn
+            if task.status is Status.queued:
+                made.bodies.append(self._prepared(task, turn, key, made.blobs))
+        return made
+
+    def model_of(self, agent: Agent) -> str:
+        """The SHA-256 of the agent's model."""
+        return self._models[agent.model]
+
+    def chats(
+        self, step: StepPlan, level: int, below: Collection[e.Ref], spans: Iterable[tuple[int, int]]
+    ) -> list[tuple[Message, ...]]:
+        """The prompts that a reduce would make of these spans over `below`, to be counted. :raises GxError: if none."""
+        refs = list(below)
+        values = self._values(refs)
+        agent = self._plan.recipe.agents[step.agents[0]]
+        prompt = _reduce_prompt(step, level)
+        names = self._names(step, {}, index=0, row_id=step.id)
+        head = self._persona(agent, {})
+        chats = []
+        for start, stop in spans:
+            text = templates.render(prompt, names | {"items": values[start:stop]})
+            chats.append(tuple(m for m in (head, Message(role="user", content=text)) if m is not None))
+        return chats
+
+    # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self, task: TaskState) -> Turn | None:
+        """The turn of a task; `None` if its `when` is false. :raises GxError: if it can't be rendered."""
+        step = self._plan.step(task.step)
+        matrix = task.matrix or {}
+        names = self._names(step, matrix, index=task.index, row_id=task.row_id)
+        if task.item is not None:
+            names["item"] = self._value(task.item)
+        if task.input is not None:
+            names["input"] = names["item"] if task.input == task.item else self._value(task.input)
+        if task.span is not None:
+            below = self._below(step, task.level)[slice(*task.span)]
+            names["items"] = self._values(below)
+        if step.filter is not None:
+            status = graph.status_names(self._plan, self._run, step)
+            if not templates.holds(step.filter, names | status):
+                return None
+        agent = self._plan.recipe.agents[step.agents[step.combos.index(matrix)]]
+        sampling, schema = agent.sampling, agent.output
+        head = self._persona(agent, matrix)
+        if step.step.prompt is None and task.span is None:
+            if not task.is_batch:
+                raise GxError("the step has no prompt, and this row brings no messages", code="template")
+            messages = batchrow.messages(names["item"], head)
+            sampling, schema = batchrow.options(names["item"], sampling, schema)
+        else:
+            prompt = step.step.prompt or "" if task.span is None else _reduce_prompt(step, task.level)
+            user = Message(role="user", content=templates.render(prompt, names))
+            messages = (user,) if head is None else (head, user)
+        return Turn(
+            run=self._run.id,
+            task=task.id,
+            attempt=task.attempt,
+            model=self._models[agent.model],
+            messages=messages,
+            sampling=sampling,
+            output_schema=schema,
+            timeout_s=step.step.timeout_s,
+        )
+
+    def _names(self, step: StepPlan, matrix: dict[str, Any], *, index: int, row_id: str) -> dict[str, Any]:
+        steps = {name: self._step_value(name) for name in step.reads_steps}
+        return {"params": self._plan.params, "matrix": matrix, "steps": steps, "index": index, "id": row_id}
+
+    def _persona(self, agent: Agent, matrix: dict[str, Any]) -> Message | None:
+        if not agent.persona:
+            return None
+        place = (agent.name, canonical(matrix) if matrix else b"")
+        if place not in self._personas:
+            text = templates.render(agent.persona, {"params": self._plan.params, "matrix": matrix})
+            self._personas[place] = Message(role="system", content=text) if text.strip() else None
+        return self._personas[place]
+
+    def _prepared(self, task: TaskState, turn: Turn, key: str, blobs: list[e.Blob]) -> e.TaskPrepared:
+        parts = []
+        for message in turn.messages:
+            blob = self._contents.put(message.content.encode("utf-8", "surrogatepass"))
+            if message.role != "system" or blob.digest not in self._known:
+                self._known.add(blob.digest) if message.role == "system" else None
+                blobs.append(blob)
+            parts.append(e.PromptPart(role=message.role, content=blob.digest))
+        return e.TaskPrepared(
+            run=self._run.id,
+            task=task.id,
+            attempt=task.attempt,
+            key=key,
+            model=turn.model,
+            prompt=tuple(parts),
+            seed=turn.sampling.seed,
+        )
+
+    def _failed(self, task: TaskState, code: str, message: str) -> e.TaskFailed:
+        return e.TaskFailed(run=self._run.id, task=task.id, attempt=task.attempt, code=code, message=message)
+
+    # ── what is there already ────────────────────────────────────────────────────────────────────────────────────
+
+    def _answers(self, keys: list[str]) -> dict[str, tuple[str, e.Ref]]:
+        """Results of equal keys: of this run, or of the log before it (unless the run is `fresh`)."""
+        found: dict[str, tuple[str, e.Ref]] = {}
+        for key in keys:
+            leader = self._run.tasks.get(self._run.leaders.get(key, ""))
+            if leader is not None and leader.output is not None:
+                found[key] = (leader.id, leader.output)
+        if not self._run.created.fresh and (rest := [key for key in keys if key not in found]):
+            found.update(self._find_results(rest))
+        return found
+
+    def _below(self, step: StepPlan, level: int) -> list[e.Ref]:
+        """What a level of a reduce is made over, in order."""
+        if level == 0:
+            tasks = graph.results(self._plan, self._run, step.step.reduce or "")
+            return [t.output for t in tasks if t.output is not None]
+        return [t.output for t in self._run.step(step.id).successes(level - 1) if t.output is not None]
+
+    def _step_value(self, step_id: str) -> Any:
+        """What `steps.x` is: the results of a fan-out as a list, that of a single task as itself."""
+        if step_id not in self._steps:
+            tasks = graph.results(self._plan, self._run, step_id)
+            values = self._values([t.output for t in tasks if t.output is not None])
+            of = self._plan.step(step_id)
+            is_list = of.step.for_each is not None or bool(of.step.matrix)
+            self._steps[step_id] = values if is_list else (values[0] if values else None)
+        return self._steps[step_id]
+
+    def _value(self, ref: e.Ref) -> Any:
+        return msgspec.json.decode(self._contents.get((ref,))[ref])
+
+    def _values(self, refs: list[e.Ref]) -> list[Any]:
+        found = self._contents.get(refs)
+        return [msgspec.json.decode(found[ref]) for ref in refs]
+
+
+def _reduce_prompt(step: StepPlan, level: int) -> str:
+    return (step.step.prompt or "") if level == 0 else (step.step.combine or DEFAULT_COMBINE)

@@ -1,0 +1,103 @@
+"""A person's SQL over the log: one question, read-only, bounded in time.
+
+It knows what may be asked, not what it means. Three walls, since none is enough alone: only a statement that reads is
+accepted; it runs in a read-only transaction; and the connection can open no file but the log's own (`gx.run.logfile`),
+which the functions that read files are not given either. A guard rail for tired people, not a prison.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+import duckdb
+
+from gx.core.errors import QueryError
+from gx.core.message import Value
+from gx.run.log import EventLog
+
+_READING = frozenset({"SELECT", "EXPLAIN"})
+_FILES = re.compile(r"""\b(read_\w+|glob|sniff_csv|parquet_\w+|\w+_scan|query|query_table)["\s]*\(""", re.IGNORECASE)
+"""Table functions that open files, or that run SQL from text and so could name one of them."""
+_SUGGESTION = re.compile(r"Did you mean (.+?)\?$|Candidate (?:bindings|tables|functions): *(.+)$", re.MULTILINE)
+
+
+class QueryResult(Value, frozen=True, kw_only=True):
+    """The answer: a tuple of Python values a row. `types` are DuckDB's names; `is_cut` says that rows were left out."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    is_cut: bool = False
+
+
+def run_sql(log: EventLog, sql: str, *, timeout_s: float = 10.0, max_rows: int | None = None) -> QueryResult:
+    """Answer one statement that reads; `max_rows` `None` gives all rows.
+
+    :raises QueryError: `query` with DuckDB's own message; `query.refused` if it would write, read files or is not
+        one statement; `query.timeout`.
+    """
+    with log.file.cursor() as cursor:
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            cursor.interrupt()
+
+        timer = threading.Timer(timeout_s, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            _check(cursor, sql)
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            return _answer(cursor, sql, max_rows)
+        except duckdb.InterruptException as error:
+            if not late.is_set():
+                raise QueryError("the question was interrupted", code="query.interrupted") from error
+            raise QueryError(
+                f"no answer within {timeout_s:g} s", hint="ask for less, or set --timeout", code="query.timeout"
+            ) from error
+        except duckdb.Error as error:
+            raise _explain(error) from error
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryError(f"expected one statement, got {len(statements)}", code="query.refused")
+    kind = statements[0].type.name
+    if kind not in _READING:
+        raise QueryError(
+            f"expected a question (SELECT, DESCRIBE, SHOW, EXPLAIN), got {kind}",
+            hint="the log is written by gx only",
+            code="query.refused",
+        )
+    if found := _FILES.search(sql):
+        raise QueryError(f"{found[1]} is not allowed here", hint="only the log can be asked", code="query.refused")
+
+
+def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, max_rows: int | None) -> QueryResult:
+    cursor.execute(sql)
+    columns = [(str(column[0]), str(column[1])) for column in cursor.description or ()]
+    if zoned := [name for name, kind in columns if kind == "TIMESTAMP WITH TIME ZONE"]:
+        raise QueryError(f"{zoned[0]} has a time zone", hint=f"cast it: ({zoned[0]})::TIMESTAMP", code="query")
+    rows = cursor.fetchall() if max_rows is None else cursor.fetchmany(max_rows + 1)
+    is_cut = max_rows is not None and len(rows) > max_rows
+    return QueryResult(
+        columns=tuple(name for name, _ in columns),
+        types=tuple(kind for _, kind in columns),
+        rows=rows[:max_rows],
+        is_cut=is_cut,
+    )
+
+
+def _explain(error: duckdb.Error) -> QueryError:
+    message = str(error).strip()
+    found = _SUGGESTION.search(message)
+    if found is None:
+        return QueryError(message)
+    return QueryError(message.replace(found[0] + "\n", ""), hint=f"did you mean {found[1] or found[2]}?")

@@ -1,0 +1,152 @@
+"""The tables, triggers and views of the log's file, and how an event becomes a row with its link of the chain.
+
+It knows SQL and nothing of files, threads or transactions. Two invariants: `events` refuses UPDATE and DELETE, and a
+row's `hash` is SHA-256 of the hash before it and of the row's own text, so that no row can change unseen. The hot
+columns repeat what `data` says, for queries; they are not in the chain, and `gx.run.verify` compares them.
+Views are the public SQL surface: a column may be added, never renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Any
+
+from gx.core.event import Body, tag_of
+
+HOT = ("run", "task", "attempt", "worker", "ms", "tok_in", "tok_out", "key")
+"""Fields of a body that stand in a column of their own; NULL where the body has no such field."""
+
+EVENT_COLUMNS = ["seq", "id", "ts", "source", "type", *HOT, "data", "hash"]
+BLOB_COLUMNS = ["seq", "digest", "label", "bytes"]
+
+GENESIS = bytes(32)
+"""The hash before the first event."""
+
+TABLES = (
+    """CREATE TABLE events(
+        seq BIGINT PRIMARY KEY, id UUID NOT NULL, ts BIGINT NOT NULL, source VARCHAR NOT NULL, type VARCHAR NOT NULL,
+        run VARCHAR, task VARCHAR, attempt INTEGER, worker VARCHAR, ms DOUBLE, tok_in INTEGER, tok_out INTEGER,
+        key VARCHAR, data JSON NOT NULL, hash BLOB NOT NULL)""",
+    "CREATE TABLE blobs(seq BIGINT NOT NULL, digest VARCHAR NOT NULL, label VARCHAR NOT NULL, bytes BLOB NOT NULL)",
+    "CREATE TABLE refused(reason VARCHAR)",
+)
+TRIGGERS = (
+    """CREATE TRIGGER events_refuse_update AFTER UPDATE ON events FOR EACH STATEMENT
+        INSERT INTO refused SELECT error('events is append-only')""",
+    """CREATE TRIGGER events_refuse_delete AFTER DELETE ON events FOR EACH STATEMENT
+        INSERT INTO refused SELECT error('events is append-only')""",
+)
+
+VIEWS = {
+    # One row a task. A task that ended has the time, tokens and error of its end; `output` is a blob's digest.
+    "tasks": """
+        SELECT run, data->>'$.step' AS step, CAST(data->>'$.index' AS BIGINT) AS index, data->>'$.id' AS id, task,
+            data->>'$.path' AS path,
+            CASE last WHEN 'task.queued' THEN 'queued' WHEN 'task.leased' THEN 'leased'
+                WHEN 'task.succeeded' THEN 'succeeded' WHEN 'task.failed' THEN 'failed'
+                WHEN 'task.cancelled' THEN 'cancelled' WHEN 'task.skipped' THEN 'skipped' ELSE 'prepared' END AS status,
+            attempts, key, prepared->>'$.model' AS model, coalesce(prepared->>'$.label', data->>'$.label', 'shared')
+            AS label, worker, make_timestamp(ts) AS queued, make_timestamp(ended) AS ended,
+            done->>'$.output' AS output, coalesce(done->>'$.code', CASE last WHEN 'task.cancelled' THEN 'cancelled'
+                WHEN 'task.skipped' THEN 'skipped' END) AS error_code,
+            coalesce(done->>'$.message', done->>'$.reason') AS error_message,
+            ms, tok_in, tok_out, done->>'$.cached' AS cached
+        FROM (SELECT task, any_value(run) AS run, arg_min(data, seq) FILTER (type = 'task.queued') AS data,
+                min(ts) FILTER (type = 'task.queued') AS ts,
+                arg_max(data, seq) FILTER (type = 'task.prepared') AS prepared,
+                coalesce(arg_min(type, seq) FILTER (type IN ('task.succeeded', 'task.failed', 'task.cancelled',
+                    'task.skipped')), arg_max(type, seq)) AS last,
+                arg_min(data, seq) FILTER (type IN ('task.succeeded', 'task.failed', 'task.cancelled',
+                    'task.skipped')) AS done,
+                min(ts) FILTER (type IN ('task.succeeded', 'task.failed', 'task.cancelled', 'task.skipped')) AS ended,
+                count(*) FILTER (type = 'task.leased') AS attempts, arg_max(key, seq) AS key,
+                arg_max(worker, seq) AS worker, sum(ms) AS ms, coalesce(sum(tok_in), 0)::BIGINT AS tok_in,
+                coalesce(sum(tok_out), 0)::BIGINT AS tok_out
+            FROM events WHERE task IS NOT NULL AND type <> 'content.erased' GROUP BY task)
+        WHERE data IS NOT NULL""",
+    # One row an ended task, with its result as JSON text; `output` is NULL where it failed or was erased.
+    "results": """
+        SELECT t.run, t.step, t.index, t.id, t.task, t.status, b.output, t.error_code, t.error_message,
+            t.tok_in, t.tok_out, t.ms, t.cached, t.attempts
+        FROM tasks t LEFT JOIN (
+            SELECT digest, any_value(decode(bytes)) AS output FROM blobs
+            WHERE digest IN (SELECT data->>'$.output' FROM events WHERE type = 'task.succeeded') GROUP BY digest
+        ) b ON b.digest = t.output
+        WHERE t.status IN ('succeeded', 'failed', 'cancelled', 'skipped')""",
+    # One row a lease; `outcome` is NULL while it runs. A twin that spoke late adds its tokens.
+    "attempts": """
+        SELECT l.run, l.task, l.attempt, l.worker, l.data->>'$.lease.type' AS lease,
+            CASE e.type WHEN 'task.succeeded' THEN 'succeeded' WHEN 'attempt.failed' THEN 'failed'
+                WHEN 'attempt.lost' THEN 'lost' WHEN 'task.cancelled' THEN 'cancelled'
+                WHEN 'attempt.superseded' THEN 'superseded' WHEN 'task.failed' THEN 'failed' END AS outcome,
+            make_timestamp(l.ts) AS started, make_timestamp(e.ts) AS ended, e.ms,
+            coalesce(e.tok_in, 0)::BIGINT AS tok_in, coalesce(e.tok_out, 0)::BIGINT AS tok_out,
+            e.data->>'$.code' AS error_code, coalesce(e.data->>'$.message', e.data->>'$.reason') AS error_message
+        FROM (SELECT * FROM events WHERE type = 'task.leased') l
+        LEFT JOIN (SELECT task, attempt, arg_min(type, seq) AS type, min(ts) AS ts, max(ms) AS ms,
+                sum(tok_in) AS tok_in, sum(tok_out) AS tok_out, arg_min(data, seq) AS data
+            FROM events WHERE type IN ('task.succeeded', 'attempt.failed', 'attempt.lost', 'attempt.superseded',
+                'task.cancelled', 'task.failed') GROUP BY task, attempt) e
+        USING (task, attempt)""",
+    # One row a run. `tokens` is what was computed: results that came from the log cost nothing again.
+    "runs": """
+        SELECT c.run, c.data->>'$.name' AS name,
+            CASE s.last WHEN 'run.finished' THEN 'finished' WHEN 'run.interrupted' THEN 'interrupted'
+                WHEN 'run.stopped' THEN 'stopped' ELSE 'running' END AS status,
+            make_timestamp(c.ts) AS started,
+            CASE WHEN s.last IN ('run.finished', 'run.interrupted', 'run.stopped') THEN make_timestamp(s.ts) END
+                AS ended,
+            a.tasks, a.succeeded, a.failed, a.tokens, (a.until - c.ts) / 1e6 AS seconds,
+            c.data->>'$.file' AS file, c.data->>'$.fingerprint' AS fingerprint
+        FROM (SELECT run, ts, data FROM events WHERE type = 'run.created') c
+        JOIN (SELECT run, arg_max(type, seq) AS last, max(ts) AS ts FROM events
+            WHERE type IN ('run.created', 'run.resumed', 'run.interrupted', 'run.stopped', 'run.finished')
+            GROUP BY run) s USING (run)
+        JOIN (SELECT run, count(*) FILTER (type = 'task.queued') AS tasks,
+                count(*) FILTER (type = 'task.succeeded') AS succeeded,
+                count(*) FILTER (type = 'task.failed') AS failed,
+                coalesce(sum(coalesce(tok_in, 0) + coalesce(tok_out, 0)), 0)::BIGINT AS tokens, max(ts) AS until
+            FROM events WHERE run IS NOT NULL AND type <> 'content.erased' GROUP BY run) a USING (run)""",
+    # What each model computed for each step of each run; nothing on this machine costs money.
+    "spend": """
+        SELECT t.run, t.step, t.model, sum(coalesce(e.tok_in, 0))::BIGINT AS tok_in,
+            sum(coalesce(e.tok_out, 0))::BIGINT AS tok_out,
+            sum(coalesce(e.tok_in, 0) + coalesce(e.tok_out, 0))::BIGINT AS tokens,
+            coalesce(sum(e.ms), 0) / 1e3 AS seconds, 0.0::DOUBLE AS usd
+        FROM events e JOIN tasks t USING (task)
+        WHERE e.type IN ('task.succeeded', 'attempt.failed', 'attempt.superseded')
+        GROUP BY t.run, t.step, t.model""",
+    # Where work was placed, and why: one row a change of verdict.
+    "decisions": """
+        SELECT seq, make_timestamp(ts) AS at, run, data->>'$.step' AS step, data->>'$.verdict' AS verdict,
+            data->>'$.reason' AS reason, data
+        FROM events WHERE type LIKE 'placement.%'""",
+    # What left this machine: one row a departure.
+    "egress": """
+        SELECT seq, make_timestamp(ts) AS at, run, task, worker, data->>'$.destination' AS destination,
+            CAST(data->>'$.bytes' AS BIGINT) AS bytes, data
+        FROM events WHERE type LIKE 'egress.%'""",
+}
+VIEWS_MARK = hashlib.sha256(repr(VIEWS).encode()).hexdigest()[:16]
+"""Stands in the comment of the last view: a file with another one gets its views again."""
+
+
+def create_views() -> list[str]:
+    """The statements that make or renew every view."""
+    made = [f"CREATE OR REPLACE VIEW {name} AS {body}" for name, body in VIEWS.items()]
+    return [*made, f"COMMENT ON VIEW {list(VIEWS)[-1]} IS '{VIEWS_MARK}'"]
+
+
+def link(before: bytes, seq: int, id: uuid.UUID | str, ts: int, source: str, data: str) -> bytes:
+    """The hash of a row: SHA-256 of `before` (32 bytes) and of seq, id, ts, source and data, a line each.
+
+    No field but the last can hold a line break, and JSON holds none unescaped, so no two rows have the same text.
+    """
+    return hashlib.sha256(before + f"{seq}\n{id}\n{ts}\n{source}\n{data}".encode()).digest()
+
+
+def row_of(before: bytes, seq: int, id: uuid.UUID, ts: int, source: str, body: Body, data: str) -> tuple[Any, ...]:
+    """A row of `events` in the order of `EVENT_COLUMNS`; its last value is its hash."""
+    hot = [getattr(body, name, None) for name in HOT]
+    return (seq, id, ts, source, tag_of(body), *hot, data, link(before, seq, id, ts, source, data))

