@@ -12,6 +12,7 @@ from gx.core import event as e
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import parse
+from gx.flow.params import resolve_params
 from gx.flow.plan import make_plan
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
@@ -43,7 +44,7 @@ class Desk:
     async def begin(self, recipe: str, items: list[Any] | Iterator[Row] = (), *, run: str = "r", **created: Any) -> ActiveRun:
         """Create the run `run`, or resume it if the log has it."""
         parsed = parse.parse_recipe(recipe)
-        plan = make_plan(parsed, parse.resolve_params(parsed, {}))
+        plan = make_plan(parsed, resolve_params(parsed, {}))
         started = self.view.seq
         if self.log.has_run(run):
             for event in self.log.read(run=run):

@@ -23,9 +23,9 @@ class ScriptedWorker:
 
     name = "edge"
 
-    def __init__(self, answer: Callable[[Turn], Outcome | None] = echo, *, leases: int = 4, epoch: int = 1, context: int = 2048) -> None:
-        self.answer, self.leases, self.epoch, self.context = answer, leases, epoch, context
-        self.incarnation = 1
+    def __init__(self, answer: Callable[[Turn], Outcome | None] = echo, *, leases: int = 4, context: int = 2048, keeps_turns: bool = True) -> None:
+        self.answer, self.leases, self.context, self.keeps_turns = answer, leases, context, keeps_turns
+        self.epoch = self.incarnation = 1
         self.submitted: list[Turn] = []
         self.cancelled: list[tuple[str, int]] = []
         self.running: dict[str, Turn] = {}
@@ -59,7 +59,8 @@ class ScriptedWorker:
         return [sum(len(m.content) for m in chat) // 4 for chat in chats]
 
     def submit(self, turn: Turn) -> None:
-        self.submitted.append(turn)
+        if self.keeps_turns:
+            self.submitted.append(turn)
         self.running[turn.task] = turn
         self.most_at_once = max(self.most_at_once, len(self.running))
         if (outcome := self.answer(turn)) is not None:

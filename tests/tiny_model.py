@@ -9,8 +9,10 @@ template are those of the packaged SmolLM2, whose file is read and never loaded.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField
@@ -73,18 +75,29 @@ def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, te
 
 def _copy_tokenizer(writer: GGUFWriter, template: str | None) -> int:
     """Copy the packaged model's vocabulary, and its template or another one; return the number of tokens."""
-    fields = {name: field for name, field in GGUFReader(packaged_model()).fields.items() if "tokenizer." in name}
-    chat = fields.pop("tokenizer.chat_template")
-    for name, field in fields.items():
-        kind = field.types[0]
-        if kind == GGUFValueType.ARRAY:
-            writer.add_array(name, _array(field))
+    n_vocab = 0
+    for name, kind, value in _tokenizer():
+        if name == "tokenizer.chat_template":
+            if template != "":
+                writer.add_chat_template(template or value)
+        elif kind == GGUFValueType.ARRAY:
+            writer.add_array(name, value)
+            n_vocab = len(value) if name == "tokenizer.ggml.tokens" else n_vocab
         else:
-            writer.add_key_value(name, field.contents(), kind)
-    writer_template = chat.contents() if template is None else template
-    if writer_template:
-        writer.add_chat_template(writer_template)
-    return len(fields["tokenizer.ggml.tokens"].data)
+            writer.add_key_value(name, value, kind)
+    return n_vocab
+
+
+@cache
+def _tokenizer() -> list[tuple[str, GGUFValueType, Any]]:
+    """The packaged model's metadata about text; reading it takes a second or two."""
+    fields = GGUFReader(packaged_model()).fields
+    found: list[tuple[str, GGUFValueType, Any]] = []
+    for name, field in fields.items():
+        if name.startswith("tokenizer."):
+            is_array = field.types[0] == GGUFValueType.ARRAY
+            found.append((name, field.types[0], _array(field) if is_array else field.contents()))
+    return found
 
 
 def _array(field: ReaderField) -> list[object]:

@@ -65,7 +65,7 @@ def submission(
 ) -> Submission:
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
     from gx.core.errors import RecipeError, UsageError
-    from gx.flow.scalars import seconds
+    from gx.flow.scalars import seconds_of
     from gx.node.client import Submission, as_params
 
     try:
@@ -76,12 +76,9 @@ def submission(
         raise RecipeError(f"expected UTF-8 text, got other bytes at offset {error.start}", file=str(recipe)) from None
     except OSError as error:
         raise RecipeError(f"can't be read: {error.strerror}", file=str(recipe)) from None
-    deadline_s = None
-    if deadline is not None:
-        try:
-            deadline_s = seconds(deadline)
-        except ValueError as error:
-            raise UsageError(f"--deadline: {error}") from None
+    deadline_s = None if deadline is None else seconds_of(deadline)
+    if deadline is not None and deadline_s is None:
+        raise UsageError(f"--deadline: expected a duration such as 90s, 30m or 2h, got {deadline!r}")
     return Submission(
         recipe_text=text,
         recipe_file=str(recipe),

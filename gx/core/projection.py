@@ -181,6 +181,15 @@ def _attempt_failed(run: RunState, task: TaskState, body: e.AttemptFailed) -> No
     task.status, task.worker, task.lease = Status.prepared, None, None
     task.failures += 1
     task.error = (body.code, body.message)
+    _spend(run, task, body)
+
+
+def _spend(run: RunState, task: TaskState, body: e.TaskSucceeded | e.AttemptFailed) -> None:
+    task.tokens_in += body.tok_in
+    task.tokens_out += body.tok_out
+    task.ms += body.ms or 0.0
+    run.tokens_in += body.tok_in
+    run.tokens_out += body.tok_out
     run.spent_tokens += body.tok_in + body.tok_out
 
 
@@ -218,11 +227,8 @@ def _promote(run: RunState, leader: TaskState) -> None:
 
 def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded) -> None:
     task.output, task.key, task.error, task.cached = body.output, body.key, None, body.cached
-    task.tokens_in, task.tokens_out, task.ms = body.tok_in, body.tok_out, body.ms or 0.0
     if body.cached is None:
-        run.spent_tokens += body.tok_in + body.tok_out
-        run.tokens_in += body.tok_in
-        run.tokens_out += body.tok_out
+        _spend(run, task, body)
     else:
         run.reused += 1
     run.leaders.setdefault(body.key, task.id)

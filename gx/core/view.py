@@ -26,7 +26,10 @@ class RunStatus(str, Enum):
 
 
 class TaskState(msgspec.Struct, kw_only=True, gc=False):
-    """A task, as of the last event. `order` is its place among the run's tasks; `error` is (code, message)."""
+    """A task, as of the last event. `order` is its place among the run's tasks; `error` is (code, message).
+
+    `tokens_in`, `tokens_out` and `ms` sum over its attempts.
+    """
 
     id: str
     step: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.message import Sampling
@@ -51,8 +53,24 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def fingerprint_source(recipe: Recipe) -> bytes:
-    """What the identity of a recipe is a digest of: its canonical JSON. Comments and layout are not in it."""
-    return canonical(recipe)
+    """What the identity of a recipe is a digest of: its canonical JSON. Comments and layout are not in it.
+
+    Neither is a default that is written out: msgspec leaves out defaults by identity, this leaves them out by value.
+    """
+    return canonical(_without_defaults(recipe))
+
+
+def _without_defaults(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        kept = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
+        return {field.name: _without_defaults(part) for field, part in kept if part != _default(field)}
+    if isinstance(value, dict):
+        return {key: _without_defaults(part) for key, part in value.items()}
+    return [_without_defaults(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
 
 
 def _recipe(read: dict[str, Any], root: Node) -> Recipe:

@@ -98,6 +98,14 @@ class Number:
         return {"type": "integer" if self.is_whole else "number"} | {k: v for k, v in bounds.items() if v is not None}
 
 
+def seconds_of(text: str) -> float | None:
+    """The seconds that a text such as "1h30m" says; `None` if it says none."""
+    if not re.fullmatch(_DURATION, text) or not re.search("[1-9]", text):
+        return None
+    factor = dict(_UNITS)
+    return sum(float(n) * factor[unit] for n, unit in re.findall(r"([0-9.]+)([a-z]+)", text))
+
+
 @dataclass(frozen=True)
 class Duration:
     """Seconds, from "500ms", "1s", "2m", "1h30m", "1d" or a plain number of seconds; above zero."""
@@ -108,11 +116,10 @@ class Duration:
     def read(self, node: Node) -> float:
         if node.kind == "text":
             text: str = node.value
-            if not re.fullmatch(_DURATION, text) or not re.search("[1-9]", text):
+            if (found := seconds_of(text)) is None:
                 hint = "units are d, h, m, s and ms, the largest first, without spaces; a plain number is in seconds"
                 raise wrong(self, node, hint)
-            factor = dict(_UNITS)
-            return sum(float(n) * factor[unit] for n, unit in re.findall(r"([0-9.]+)([a-z]+)", text))
+            return found
         if node.kind not in self.kinds or not 0 < node.value <= MAX_SECONDS:
             raise wrong(self, node)
         return float(node.value)

@@ -15,6 +15,7 @@ from jinja2 import meta, nodes
 
 from gx.core.errors import RecipeError
 from gx.core.recipe import Recipe, Step
+from gx.flow.grammar import INPUTS
 from gx.flow.plan import STATUS_FUNCTIONS
 from gx.flow.source import Node, suggest
 from gx.flow.templates import ENVIRONMENT, bare
@@ -27,7 +28,7 @@ _MEMBERS = {
 }
 _IN_A_STEP = {
     "item": "`item` is there only in a step with `for_each`",
-    "input": "`input` is there only in a step with `for_each`",
+    "input": "`input` is there only where a chain of `for_each` begins with `inputs`",
     "items": "`items` is there only in a step with `reduce`",
     "agents": "templates may read `steps.x`, not agents",
 } | {name: f"`{name}()` may be asked in `when` only" for name in STATUS_FUNCTIONS}
@@ -47,12 +48,20 @@ class Scope:
 def scope_of(recipe: Recipe, step: Step) -> Scope:
     """What the prompt, `combine` and `when` of `step` may use; `when` has the status functions besides."""
     names = {"params", "steps", "matrix", "index", "id"}
-    names |= {"item", "input"} if step.for_each is not None else set()
+    names |= {"item"} if step.for_each is not None else set()
+    names |= {"input"} if _begins_with_rows(recipe, step) else set()
     names |= {"items"} if step.reduce is not None else set()
     members = {"params": frozenset(recipe.params), "steps": frozenset(step.needs), "matrix": frozenset(step.matrix)}
     others = (other.id for other in recipe.steps if other.id not in step.needs)
     hints = {f"steps.{other}": f"add `{other}` to the step's `needs`" for other in others}
     return Scope(frozenset(names), members, _IN_A_STEP | hints)
+
+
+def _begins_with_rows(recipe: Recipe, step: Step) -> bool:
+    """Whether each task of `step` goes back to one row of the input. The recipe has no cycle."""
+    while step.for_each not in (None, INPUTS):
+        step = recipe.step(str(step.for_each))
+    return step.for_each == INPUTS
 
 
 def persona_scope(recipe: Recipe, users: list[Step]) -> Scope:

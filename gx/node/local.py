@@ -23,6 +23,7 @@ from gx.core.recipe import Recipe
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
+from gx.flow.params import resolve_params
 from gx.flow.plan import Plan, make_plan
 from gx.node.client import Progress, RunEnd, Started, Submission
 from gx.node.workspace import Workspace
@@ -127,7 +128,7 @@ class LocalNode:
         """
         began = self._clock.now()
         recipe = parse.parse_recipe(asked.recipe_text, file=asked.recipe_file)
-        params = parse.resolve_params(recipe, asked.params)
+        params = resolve_params(recipe, asked.params)
         plan = make_plan(recipe, params)
         models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
         self._models.update({model.sha256: model for model in models.values()})

@@ -40,7 +40,8 @@ class ActiveRun:
         self._contents = contents
         self.turns: dict[str, Turn] = {}
         self.leased_at: dict[str, float] = {}
-        self.to_rebuild: deque[str] = deque(t.id for t in state.tasks.values() if t.status is Status.prepared)
+        known = (Status.prepared, Status.leased)  # by an earlier process, whose turns went with it
+        self.to_rebuild: deque[str] = deque(t.id for t in state.tasks.values() if t.status in known)
         self.is_grouping: set[tuple[str, int]] = set()
         self.is_dirty = True
         self.draining: e.Body | None = None

@@ -235,7 +235,10 @@ class Dispatcher:
             self._start_grouping(run)
 
     def _submit(self, run: ActiveRun, lease: e.TaskLeased) -> None:
-        task, turn = run.state.tasks[lease.task], run.turns[lease.task]
+        task = run.state.tasks[lease.task]
+        if task.lease is not lease.lease or task.attempt != lease.attempt:
+            return  # something that was committed with the lease ended the task
+        turn = run.turns[lease.task]
         if turn.attempt != lease.attempt:
             seed = mix_seed(turn.sampling.seed, task.failures)
             turn = turn.for_attempt(lease.attempt, seed)

@@ -109,7 +109,8 @@ def _survey(log: EventLog, subject: str, column: str) -> tuple[set[Ref], dict[Re
     for data in _outside(log, subject, column):
         body = e.decode_body(data)
         if shared := wanted.intersection(refs_of(body)):
-            others.setdefault(getattr(body, "task", None) or getattr(body, "run", ""), set()).update(shared)
+            other = str(getattr(body, "task", None) or getattr(body, "run", ""))
+            others.setdefault(other, set()).update(shared)
     their_keys = dict(
         log.file.ask(
             "SELECT task, list(DISTINCT key) FROM events WHERE task = any(?::VARCHAR[]) AND key IS NOT NULL"
@@ -117,12 +118,11 @@ def _survey(log: EventLog, subject: str, column: str) -> tuple[set[Ref], dict[Re
             [list(others)],
         )
     )
-    kept = {
-        ref: other
-        for other, refs in others.items()
-        if not keys.intersection(their_keys.get(other, ()))  # an equal key is the same content
-        for ref in refs
-    }
+    kept: dict[Ref, str] = {}
+    for other, refs in others.items():
+        if not keys.intersection(their_keys.get(other, ())):  # an equal key is the same content
+            for ref in refs:
+                kept.setdefault(ref, other)
     return wanted - kept.keys(), kept
 
 

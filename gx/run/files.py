@@ -36,7 +36,7 @@ def find_files(spec: str, path: Path, base_dir: Path, *, is_folder: bool) -> lis
     if is_folder:
         names = list(_walk(path, spec))
         found = [Found(path / name, _readable(name), _readable(f"{spec.rstrip('/')}/{name}")) for name in names]
-    elif path.is_file():
+    elif _is_file(path):
         found = [Found(path, _readable(path.name), _readable(spec))]
     else:
         found = _globbed(spec, base_dir)
@@ -100,7 +100,7 @@ def _walk(root: Path, spec: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = Path(folder).relative_to(root)
         for name in sorted(names):
-            if not name.startswith(".") and (Path(folder) / name).is_file():
+            if not name.startswith(".") and _is_file(Path(folder) / name):
                 yield (inner / name).as_posix()
 
 
@@ -116,8 +116,15 @@ def _globbed(spec: str, base_dir: Path) -> list[Found]:
     return [
         Found(path, _readable(Path(name).relative_to(fixed).as_posix()), _readable(name))
         for name, path in files
-        if path.is_file()
+        if _is_file(path)
     ]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a place that may not be looked at
+        return False
 
 
 def _readable(name: str) -> str:

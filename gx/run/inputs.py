@@ -41,7 +41,7 @@ def open_inputs(
         return StreamSource(stdin, "stdin", fmt, max_row_bytes)
     path = _path(spec, base_dir)
     try:
-        is_folder, is_there = path.is_dir(), path.exists()
+        is_folder, is_there, is_stream = path.is_dir(), path.exists(), path.exists() and not path.is_file()
     except (OSError, ValueError) as error:
         raise InputError(f"expected a file, folder or glob, got {spec!r}: {error}") from None
     is_glob = not is_there and glob.has_magic(spec)
@@ -58,7 +58,7 @@ def open_inputs(
         )
     if suffix in _CONVERT:
         raise InputError(f"expected text, got a {suffix} file: {spec}", hint="write it as JSON lines or CSV first")
-    if not path.is_file():
+    if is_stream:
         return StreamSource(_opened(path, spec), spec, fmt or format_of(path), max_row_bytes)
     source = FileSource(path, spec, fmt or format_of(path), max_row_bytes)
     source.probe()

@@ -11,7 +11,9 @@ from typing import BinaryIO
 
 from gx.run.lines import CHUNK_BYTES, Line, read_some
 
-_OUTSIDE = re.compile(rb'["\[\]{},]')
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # possessive: a string without an end is given up at once
+_OUTSIDE = re.compile(_STRING + rb'|["\[\]{},]', re.DOTALL)
+_NESTED = re.compile(_STRING + rb'|["\[\]{}]', re.DOTALL)  # no commas: they separate nothing of ours
 _INSIDE = re.compile(rb'["\\]')
 
 
@@ -38,13 +40,13 @@ def elements(stream: BinaryIO, max_bytes: int, *, line: int) -> Iterator[Line]:
                 if at >= len(chunk):
                     break
                 at, is_escaped = at + 1, False
-            found = (_INSIDE if is_text else _OUTSIDE).search(chunk, at)
+            found = (_INSIDE if is_text else _NESTED if depth else _OUTSIDE).search(chunk, at)
             if found is None:
                 break
             mark, at = found[0], found.end()
             if mark == b"\\":
                 is_escaped = True
-            elif mark == b'"':
+            elif mark == b'"':  # a string that this chunk doesn't hold to its end
                 is_text = not is_text
             elif mark in b"[{":
                 depth += 1

@@ -263,13 +263,16 @@ class EventLog:
     def read(self, *, run: str | None = None, after: int = -1, batch: int = 10_000) -> Iterator[Event]:
         """Events with `seq` > `after`, in order, as far as the log went when the reading began.
 
+        Of one run, or of no run at all (the node's own) with `run=""`.
+
         Pages are ranges of `seq`, so no transaction stays open between them. :raises LogError: `log.damaged`.
         """
         start, end = max(after + 1, 0), self._tail.seq
         where, values = "seq BETWEEN ? AND ?", []
         if run is not None:
-            where, values = where + " AND run = ?", [run]
-            ((low, high),) = self.file.ask("SELECT min(seq), max(seq) FROM events WHERE run = ?", values)
+            only, values = ("run = ?", [run]) if run else ("run IS NULL", [])
+            where = f"{where} AND {only}"
+            ((low, high),) = self.file.ask(f"SELECT min(seq), max(seq) FROM events WHERE {only}", values)
             start, end = (end + 1, end) if low is None else (max(start, low), min(high, end))
         sql = f"SELECT seq, ts, source, data FROM events WHERE {where} ORDER BY seq"
         for first in range(start, end + 1, batch):
@@ -344,10 +347,14 @@ class _Result(msgspec.Struct):
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        appender = con.appender(table, columns=columns)
+    if not rows:
+        return
+    appender = con.appender(table, columns=columns)
+    try:
         appender.append_rows(rows)
         appender.flush()
+    finally:
+        del appender  # held by a traceback, it would keep a failed database open
 
 
 def _diverged(path: Path) -> LogError:

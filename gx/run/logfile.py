@@ -27,7 +27,7 @@ from gx.run import schema
 LOG_FILE = "log.duckdb"
 HEAD_FILE = "log.head"
 WAL_FILE = LOG_FILE + ".wal"
-MEMORY = "1GB"
+MEMORY = "256MB"
 """What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
 
 
@@ -293,6 +293,7 @@ def read_head(folder: Path) -> Head | None:
 
 _FULL = re.compile(rf"no space left|file too large|quota|{os.strerror(errno.ENOSPC)}", re.IGNORECASE)
 _LOCKED = re.compile(r"could not set lock|conflicting lock", re.IGNORECASE)
+_OPEN_HERE = re.compile(r"configuration has been locked|different configuration", re.IGNORECASE)
 _READ_ONLY = re.compile(r"permission denied|read-only file system|not permitted", re.IGNORECASE)
 _DAMAGED = re.compile(r"checksum|corrupt|wal|invalid|not a valid|serializ", re.IGNORECASE)
 
@@ -302,6 +303,8 @@ def explain(error: Exception, path: Path, *, writing: bool = False) -> LogError:
     text = str(error).partition("\n")[0]
     if _LOCKED.search(text):
         return LogError(f"{path} is in use by another process", hint="let it end, or stop it", code="log.locked")
+    if _OPEN_HERE.search(text):
+        return LogError(f"{path} is open in this process already", hint="close it first", code="log.locked")
     if _FULL.search(text):
         return LogError(f"the disk is full: {text}", hint="make room; nothing recorded is lost", code="log.full")
     if _READ_ONLY.search(text):

@@ -18,8 +18,10 @@ from gx.core.message import Value
 from gx.run.log import EventLog
 
 _READING = frozenset({"SELECT", "EXPLAIN"})
-_FILES = re.compile(r"""\b(read_\w+|glob|sniff_csv|parquet_\w+|\w+_scan|query|query_table)["\s]*\(""", re.IGNORECASE)
-"""Table functions that open files, or that run SQL from text and so could name one of them."""
+_FILES = re.compile(
+    r"""\b(read_\w+|glob|sniff_csv|parquet_\w+|\w+_scan|query|query_table)["\s]*\(|(\.duckdb)\b""", re.IGNORECASE
+)
+"""What opens files, or runs SQL from text and so could name one of them."""
 _SUGGESTION = re.compile(r"Did you mean (.+?)\?$|Candidate (?:bindings|tables|functions): *(.+)$", re.MULTILINE)
 
 
@@ -77,7 +79,9 @@ def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
             code="query.refused",
         )
     if found := _FILES.search(sql):
-        raise QueryError(f"{found[1]} is not allowed here", hint="only the log can be asked", code="query.refused")
+        raise QueryError(
+            f"{found[1] or found[2]} is not allowed here", hint="only the log can be asked", code="query.refused"
+        )
 
 
 def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, max_rows: int | None) -> QueryResult:

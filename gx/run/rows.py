@@ -12,6 +12,7 @@ from gx.core.message import Value
 from gx.run.lines import Line
 
 _BYTE = re.compile(r" ?\(byte (\d+)\)$")
+_PATH = re.compile(r" - at `[^`]*`$")  # msgspec's, which says nothing where no type was asked for
 
 
 class Row(Value, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ def json_row(line: Line, max_bytes: int) -> Read:
 def _malformed(message: str, content: bytes) -> str:
     found = _BYTE.search(message)
     if found is None:
-        return f"malformed JSON: {message}"
+        return f"malformed JSON: {_PATH.sub('', message)}"
     col = len(content[: int(found[1])].decode("utf-8", "replace")) + 1
     return f"malformed JSON at col {col}: {_BYTE.sub('', message).removeprefix('JSON is malformed: ')}"
 

@@ -19,16 +19,10 @@ from gx.run.logfile import HEAD_FILE, LOG_FILE, WAL_FILE, LogFile, read_head
 
 PAGE = 10_000
 
-_HOT_DIFFERS = " OR ".join(
-    f"CAST({column} AS VARCHAR) IS DISTINCT FROM CAST(CAST(data->>'$.{column}' AS {kind}) AS VARCHAR)"
-    for column, kind in (
-        ("type", "VARCHAR"),
-        ("run", "VARCHAR"),
-        ("task", "VARCHAR"),
-        ("attempt", "INTEGER"),
-        ("worker", "VARCHAR"),
-        ("key", "VARCHAR"),
-    )
+_TEXTS = ("type", "run", "task", "worker", "key", "attempt")
+_HOT_DIFFERS = (
+    f"[{', '.join(f'{name}::VARCHAR' for name in _TEXTS)}] IS DISTINCT FROM"
+    f" json_extract_string(data, [{', '.join(repr('$.' + name) for name in _TEXTS)}])"
 )
 
 

@@ -1,0 +1,1 @@
+"""The rented bench: the same `edge` code, on somebody else's machine."""

@@ -1,0 +1,67 @@
+"""One turn of an agent: its messages go to the engine, and what comes back becomes an answer.
+
+It knows turns and answers; it doesn't know pipes, retries or seeds (whoever made the turn mixed those in already).
+
+Invariant: an `Answer`'s value is always JSON: the document that the output schema asked for, byte for byte as the
+model wrote it, or the text as a string, without the space around it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from edge.engine.engine import Engine, Request, Result
+from gx.core.message import Answer, Failure, Outcome, Signal, Turn
+
+Emit = Callable[[Signal], None]
+
+_EXCERPT_CHARS = 400
+
+
+def take_turn(turn: Turn, emit: Emit, *, engine: Engine, cancelled: threading.Event) -> Outcome:
+    """Run a turn to its end and return what it came to.
+
+    `emit` gets the text as it comes, on the engine's thread, so it must be quick. Setting `cancelled` ends the turn
+    between two tokens, as the failure "cancelled".
+
+    :raises BenchError: if the engine is closed.
+    """
+    request = Request(
+        model=turn.model,
+        messages=turn.messages,
+        sampling=turn.sampling,
+        output_schema=turn.output_schema,
+        timeout_s=turn.timeout_s,
+    )
+
+    def on_text(text: str, tokens_out: int) -> None:
+        emit(Signal(task=turn.task, attempt=turn.attempt, text=text, tokens_out=tokens_out))
+
+    result = engine.submit(request, on_text=on_text, cancelled=cancelled).result()
+    return outcome_of(result, has_schema=turn.output_schema is not None)
+
+
+def outcome_of(result: Result, *, has_schema: bool) -> Outcome:
+    """What an engine's result is worth to a task.
+
+    The grammar vouches for a document's shape; that it parses is still checked, because a value that doesn't would
+    only be found out by whoever reads the log.
+    """
+    if isinstance(result, Failure):
+        return result
+    text = result.text.strip()
+    if not has_schema:
+        return Answer(value=msgspec.Raw(msgspec.json.encode(text)), usage=result.usage, finish=result.finish)
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        return Failure(
+            code="invalid",
+            message=f"the answer isn't JSON though it was constrained to a schema: {error}",
+            detail=text[:_EXCERPT_CHARS],
+            usage=result.usage,
+        )
+    return Answer(value=msgspec.Raw(text.encode()), usage=result.usage, finish=result.finish)

@@ -1,0 +1,114 @@
+"""The models in memory: loaded when first asked for, the least recently used put away when a further one comes.
+
+It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread; what is
+borrowed stays loaded until it is given back, even if its place is taken meanwhile.
+
+Invariant: a model with users is never closed, and at most `room` models without users are loaded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from edge.engine.grammar import Grammars
+from edge.engine.llama import Context, Model
+from gx.core.errors import ModelError
+from gx.core.message import ModelCard, Value
+
+
+class Place(Value, frozen=True, kw_only=True):
+    """Where a model's file is, and how much context a turn on it gets; `None` leaves that to the bench."""
+
+    path: str
+    context_tokens: int | None = None
+
+
+class Loaded:
+    """A model in memory with its context. The context is for the engine's thread alone."""
+
+    def __init__(self, digest: str, place: Place, *, context_tokens: int | None, threads: int) -> None:
+        self.place, self.users, self.is_retired = place, 0, False
+        self.model = Model(digest, place.path)
+        try:
+            tokens = self.model.context_tokens(place.context_tokens or context_tokens)
+            self.context = Context(self.model, context_tokens=tokens, threads=threads)
+        except ModelError:
+            self.model.close()
+            raise
+        self.card: ModelCard = self.model.card(tokens)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Made with the first schema: it takes a fifth of a second."""
+        return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
+
+    def close(self) -> None:
+        self.context.close()
+        self.model.close()
+
+
+class Shelf:
+    """The models by digest. `context_tokens` is the context where a model's own place doesn't say."""
+
+    def __init__(self, *, threads: int, context_tokens: int | None = None, room: int = 2) -> None:
+        self._threads, self._context_tokens, self._room = threads, context_tokens, room
+        self._lock = threading.RLock()
+        self._places: dict[str, Place] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+
+    def register(self, digest: str, place: Place) -> None:
+        """Say where a model is. Never waits, not even for a load; a new place for a digest counts from its next use."""
+        self._places[digest] = place
+
+    @contextmanager
+    def borrow(self, digest: str) -> Iterator[Loaded]:
+        """Use a model, loading it where that's needed.
+
+        :raises ModelError: if it isn't registered, or can't be loaded.
+        """
+        with self._lock:
+            loaded = self._loaded.get(digest)
+            if loaded is None or loaded.place != self._places[digest]:
+                loaded = self._load(digest)
+            self._loaded.move_to_end(digest)
+            loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.users -= 1
+                if loaded.is_retired and not loaded.users:
+                    loaded.close()
+
+    def digests(self) -> list[str]:
+        """What is loaded, least recently used first."""
+        with self._lock:
+            return list(self._loaded)
+
+    def close(self) -> None:
+        """Put everything away; what is in use, when it is given back."""
+        with self._lock:
+            for digest in list(self._loaded):
+                self._retire(digest)
+
+    def _load(self, digest: str) -> Loaded:
+        place = self._places.get(digest)
+        if place is None:
+            raise ModelError(f"no model with the digest {digest[:12]}… is known to this bench", hint="load it first")
+        if digest in self._loaded:
+            self._retire(digest)
+        while len(self._loaded) >= self._room:
+            self._retire(next(iter(self._loaded)))
+        loaded = Loaded(digest, place, context_tokens=self._context_tokens, threads=self._threads)
+        self._loaded[digest] = loaded
+        return loaded
+
+    def _retire(self, digest: str) -> None:
+        loaded = self._loaded.pop(digest)
+        loaded.is_retired = True
+        if not loaded.users:
+            loaded.close()

@@ -1,0 +1,159 @@
+"""One bench process, from exec to exit: its pipes, its last words, and how it ended.
+
+It knows a child process and frames; it doesn't know attempts or models. It is started by exec and never by fork, in a
+session of its own, so that a Ctrl-C in the terminal reaches the desk alone.
+
+Invariant: once `talk` returns, the process is gone and `reason` says how in words.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+from anyio.abc import Process
+
+from edge import frames
+from gx.core.errors import BenchError
+from gx.core.message import FromBench, ToBench
+
+EXIT_S = 2.0
+_TAIL_BYTES = 4096
+# Whoever inherited its stderr could keep that open for ever.
+_LAST_WORDS_S = 1.0
+_ENGINE_HINT = "install the engine with the package's `edge` extra"
+
+
+class BenchProcess:
+    """A bench that was started. `reason` is `None` as long as it runs."""
+
+    def __init__(self, process: Process) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise BenchError("a bench needs three pipes, and this one was started without")
+        self._process = process
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        # Unbounded, but what goes in is bounded by the leases of its worker.
+        self._to_send, self._outgoing = anyio.create_memory_object_stream[bytes](math.inf)
+        self._tail = bytearray()
+        self._is_silent = anyio.Event()
+        self._why: str | None = None
+        self.reason: str | None = None
+
+    @classmethod
+    async def start(cls, options: Sequence[str], env: Mapping[str, str]) -> BenchProcess:
+        """Start `python -m edge.bench` with exactly this environment. :raises BenchError: if it can't be executed."""
+        # -P: a folder named `edge` where the user happens to stand must not be taken for ours.
+        command = [sys.executable, "-P", "-m", "edge.bench", *options]
+        try:
+            process = await anyio.open_process(command, env=dict(env), start_new_session=True)
+        except OSError as error:
+            raise BenchError(f"the bench can't be started: {command[0]}: {error.strerror or error}") from error
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: ToBench) -> None:
+        """Queue a message; it never blocks. To a bench that is gone it goes nowhere."""
+        try:
+            self._to_send.send_nowait(frames.frame(message))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    async def talk(self, on_message: Callable[[FromBench], None]) -> None:
+        """Carry messages both ways until the process is gone; then set `reason`. Cancelled, it kills the process."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_tail)
+                tasks.start_soon(self._write)
+                await self._read(on_message)
+                with anyio.move_on_after(_LAST_WORDS_S):
+                    await self._is_silent.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(EXIT_S):
+                    await self._process.wait()
+                self._kill()
+                self.reason = self._why or _in_words(await self._process.wait(), self.last_words())
+                self._to_send.close()
+                self._outgoing.close()
+                await self._process.aclose()
+
+    def kill(self, why: str) -> None:
+        """End it now, for a reason that is more telling than the signal."""
+        self._why = self._why or why
+        self._kill()
+
+    async def stop(self) -> None:
+        """Close its stdin, which is how it is told to go; kill it if it doesn't within `EXIT_S`."""
+        with anyio.move_on_after(EXIT_S, shield=True):
+            await self._stdin.aclose()
+            await self._process.wait()
+        self._kill()
+
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr, for people."""
+        return self._tail.decode("utf-8", "replace").strip()
+
+    def start_error(self, what: str) -> BenchError:
+        """Why it never became ready, with its last words."""
+        words = self.last_words()
+        hint = _ENGINE_HINT if "No module named" in words else ""
+        return BenchError(
+            f"the bench did not start: {what}" + (f"; its last words:\n{words}" if words else ""), hint=hint
+        )
+
+    async def _read(self, on_message: Callable[[FromBench], None]) -> None:
+        splitter = frames.Splitter()
+        try:
+            async for chunk in self._stdout:
+                for body in splitter.feed(chunk):
+                    on_message(frames.from_bench(body))
+        except anyio.BrokenResourceError:
+            return
+        except BenchError as error:
+            self.kill(f"killed, because of what it wrote: {error.message}")
+
+    async def _write(self) -> None:
+        try:
+            async for body in self._outgoing:
+                await self._stdin.send(body)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            return  # it is gone, or told to go; the reader finds out how
+
+    async def _keep_tail(self) -> None:
+        try:
+            async for chunk in self._stderr:
+                self._tail += chunk
+                del self._tail[:-_TAIL_BYTES]
+        except anyio.BrokenResourceError:
+            pass
+        self._is_silent.set()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            try:
+                self._process.kill()
+            except ProcessLookupError:
+                return
+
+
+def _in_words(status: int, last_words: str) -> str:
+    """How a process ended. `status` is negative for a signal, as subprocess has it, or 128 + n, as shells do."""
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    try:
+        name = signal.Signals(number).name if number else ""
+    except ValueError:
+        name = ""
+    told = [line.strip() for line in last_words.splitlines() if line.strip()]
+    if not name:
+        return f"exit status {status}" + (f": {told[-1]}" if told and status else "")
+    if name == "SIGABRT":
+        found = [line for line in told if "GGML_ASSERT" in line or "GGML_ABORT" in line]
+        name += f": {found[-1]}" if found else ": a GGML assertion?"
+    return f"killed by signal {number} ({name})" if status < 0 else f"exit status {status} ({name})"

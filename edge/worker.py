@@ -1,0 +1,342 @@
+"""The Worker port over a bench on this machine: a child process that is started, spoken to, and started again.
+
+It knows incarnations and attempts. It doesn't know the engine: nothing here loads llama.cpp or numpy, since whoever
+holds the log must outlive a GGML assertion. What becomes of lost attempts is the desk's affair.
+
+Invariant: each submitted attempt is answered by one `AttemptEnded`, or its incarnation ends in one `BenchDown`. Until
+`events` has told the desk of that end there is no lease, and what is submitted belongs to the dead bench.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+
+from edge.process import BenchProcess
+from edge.questions import Questions
+from edge.throughput import Throughput
+from gx.core.errors import BenchError, ModelError
+from gx.core.message import (
+    Answer,
+    Calls,
+    Cancel,
+    Count,
+    Counted,
+    Execute,
+    Failure,
+    Finished,
+    FromBench,
+    Load,
+    Loaded,
+    Message,
+    ModelCard,
+    Ready,
+    Refused,
+    Signal,
+    ToBench,
+    Turn,
+)
+from gx.core.ports import AttemptEnded, BenchDown, BenchUp, WorkerEvent
+from gx.core.task import Capacity, EdgeLease, Quote, Rate
+
+START_S = 60.0
+# A bench that ends so soon, with nothing to do, wasn't killed by its work: another one would end the same way.
+_AT_ONCE_S = 5.0
+_MOST_DEATHS_AT_ONCE = 5
+_BACKOFF_S = 0.1
+
+
+class EdgeWorker:
+    """Runs turns on a bench of this machine, which it starts again when it dies.
+
+    `epoch` is the node's; `threads` and `context_tokens` None leave those to the bench; `env` is added to the
+    environment. Use it as an async context manager: entering starts the bench, leaving ends it.
+
+    :raises BenchError: on entering, if the bench doesn't come up.
+    """
+
+    name = "edge"
+
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        threads: int | None = None,
+        context_tokens: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._epoch, self._env = epoch, {**os.environ, **(env or {})}
+        given = {"--threads": threads, "--context": context_tokens}
+        self._options = [f"{name}={value}" for name, value in given.items() if value is not None]
+        self._tasks: TaskGroup | None = None
+        self._bench: BenchProcess | None = None  # the one that is up
+        self._launched: BenchProcess | None = None  # the one that runs, be it up yet or not
+        self._incarnation, self._slots = 0, 1
+        self._error: BenchError | None = None
+        self._is_closing = self._is_restarting = self._is_down_untold = False
+        self._changed = anyio.Event()
+        self._events: list[WorkerEvent] = []
+        self._places: dict[str, tuple[str, int | None]] = {}
+        self._told: set[str] = set()  # the models that this incarnation knows
+        self._running: dict[tuple[str, int], float] = {}
+        self._questions = Questions()
+        self._throughput = Throughput()
+        self._up_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        try:
+            await self.start()
+        except BaseException:
+            await self._end_tasks()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+        await self._end_tasks()
+
+    def register(self, digest: str, path: str, context_tokens: int | None = None) -> None:
+        """Say where the model with this digest is; a bench is told when it is first needed there."""
+        self._places[digest] = (os.path.abspath(path), context_tokens)  # noqa: PTH100 - no link is followed
+        self._told.discard(digest)
+
+    async def start(self) -> None:
+        """Bring up the first bench. :raises BenchError: if it doesn't come up within a minute, with its last words."""
+        if self._tasks is None:
+            raise BenchError("the worker must be entered before it is started", hint="async with EdgeWorker(...)")
+        if not self._incarnation:
+            await self._tasks.start(self._supervise)
+
+    async def aclose(self) -> None:
+        """End the bench: close its pipe, and kill it after two seconds. Outstanding attempts get no further event."""
+        self._is_closing = True
+        self._questions.fail("the worker was closed")
+        if self._launched is not None:
+            await self._launched.stop()
+
+    def capacity(self) -> Capacity:
+        """One lease more than slots, so that the next turn is there when one ends."""
+        return Capacity(slots=self._slots, leases=self._slots + 1)
+
+    def lease(self) -> EdgeLease | None:
+        """The binding of a lease granted now; `None` while no bench is up, or the last one's end is yet to be told."""
+        if self._bench is None or self._is_down_untold:
+            return None
+        return EdgeLease(epoch=self._epoch, incarnation=self._incarnation)
+
+    async def describe(self, model: str) -> ModelCard:
+        """Load the model with that digest where it isn't loaded.
+
+        :raises ModelError: if it isn't registered or can't be loaded.
+        :raises BenchError: if the bench ends meanwhile, or no bench can be kept up.
+        """
+        path, context_tokens = self._place(model)
+        answer = await self._ask(lambda n: Load(request=n, digest=model, path=path, context_tokens=context_tokens))
+        self._told.add(model)
+        if not isinstance(answer, Loaded):
+            raise BenchError(f"the bench answered a load with {type(answer).__name__}")
+        return answer.card
+
+    async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
+        """The prompt tokens of each chat, in the model's own template.
+
+        :raises ModelError: if the model isn't registered, can't be loaded, or its template refuses a chat.
+        :raises BenchError: if the bench ends meanwhile, or no bench can be kept up.
+        """
+        self._place(model)
+        answer = await self._ask(lambda n: Count(request=n, model=model, chats=tuple(chats)), model)
+        if not isinstance(answer, Counted):
+            raise BenchError(f"the bench answered a count with {type(answer).__name__}")
+        return list(answer.tokens)
+
+    def submit(self, turn: Turn) -> None:
+        """Begin an attempt; it never blocks. An unknown model fails it at once."""
+        if self._bench is None or self._is_down_untold:
+            return  # its lease died with the bench, which the desk is about to read
+        if turn.model not in self._places:
+            failure = Failure(code="model", message=_unknown(turn.model), retryable=False)
+            self._emit(AttemptEnded(task=turn.task, attempt=turn.attempt, outcome=failure))
+            return
+        self._running[turn.task, turn.attempt] = now_s = time.monotonic()
+        self._throughput.begin(now_s)
+        self._introduce(self._bench, turn.model)
+        self._bench.send(Execute(turn=turn))
+
+    def cancel(self, task: str, attempt: int) -> None:
+        """Stop an attempt between two tokens; it still ends in an `AttemptEnded`. Unknown ones are ignored."""
+        if self._bench is not None and (task, attempt) in self._running:
+            self._bench.send(Cancel(task=task, attempt=attempt))
+
+    def restart(self, reason: str) -> None:
+        """End the bench process, because an attempt in it doesn't end; a new incarnation follows."""
+        if self._bench is not None:
+            self._is_restarting = True
+            self._bench.kill(reason)
+
+    async def events(self) -> list[WorkerEvent]:
+        """Wait for at least one event, then return all that are there, in order.
+
+        :raises BenchError: if no bench can be kept up; every event until then has been returned before.
+        """
+        while not self._events:
+            if self._error is not None:
+                raise self._error
+            await self._changed.wait()
+        events, self._events = self._events, []
+        self._is_down_untold = False
+        return events
+
+    def rate(self) -> Rate:
+        """Tokens per second of late, in and out counted over the same busy seconds."""
+        return self._throughput.rate()
+
+    def quote(self) -> Quote:
+        """This machine is paid for."""
+        return Quote(source="this machine")
+
+    async def _end_tasks(self) -> None:
+        """Leave the task group. It isn't told of the caller's exception, which would come out wrapped in a group."""
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+
+    async def _supervise(self, *, task_status: TaskStatus[None]) -> None:
+        """Keep a bench up. What is wrong with the first one is raised; later on it comes out of `events`."""
+        deaths_at_once = 0
+        while not self._is_closing:
+            try:
+                bench = await self._live(task_status)
+            except BenchError as error:
+                if not self._incarnation:
+                    raise
+                self._give_up(error)
+                return
+            if self._is_closing:
+                return
+            reason = bench.reason or "for no known reason"
+            deaths_at_once = deaths_at_once + 1 if self._bury(bench, reason) else 0
+            if not self._incarnation:
+                raise bench.start_error(reason)
+            if deaths_at_once >= _MOST_DEATHS_AT_ONCE:
+                times = f"{deaths_at_once} times in a row as soon as it ran"
+                self._give_up(BenchError(f"the bench ended {times}, the last time: {reason}"))
+                return
+            if deaths_at_once:
+                await anyio.sleep(_BACKOFF_S * 2 ** (deaths_at_once - 1))
+
+    async def _live(self, task_status: TaskStatus[None]) -> BenchProcess:
+        """Run one bench from start to end. :raises BenchError: if it can't be executed."""
+        bench = self._launched = await BenchProcess.start(self._options, self._env)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_watch_start, bench, lambda: self._bench is bench)
+            await bench.talk(lambda message: self._hear(bench, message, task_status))
+            tasks.cancel_scope.cancel()
+        return bench
+
+    def _hear(self, bench: BenchProcess, message: FromBench, task_status: TaskStatus[None]) -> None:
+        """Turn what a bench says into events and answers."""
+        match message:
+            case Ready():
+                self._bench, self._slots, self._up_s = bench, message.slots, time.monotonic()
+                self._incarnation += 1
+                self._told.clear()
+                up = BenchUp(incarnation=self._incarnation, pid=message.pid, slots=message.slots, engine=message.engine)
+                self._emit(up)
+                if self._incarnation == 1:
+                    task_status.started()
+            case Loaded() | Counted() | Refused():
+                self._questions.settle(message)
+            case Finished():
+                begun_s = self._running.pop((message.task, message.attempt), None)
+                if begun_s is not None:
+                    self._finish(message, begun_s, time.monotonic())
+            case Signal():
+                self._emit(message)
+
+    def _finish(self, message: Finished, begun_s: float, now_s: float) -> None:
+        outcome = message.outcome
+        is_done = isinstance(outcome, Answer | Calls)
+        self._throughput.end(outcome.usage if is_done else None, now_s, is_idle=not self._running)
+        ms = (now_s - begun_s) * 1000
+        self._emit(AttemptEnded(task=message.task, attempt=message.attempt, outcome=outcome, ms=ms))
+
+    def _bury(self, bench: BenchProcess, reason: str) -> bool:
+        """Tell the desk of a bench's end. Whether it ended at once: not asked to, and before any work could kill it."""
+        was_up, had_work = self._bench is bench, bool(self._running) or self._questions.are_open
+        was_asked, self._is_restarting = self._is_restarting, False
+        self._bench = None
+        self._running.clear()
+        self._throughput.reset()
+        self._questions.fail(f"the bench ended: {reason}")
+        if not was_up:
+            return not was_asked
+        self._is_down_untold = True
+        self._emit(BenchDown(incarnation=self._incarnation, reason=reason, is_expected=was_asked))
+        return not was_asked and not had_work and time.monotonic() - self._up_s < _AT_ONCE_S
+
+    def _give_up(self, error: BenchError) -> None:
+        self._error = error
+        self._questions.fail(error.message)
+        self._announce()
+
+    async def _ask(self, make: Callable[[int], ToBench], model: str | None = None) -> Loaded | Counted:
+        """Ask the bench that is up, or the next one, and wait for its answer. `model` is one that it must know."""
+        while self._bench is None:
+            if self._error is not None or self._is_closing:
+                raise self._error or BenchError("the worker is closed")
+            await self._changed.wait()
+        if model is not None:
+            self._introduce(self._bench, model)
+        return await self._questions.ask(self._bench.send, make)
+
+    def _introduce(self, bench: BenchProcess, model: str) -> None:
+        """Tell a bench where a model is, once; the answer is for nobody, since whatever uses the model fails alike."""
+        if model not in self._told:
+            self._told.add(model)
+            path, context_tokens = self._places[model]
+            bench.send(
+                Load(request=self._questions.next_number(), digest=model, path=path, context_tokens=context_tokens)
+            )
+
+    def _place(self, model: str) -> tuple[str, int | None]:
+        if model not in self._places:
+            raise ModelError(_unknown(model), hint="register it before it is used")
+        return self._places[model]
+
+    def _emit(self, event: WorkerEvent) -> None:
+        """Add an event for the desk. A preview right behind one of the same attempt is joined to it."""
+        last = self._events[-1] if self._events else None
+        if (
+            isinstance(event, Signal)
+            and isinstance(last, Signal)
+            and (last.task, last.attempt) == (event.task, event.attempt)
+        ):
+            self._events[-1] = msgspec.structs.replace(event, text=last.text + event.text)
+        else:
+            self._events.append(event)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+async def _watch_start(bench: BenchProcess, is_up: Callable[[], bool]) -> None:
+    await anyio.sleep(START_S)
+    if not is_up():
+        bench.kill(f"killed, because it wasn't ready within {START_S:g} s")
+
+
+def _unknown(model: str) -> str:
+    return f"no model with the digest {model[:12]} is registered"

@@ -1,0 +1,137 @@
+"""`gx schema`, `gx validate`, `gx init`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from gx.cli import recipes
+from gx.core.errors import UsageError
+from gx.flow.parse import parse_recipe
+
+GOOD = """\
+version: 1
+name: t
+models: {small: smollm2}
+agents: {a: {}}
+steps:
+  - {id: one, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
+  - {id: two, reduce: one, agent: a, prompt: "{{ items }}"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GX_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def gx(*arguments: str) -> Result:
+    app = typer.Typer()
+    recipes.register(app)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_schema_is_draft_07_and_accepts_the_starter() -> None:
+    import jsonschema
+    import yaml
+
+    schema = json.loads(gx("schema").stdout)
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator(schema).validate(yaml.safe_load(recipes.STARTER))
+
+
+def test_validate_says_what_is_in_a_recipe(home: Path) -> None:
+    (home / "r.yaml").write_text(GOOD)
+    done = gx("validate", "r.yaml")
+    assert done.exit_code == 0
+    assert done.stdout == "" and "r.yaml: ok: 2 steps, 1 agent, 1 model" in done.stderr
+
+
+def test_validate_checks_every_recipe_and_exits_2(home: Path) -> None:
+    (home / "bad.yaml").write_text(GOOD.replace("agent: a, prompt: \"{{ items", "agent: b, prompt: \"{{ items"))
+    (home / "good.yaml").write_text(GOOD)
+    done = gx("validate", "bad.yaml", "none.yaml", "good.yaml")
+    assert done.exit_code == 2
+    assert "bad.yaml:7:" in done.stderr and "none.yaml" in done.stderr and "good.yaml: ok" in done.stderr
+
+
+def test_a_model_that_nobody_knows_is_an_error_at_its_place(home: Path) -> None:
+    (home / "r.yaml").write_text(GOOD.replace("smollm2", "smolm2"))
+    done = gx("validate", "r.yaml")
+    assert done.exit_code == 2
+    assert "r.yaml:3:17: error: there is no model `smolm2`" in done.stderr and "did you mean `smollm2`" in done.stderr
+
+
+def test_a_model_that_is_elsewhere_is_a_note(home: Path) -> None:
+    (home / "r.yaml").write_text(GOOD.replace("smollm2", "qwen3-4b"))
+    done = gx("validate", "r.yaml")
+    assert done.exit_code == 0
+    assert "gx models pull qwen3-4b" in done.stderr
+
+
+def test_init_writes_a_recipe_that_is_one_its_input_and_a_workspace(home: Path) -> None:
+    done = gx("init")
+    assert done.exit_code == 0, done.output
+    recipe = parse_recipe((home / "recipe.yaml").read_text())
+    rows = [json.loads(line) for line in (home / str(recipe.inputs)).read_text().splitlines()]
+    assert {"id", "text"} == set(rows[0]) and (home / ".gx").is_dir()
+    assert "next: gx run recipe.yaml" in done.stderr
+    assert gx("validate", "recipe.yaml").exit_code == 0
+
+
+def test_the_starter_still_parses_with_its_comments_taken_away() -> None:
+    opened = recipes.STARTER.replace("\n  # ", "\n  ").replace("\n  One answer", "\n  # One answer")
+    opened = opened.replace("  - id: report", "\n  - id: report").replace("agents:\n", "agents:\n  editor: {}\n")
+    assert [step.id for step in parse_recipe(opened).steps] == ["sort", "report"]
+
+
+def test_init_overwrites_nothing_unless_forced(home: Path) -> None:
+    (home / "inputs.jsonl").write_text("mine")
+    done = gx("init")
+    assert isinstance(done.exception, UsageError) and "inputs.jsonl" in done.exception.message
+    assert not (home / "recipe.yaml").exists() and (home / "inputs.jsonl").read_text() == "mine"
+    assert gx("init", "--force").exit_code == 0
+    assert (home / "inputs.jsonl").read_text() != "mine"
+
+
+def test_init_in_another_folder_says_how_to_get_there(home: Path) -> None:
+    done = gx("init", "a b/first.yaml")
+    assert done.exit_code == 0
+    assert (home / "a b/inputs.jsonl").exists() and (home / "a b/.gx").is_dir()
+    assert "next: cd 'a b' && gx run first.yaml" in done.stderr
+
+
+def test_init_refuses_a_name_that_is_no_recipe() -> None:
+    assert isinstance(gx("init", "inputs.jsonl").exception, UsageError)
+
+
+def test_from_copies_a_bundled_recipe_with_its_data(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = home / "bundle"
+    (bundle / "digest/notes").mkdir(parents=True)
+    (bundle / "digest/digest.yaml").write_text(GOOD)
+    (bundle / "digest/notes/1.txt").write_text("one")
+    (bundle / "unfinished").mkdir()
+    monkeypatch.setattr(recipes, "_bundle", lambda: bundle)
+    done = gx("init", "mine.yaml", "--from", "digest")
+    assert done.exit_code == 0, done.output
+    assert (home / "mine.yaml").read_text() == GOOD and (home / "notes/1.txt").read_text() == "one"
+    missing = gx("init", "--from", "digst").exception
+    assert isinstance(missing, UsageError) and missing.hint == "did you mean `digest`?"
+
+
+def bundled() -> list[str]:
+    return [folder.name for folder in sorted(recipes._bundle().glob("*")) if recipes._recipe_in(folder)]
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_every_bundled_recipe_can_be_started_from(name: str) -> None:
+    assert gx("init", "--from", name).exit_code == 0
+    assert gx("validate", "recipe.yaml").exit_code == 0

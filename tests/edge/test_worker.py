@@ -1,0 +1,209 @@
+"""The edge worker: attempts in, events out, and a new bench when the old one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from edge.throughput import ASSUMED, Throughput
+from edge.worker import EdgeWorker
+from gx.core.errors import BenchError, ModelError
+from gx.core.message import Answer, Failure, Message, Sampling, Signal, Turn, Usage
+from gx.core.ports import AttemptEnded, BenchDown, BenchUp, Worker, WorkerEvent
+from gx.core.task import Capacity, EdgeLease
+
+pytestmark = pytest.mark.anyio
+
+
+def turn(task: str, attempt: int = 1, *, text: str = "Hello", model: str = "tiny", max_tokens: int = 20) -> Turn:
+    messages = (Message(role="user", content=text),)
+    sampling = Sampling(max_tokens=max_tokens)
+    return Turn(run="r", task=task, attempt=attempt, model=model, messages=messages, sampling=sampling)
+
+
+def worker(tiny: str, **env: str) -> EdgeWorker:
+    made = EdgeWorker(epoch=3, threads=1, context_tokens=512, env=env)
+    made.register("tiny", tiny)
+    return made
+
+
+async def until(source: Worker, kind: type[WorkerEvent]) -> list[WorkerEvent]:
+    """The events up to the batch that has one of this kind; the previews left out."""
+    seen: list[WorkerEvent] = []
+    with anyio.fail_after(20):
+        while not any(isinstance(event, kind) for event in seen):
+            seen += [event for event in await source.events() if not isinstance(event, Signal)]
+    return seen
+
+
+async def test_an_attempt_ends_in_an_answer_and_counts_towards_the_rate(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        assert edge.lease() == EdgeLease(epoch=3, incarnation=1)
+        assert edge.capacity() == Capacity(slots=1, leases=2)
+        assert edge.rate() == ASSUMED and edge.quote().usd_per_s == 0
+        edge.submit(turn("a"))
+        up, ended = await until(edge, AttemptEnded)
+        assert isinstance(up, BenchUp) and up.incarnation == 1
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Answer)
+        assert (ended.task, ended.attempt) == ("a", 1) and ended.ms > 0
+        assert isinstance(msgspec.json.decode(ended.outcome.value), str)
+        rate = edge.rate()
+        assert rate.tasks == 1 and rate.tokens_out_per_s > 0
+        assert rate.tokens_in_per_s / rate.tokens_out_per_s == pytest.approx(ended.outcome.usage.tokens_in / 20)
+
+
+async def test_models_are_described_and_prompts_counted(tiny: str, tmp_path: Path) -> None:
+    broken = anyio.Path(tmp_path / "broken.gguf")
+    await broken.write_bytes((await anyio.Path(tiny).read_bytes())[:90_000])
+    async with worker(tiny) as edge:
+        edge.register("broken", str(broken))
+        assert (await edge.describe("tiny")).context_tokens == 512
+        short, long = await edge.count("tiny", [(Message(role="user", content=t),) for t in ("a", "a b c d")])
+        assert short < long
+        with pytest.raises(ModelError, match=r"broken\.gguf is cut short or damaged"):
+            await edge.describe("broken")
+        with pytest.raises(ModelError, match="no model with the digest unheard"):
+            await edge.count("unheard", [])
+        edge.submit(turn("a", model="unheard"))
+        ended = (await until(edge, AttemptEnded))[-1]
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Failure)
+        assert (ended.outcome.code, ended.outcome.retryable) == ("model", False)
+
+
+async def test_a_killed_bench_ends_its_incarnation_and_the_next_one_works(tiny: str, packaged: str) -> None:
+    async with worker(tiny) as edge:
+        edge.register("smol", packaged)
+        (up,) = await until(edge, BenchUp)
+        assert isinstance(up, BenchUp)
+        edge.submit(turn("a", model="smol", max_tokens=400))
+        while not any(isinstance(event, Signal) for event in await edge.events()):
+            pass
+        os.kill(up.pid, signal.SIGKILL)
+        while edge._incarnation != 2:  # noqa: ASYNC110 - events() would tell of the end, and this is about before
+            await anyio.sleep(0.01)
+        assert edge.lease() is None
+        edge.submit(turn("b"))  # its lease is of the bench that died, which nobody was told of yet
+        events = await until(edge, BenchUp)
+        assert events[0] == BenchDown(incarnation=1, reason="killed by signal 9 (SIGKILL)")
+        assert edge.lease() == EdgeLease(epoch=3, incarnation=2)
+        edge.submit(turn("a", 2))
+        ended = [e for e in await until(edge, AttemptEnded) if isinstance(e, AttemptEnded)]
+        assert [(e.task, e.attempt, type(e.outcome)) for e in ended] == [("a", 2, Answer)]
+
+
+async def test_a_crash_is_a_value(tiny: str) -> None:
+    async with worker(tiny, GX_BENCH_CRASH_ON="poison") as edge:
+        edge.submit(turn("a", text="this is poison"))
+        down = (await until(edge, BenchDown))[-1]
+        assert isinstance(down, BenchDown) and "SIGABRT: a GGML assertion?" in down.reason and not down.is_expected
+
+
+async def test_a_restart_is_expected_and_gives_its_reason(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        await until(edge, BenchUp)
+        edge.restart("task a does not end")
+        events = await until(edge, BenchUp)
+        assert events[0] == BenchDown(incarnation=1, reason="task a does not end", is_expected=True)
+
+
+async def test_a_cancelled_attempt_still_ends(tiny: str, packaged: str) -> None:
+    async with worker(tiny) as edge:
+        edge.register("smol", packaged)
+        edge.submit(turn("a", model="smol", max_tokens=400))
+        edge.cancel("a", 1)
+        edge.cancel("nobody", 1)
+        ended = (await until(edge, AttemptEnded))[-1]
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Failure)
+        assert ended.outcome.code == "cancelled"
+
+
+async def test_a_bench_that_cannot_start_says_why(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp.py").write_text("raise ImportError('libgomp is missing')")
+    with pytest.raises(BenchError, match="exit status 1") as caught:
+        async with worker(tiny, PYTHONPATH=str(tmp_path)):
+            pass
+    assert "libgomp is missing" in caught.value.message
+
+
+async def test_a_bench_that_always_dies_at_once_is_given_up(tiny: str) -> None:
+    async def kill_each(edge: EdgeWorker) -> None:
+        while True:
+            for event in await edge.events():
+                if isinstance(event, BenchUp):
+                    os.kill(event.pid, signal.SIGKILL)
+
+    with anyio.fail_after(40):
+        async with worker(tiny) as edge:
+            with pytest.raises(BenchError, match="5 times in a row"):
+                await kill_each(edge)
+            with pytest.raises(BenchError):
+                await edge.describe("tiny")
+
+
+async def test_what_goes_wrong_while_it_is_used_comes_out_as_it_is(tiny: str) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with worker(tiny):
+            raise KeyError("mine")
+
+
+async def test_leaving_ends_the_process(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        (up,) = await until(edge, BenchUp)
+    assert isinstance(up, BenchUp)
+    with pytest.raises(ProcessLookupError):
+        os.kill(up.pid, 0)
+
+
+def test_the_bench_ends_with_a_desk_that_is_killed() -> None:
+    code = (
+        "import anyio, os, signal; from edge.worker import EdgeWorker\n"
+        "async def main():\n"
+        "    async with EdgeWorker(epoch=1, threads=1) as edge:\n"
+        "        (up,) = await edge.events()\n"
+        "        print(up.pid, flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "anyio.run(main)"
+    )
+    desk = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert desk.returncode == -signal.SIGKILL
+    deadline_s = time.monotonic() + 5
+    while is_running(int(desk.stdout)):
+        assert time.monotonic() < deadline_s, "the bench outlived its desk"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie: an orphan's new parent may take its time to bury it."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+def test_rates_forget_old_turns_and_count_only_busy_time() -> None:
+    throughput = Throughput()
+    for start in range(0, 1000, 10):  # ten tokens in one second, then nine seconds of nothing
+        throughput.begin(float(start))
+        throughput.end(Usage(tokens_in=100, tokens_out=10), start + 1.0, is_idle=True)
+    assert throughput.rate().tokens_out_per_s == pytest.approx(10.0)
+    for start in range(1000, 1040):  # then one after the other, at twice the pace
+        throughput.begin(start / 2)
+        throughput.end(Usage(tokens_in=100, tokens_out=10), start / 2 + 0.5, is_idle=True)
+    assert throughput.rate().tokens_out_per_s == pytest.approx(20.0, rel=0.05)
+    assert throughput.rate().tasks == 140
+
+
+def test_the_worker_loads_no_engine() -> None:
+    code = (
+        "import sys, edge.worker\n"
+        "heavy = {'llama_cpp', 'numpy', 'duckdb', 'llguidance', 'jinja2', 'edge.engine'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

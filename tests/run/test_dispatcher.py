@@ -1,0 +1,287 @@
+"""The loop with a real log and a scripted worker: what a run does when all goes well, and when it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gx.core import event as e
+from gx.core.message import Answer, Failure, Turn
+from gx.core.view import RunStatus
+from tests.desk import open_desk
+from tests.fakes import ManualClock, ScriptedWorker, echo
+
+pytestmark = pytest.mark.anyio
+
+HEAD = """
+version: 1
+name: test
+models: {m: smollm2}
+agents: {a: {model: m, persona: You answer.}}
+"""
+FAN_OUT = HEAD + """
+steps:
+  - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}", retry: {limit: 2, backoff: 10s}}
+"""
+
+
+def texts(*values: str) -> list[dict[str, str]]:
+    return [{"id": f"T{n}", "text": value} for n, value in enumerate(values)]
+
+
+def fails_on(word: str, *, retryable: bool = True):
+    def answer(turn: Turn):
+        if word in turn.messages[-1].content:
+            return Failure(code="bad", message="it went wrong", retryable=retryable)
+        return echo(turn)
+
+    return answer
+
+
+async def until(condition) -> None:
+    with anyio.fail_after(10):
+        while not condition():
+            await anyio.sleep(0)
+
+
+async def test_each_row_becomes_one_record_with_its_answer(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        state, records = await desk.run(FAN_OUT, texts("one", "two", "three"))
+    assert sorted((r["id"], r["output"], r["status"]) for r in records) == [
+        ("T0", "one", "succeeded"),
+        ("T1", "two", "succeeded"),
+        ("T2", "three", "succeeded"),
+    ]
+    assert state.status is RunStatus.finished
+
+
+async def test_a_task_takes_at_most_six_events(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        state, _ = await desk.run(FAN_OUT, texts("one"))
+        (task,) = state.tasks
+        assert 3 <= sum(getattr(body, "task", None) == task for body in desk.bodies()) <= 6
+
+
+async def test_no_more_attempts_run_at_once_than_the_worker_has_leases(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=3)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts(*"abcdefgh"))
+        for _ in range(8):
+            await until(lambda: worker.running)
+            assert len(worker.running) <= 3
+            task = next(iter(worker.running))
+            worker.end(task, echo(worker.running[task]))
+        assert len(await desk.finish(active)) == 8
+    assert worker.most_at_once == 3
+
+
+async def test_a_failure_is_retried_after_its_backoff_with_another_seed(tmp_path: Path) -> None:
+    clock = ManualClock()
+    worker = ScriptedWorker(fails_on("one"))
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT, texts("one"))
+        await until(lambda: len(worker.submitted) == 1 and desk.bodies(e.TaskRetried))
+        (retried,) = desk.bodies(e.TaskRetried)
+        assert 5 <= retried.not_before - clock.time <= 15
+        worker.answer = echo
+        clock.time += 20
+        desk.dispatcher._wake()
+        (record,) = await desk.finish(active)
+    assert record.as_dict()["status"] == "succeeded"
+    assert [turn.attempt for turn in worker.submitted] == [1, 2]
+    assert worker.submitted[0].sampling.seed != worker.submitted[1].sampling.seed
+
+
+async def test_a_failure_that_is_not_worth_another_attempt_fails_the_row_and_no_other(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, ScriptedWorker(fails_on("bad", retryable=False))) as desk:
+        _, records = await desk.run(FAN_OUT, texts("good", "bad", "fine"))
+    by_id = {r["id"]: r for r in records}
+    assert by_id["T1"]["error"] == {"code": "bad", "message": "it went wrong"}
+    assert by_id["T0"]["status"] == by_id["T2"]["status"] == "succeeded"
+
+
+async def test_a_bad_row_fails_as_a_row(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        _, records = await desk.run(FAN_OUT, [{"id": "T0", "text": "x"}, ValueError("line 2: expected JSON")])
+    assert {r["status"] for r in records} == {"succeeded", "failed"}
+    assert next(r for r in records if r["status"] == "failed")["error"]["message"] == "line 2: expected JSON"
+
+
+async def test_a_template_that_does_not_fit_a_row_fails_that_row(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        _, records = await desk.run(FAN_OUT, [{"id": "T0", "text": "x"}, {"id": "T1", "txt": "typo"}])
+    failed = next(r for r in records if r["id"] == "T1")
+    assert failed["error"]["code"] == "template"
+    assert "text" in failed["error"]["message"]
+
+
+async def test_equal_prompts_are_computed_once(tmp_path: Path) -> None:
+    worker = ScriptedWorker()
+    async with open_desk(tmp_path, worker) as desk:
+        _, records = await desk.run(FAN_OUT, texts("same", "same", "other", "same"))
+    assert len(worker.submitted) == 2
+    assert [r["output"] for r in sorted(records, key=lambda r: r["index"])] == ["same", "same", "other", "same"]
+    assert sum(r["cached"] for r in records) == 2
+
+
+async def test_when_the_first_of_equal_tasks_fails_the_next_one_is_tried(tmp_path: Path) -> None:
+    calls = []
+
+    def answer(turn: Turn):
+        calls.append(turn.task)
+        return Failure(code="bad", message="no", retryable=False) if len(calls) == 1 else echo(turn)
+
+    async with open_desk(tmp_path, ScriptedWorker(answer)) as desk:
+        _, records = await desk.run(FAN_OUT, texts("same", "same", "same"))
+    assert sorted(r["status"] for r in records) == ["failed", "succeeded", "succeeded"]
+    assert len(calls) == 2
+
+
+async def test_a_second_run_is_answered_from_the_log_and_fresh_is_not(tmp_path: Path) -> None:
+    for run, created, computed in (("r1", {}, 2), ("r2", {}, 0), ("r3", {"fresh": True}, 2)):
+        worker = ScriptedWorker()
+        async with open_desk(tmp_path, worker) as desk:
+            _, records = await desk.run(FAN_OUT, texts("one", "two"), run=run, **created)
+        assert len(worker.submitted) == computed, run
+        assert sorted(r["output"] for r in records) == ["one", "two"]
+
+
+async def test_a_resumed_run_does_the_rest_and_gives_all_records(tmp_path: Path) -> None:
+    items = texts(*"abcdef")
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, items)
+        for _ in range(3):
+            await until(lambda: worker.running)
+            task = next(iter(worker.running))
+            worker.end(task, echo(worker.running[task]))
+        await until(lambda: active.state.count("succeeded") == 3 and len(worker.running) == 2)
+    worker = ScriptedWorker(leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        state, records = await desk.run(FAN_OUT, items)
+        queued = [body.task for body in desk.bodies(e.TaskQueued)]
+        succeeded = [body.task for body in desk.bodies(e.TaskSucceeded)]
+        lost = desk.bodies(e.AttemptLost)
+    assert len(worker.submitted) == 3
+    assert sorted(r["output"] for r in records) == list("abcdef")
+    assert len(queued) == len(set(queued)) == len(succeeded) == len(set(succeeded)) == 6
+    assert len(lost) == 2 and not any(body.is_suspect for body in lost)
+    assert state.status is RunStatus.finished
+
+
+async def test_a_drained_run_lets_what_is_running_end_and_keeps_the_rest(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts(*"abcd"))
+        await until(lambda: len(worker.running) == 2)
+        desk.dispatcher.drain("r", "asked")
+        for task in list(worker.running):
+            worker.end(task, echo(worker.running[task]))
+        records = await desk.finish(active)
+    assert len(records) == 2
+    assert active.state.status is RunStatus.interrupted
+    assert active.state.live == 2
+
+
+async def test_an_input_that_crashes_its_bench_fails_alone_and_its_neighbours_succeed(tmp_path: Path) -> None:
+    worker = ScriptedWorker(leases=4)
+
+    def answer(turn: Turn):
+        if "poison" in turn.messages[-1].content:
+            worker.die()
+            return None
+        return echo(turn)
+
+    worker.answer = answer
+    async with open_desk(tmp_path, worker) as desk:
+        _, records = await desk.run(FAN_OUT, texts("a", "poison", "b", "c"))
+        exits = desk.bodies(e.BenchExited)
+    by_id = {r["id"]: r for r in records}
+    assert by_id["T1"]["error"]["code"] == "crashed"
+    assert "killed by signal 9" in by_id["T1"]["error"]["message"]
+    assert [by_id[i]["status"] for i in ("T0", "T2", "T3")] == ["succeeded"] * 3
+    assert len(exits) == 4
+
+
+async def test_a_task_lost_twice_runs_alone(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts("a", "b"))
+        for _ in range(2):
+            await until(lambda: len(worker.running) == 2)
+            worker.die()
+        for _ in range(2):
+            await until(lambda: worker.running)
+            (task,) = worker.running
+            assert active.state.tasks[task].is_alone
+            worker.end(task, echo(worker.running[task]))
+        assert len(await desk.finish(active)) == 2
+
+
+async def test_the_late_word_of_a_lost_attempt_changes_nothing(tmp_path: Path) -> None:
+    from gx.core.ports import AttemptEnded
+
+    worker = ScriptedWorker(lambda turn: None)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts("a"))
+        await until(lambda: worker.running)
+        (old,) = worker.running.values()
+        worker.die()
+        await until(lambda: worker.running)
+        worker._say(AttemptEnded(task=old.task, attempt=old.attempt, outcome=Answer(value=b'"stale"')))
+        await until(lambda: desk.bodies(e.AttemptSuperseded))
+        worker.end(old.task, echo(old))
+        (record,) = await desk.finish(active)
+    assert record.as_dict()["output"] == "a"
+
+
+async def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    items = texts(*"abcdefgh")
+    async with open_desk(tmp_path, ScriptedWorker(leases=1)) as desk:
+        state, records = await desk.run(FAN_OUT, items, budget_tokens=30)
+        assert state.status is RunStatus.stopped and state.stopped_by == "budget"
+        assert 0 < len(records) < 8
+    async with open_desk(tmp_path, ScriptedWorker(leases=1)) as desk:
+        state, records = await desk.run(FAN_OUT, items, budget_tokens=10_000)
+    assert state.status is RunStatus.finished and len(records) == 8
+
+
+async def test_a_deadline_cancels_what_is_running_and_keeps_it_for_later(tmp_path: Path) -> None:
+    clock = ManualClock()
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT, texts("a", "b", "c"), deadline_at=clock.time + 60)
+        await until(lambda: len(worker.running) == 2)
+        clock.time += 61
+        desk.dispatcher._wake()
+        assert await desk.finish(active) == []
+    assert active.state.stopped_by == "deadline"
+    assert len(worker.cancelled) == 2 and active.state.live == 3
+
+
+async def test_cancelling_ends_every_task_once(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts("a", "b", "c"))
+        await until(lambda: len(worker.running) == 2)
+        desk.dispatcher.cancel("r", "asked")
+        records = await desk.finish(active)
+    assert {r.as_dict()["status"] for r in records} == {"cancelled"} and len(records) == 3
+    assert active.state.status is RunStatus.finished
+
+
+async def test_a_client_that_takes_nothing_gets_no_more_than_its_credits(tmp_path: Path) -> None:
+    from gx.run.active import CREDITS
+
+    worker = ScriptedWorker(leases=64, keeps_turns=True)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts(*(f"row {n}" for n in range(4000))))
+        await until(lambda: active.is_slow)
+        before = len(worker.submitted)
+        for _ in range(200):
+            await anyio.sleep(0)
+        assert len(worker.submitted) <= before + 64 + 1024 < 4000
+        assert len(await desk.finish(active)) == 4000
+    assert CREDITS == 1024
