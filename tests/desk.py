@@ -31,17 +31,29 @@ def rows_of(items: list[Any]) -> Iterator[Row]:
             yield Row(index=index, line=index + 1, id=str(index), value=None, error=str(item), is_batch=False)
         else:
             value = json.dumps(item).encode()
-            yield Row(index=index, line=index + 1, id=str(item.get("id", index)), value=value, error=None, is_batch=False)
+            yield Row(
+                index=index, line=index + 1, id=str(item.get("id", index)), value=value, error=None, is_batch=False
+            )
 
 
 class Desk:
     """Runs recipes against a log in `folder`; a new one on the same folder is a restart."""
 
-    def __init__(self, log: EventLog, dispatcher: Dispatcher, view: View, contents: Contents, worker: ScriptedWorker, clock: ManualClock):
+    def __init__(
+        self,
+        log: EventLog,
+        dispatcher: Dispatcher,
+        view: View,
+        contents: Contents,
+        worker: ScriptedWorker,
+        clock: ManualClock,
+    ):
         self.log, self.dispatcher, self.view, self.contents = log, dispatcher, view, contents
         self.worker, self.clock = worker, clock
 
-    async def begin(self, recipe: str, items: list[Any] | Iterator[Row] = (), *, run: str = "r", **created: Any) -> ActiveRun:
+    async def begin(
+        self, recipe: str, items: list[Any] | Iterator[Row] = (), *, run: str = "r", **created: Any
+    ) -> ActiveRun:
         """Create the run `run`, or resume it if the log has it."""
         parsed = parse.parse_recipe(recipe)
         plan = make_plan(parsed, resolve_params(parsed, {}))
@@ -55,7 +67,9 @@ class Desk:
             await self.dispatcher.commit([made])
         state = self.view.runs[run]
         models = {name: f"sha-{name}" for name in parsed.models}
-        preparer = Preparer(plan, state, self.contents, models, lambda keys: self.log.find_results(keys, before_seq=started))
+        preparer = Preparer(
+            plan, state, self.contents, models, lambda keys: self.log.find_results(keys, before_seq=started)
+        )
         rows = items if not isinstance(items, list) else rows_of(items)
         active = ActiveRun(plan, state, preparer, self.contents, rows if plan.reads_inputs else None)
         self.dispatcher.activate(active)
@@ -69,7 +83,9 @@ class Desk:
                 records.extend(chunk)
         return records
 
-    async def run(self, recipe: str, items: list[Any] | Iterator[Row] = (), **created: Any) -> tuple[RunState, list[dict[str, Any]]]:
+    async def run(
+        self, recipe: str, items: list[Any] | Iterator[Row] = (), **created: Any
+    ) -> tuple[RunState, list[dict[str, Any]]]:
         """The run's last state and its records as they are printed."""
         active = await self.begin(recipe, items, **created)
         records = await self.finish(active)
@@ -81,7 +97,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(folder: Path, worker: ScriptedWorker | None = None, clock: ManualClock | None = None) -> AsyncIterator[Desk]:
+async def open_desk(
+    folder: Path, worker: ScriptedWorker | None = None, clock: ManualClock | None = None
+) -> AsyncIterator[Desk]:
     """A desk over the log in `folder`, in an epoch of its own."""
     worker, clock = worker or ScriptedWorker(), clock or ManualClock()
     log = EventLog.open(folder)
@@ -91,7 +109,9 @@ async def open_desk(folder: Path, worker: ScriptedWorker | None = None, clock: M
             fold(view, event)
         worker.epoch = view.epoch + 1
         contents = Contents(log.blobs)
-        dispatcher = Dispatcher(log=log, view=view, contents=contents, make_worker=lambda: worker, clock=clock, epoch=worker.epoch)
+        dispatcher = Dispatcher(
+            log=log, view=view, contents=contents, make_worker=lambda: worker, clock=clock, epoch=worker.epoch
+        )
         await dispatcher.commit([e.NodeStarted(epoch=worker.epoch, pid=0)])
         async with dispatcher:
             yield Desk(log, dispatcher, view, contents, worker, clock)

@@ -23,7 +23,14 @@ class ScriptedWorker:
 
     name = "edge"
 
-    def __init__(self, answer: Callable[[Turn], Outcome | None] = echo, *, leases: int = 4, context: int = 2048, keeps_turns: bool = True) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Turn], Outcome | None] = echo,
+        *,
+        leases: int = 4,
+        context: int = 2048,
+        keeps_turns: bool = True,
+    ) -> None:
         self.answer, self.leases, self.context, self.keeps_turns = answer, leases, context, keeps_turns
         self.epoch = self.incarnation = 1
         self.submitted: list[Turn] = []

@@ -42,7 +42,7 @@ note, not an error.
 Example: gx validate recipes/*/*.yaml
 """
 
-INPUTS_FILE = "inputs.jsonl"
+INPUTS_FILE, LABELS_FILE = "inputs.jsonl", "labels.jsonl"
 
 STARTER = """\
 # A first recipe: sort reviews. Try it with: gx run recipe.yaml
@@ -66,6 +66,8 @@ agents:
       properties:
         sentiment: {enum: [good, mixed, bad]}
         about: {enum: [quality, price, delivery, other]}
+      additionalProperties: false     # without it, a small model goes on inventing fields
+    sampling: {max_tokens: 64}
 
 inputs: inputs.jsonl                  # JSON lines, CSV, a folder of texts; -i FILE takes another, -i - stdin
 
@@ -76,7 +78,7 @@ steps:
     prompt: "Review: {{ item.text }}"
     retry: {limit: 2}
 
-  # One answer from all results of a step: take the marks away, and add an agent `editor` above.
+  # One answer from all results of a step: take the marks away, and add above: editor: {model: small}
   # - id: report
   #   reduce: sort
   #   agent: editor
@@ -162,6 +164,8 @@ def init(
     output.note(f"wrote {file} and {next(p for p in contents if p != file) if others == 1 else f'{others} files'}")
     place = f"cd {shlex.quote(str(file.parent))} && " if file.parent != Path() else ""
     output.note(f"next: {place}gx run {shlex.quote(file.name)}")
+    for labels in (path.relative_to(file.parent) for path in contents if path.name == LABELS_FILE):
+        output.note(f"then: gx eval {shlex.quote(file.name)} --labels {labels}")
 
 
 def _checked(path: Path, settings: Settings) -> str:
@@ -205,17 +209,17 @@ def _starter(file: Path) -> dict[Path, bytes]:
 
 
 def _copied(name: str, file: Path) -> dict[Path, bytes]:
-    """A bundled recipe's files by the place where they go. :raises UsageError: if there is none of that name."""
+    """A bundled recipe and its folder of data, by the place where they go. :raises UsageError: if there is none."""
     from gx.flow.source import suggest
 
-    bundled = {folder.name: folder for folder in sorted(_bundle().glob("*/")) if _recipe_in(folder)}
+    bundled = {path.stem: path for path in sorted(_bundle().glob("*.yaml"))}
     if name not in bundled:
         hint = suggest(name, bundled, "recipes that come with gx")
         raise UsageError(f"--from: there is no recipe `{name}`", hint=hint)
-    folder = bundled[name]
-    recipe = _recipe_in(folder)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(folder))]
-    return {file if path == recipe else file.parent / path.relative_to(folder): path.read_bytes() for path in files}
+    recipe = bundled[name]
+    data = [path for path in sorted((recipe.parent / name).rglob("*")) if path.is_file()]
+    copies = {file.parent / path.relative_to(recipe.parent): path.read_bytes() for path in data}
+    return {file: recipe.read_bytes()} | copies
 
 
 def _bundle() -> Path:
@@ -224,13 +228,3 @@ def _bundle() -> Path:
 
     package = Path(gx.__file__).resolve().parent
     return packed if (packed := package / "_recipes").is_dir() else package.parent / "recipes"
-
-
-def _recipe_in(folder: Path) -> Path | None:
-    return next(iter([*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))]), None)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in path.parts)
-
-

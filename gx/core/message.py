@@ -33,8 +33,11 @@ class Message(Value, frozen=True, kw_only=True):
     call: str | None = None
 
 
-class Sampling(Value, frozen=True, kw_only=True):
-    """How tokens are drawn. `temperature` 0 is greedy; `None` switches a filter off."""
+class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """How tokens are drawn. `temperature` 0 is greedy; `None` switches a filter off.
+
+    Defaults are written out: msgspec leaves them out by identity, and a turn's key must depend on values alone.
+    """
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -88,9 +91,11 @@ class Turn(Value, frozen=True, kw_only=True):
     def key(self) -> str:
         """The digest of everything that determines the result. Hardware, run and log positions are not in it.
 
-        The chat template is part of the model's file, so the file's digest covers it.
+        The chat template is part of the model's file, so the file's digest covers it. The schema counts in its own
+        order, which is the order of the answer's fields.
         """
-        return digest_of(1, self.model, self.messages, self.sampling, self.output_schema, self.tools, self.sample)
+        schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
+        return digest_of(1, self.model, self.messages, self.sampling, schema, self.tools, self.sample)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""

@@ -1,8 +1,8 @@
 """How a plan unfolds: events in, tasks out. Pure, and the same on replay.
 
 `expand` makes the tasks of rows as they are read; `unfold` makes everything else that follows: steps whose needs have
-ended, the next level of a reduce, and whatever a crash left unmade. Ids are digests of the place in the plan, and a task
-that exists is not made again. A step waits for the whole of what it needs.
+ended, the next level of a reduce, and whatever a crash left unmade. Ids are digests of the place in the plan, and a
+task that exists is not made again. A step waits for the whole of what it needs.
 """
 
 from __future__ import annotations

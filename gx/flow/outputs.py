@@ -7,6 +7,7 @@ it supports. Reference: JSON Schema draft-07 and 2020-12, the parts that describ
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from gx.flow.source import Node, suggest
 
@@ -27,6 +28,30 @@ _KNOWN = (*_OF_NAMES, *_OF_ONE, *_OF_MANY, *(name for pair in _SIZES for name in
 def check_output(root: Node) -> None:
     """Check the schema at `root`, a mapping. :raises RecipeError: at the part of it that can't be."""
     _check(root, root)
+
+
+_OPEN = ("additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if")
+
+
+def closed(schema: Any) -> Any:
+    """The schema with `additionalProperties: false` on objects that name their properties and don't say.
+
+    To JSON Schema such an object may have any other field too; somebody who lists the fields of an answer means these.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for name in ("properties", "$defs", "definitions"):
+        if isinstance(made.get(name), dict):
+            made[name] = {key: closed(part) for key, part in made[name].items()}
+    for name in ("anyOf", "oneOf", "prefixItems"):
+        if isinstance(made.get(name), list):
+            made[name] = [closed(part) for part in made[name]]
+    if "items" in made:
+        made["items"] = closed(made["items"])
+    if "properties" in made and not any(name in made for name in _OPEN):
+        made["additionalProperties"] = False
+    return made
 
 
 def _check(node: Node, root: Node) -> None:

@@ -17,6 +17,7 @@ from gx.core.message import Sampling
 from gx.core.recipe import Agent, Budget, Model, Recipe, Retry, Step
 from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
+from gx.flow.outputs import closed
 from gx.flow.params import read_param, resolve_params
 from gx.flow.source import LINE_BREAK, Node
 from gx.flow.templates import bare
@@ -56,8 +57,10 @@ def fingerprint_source(recipe: Recipe) -> bytes:
     """What the identity of a recipe is a digest of: its canonical JSON. Comments and layout are not in it.
 
     Neither is a default that is written out: msgspec leaves out defaults by identity, this leaves them out by value.
+    The order of an output schema's fields is in it, since answers are written in that order.
     """
-    return canonical(_without_defaults(recipe))
+    orders = {name: msgspec.json.encode(agent.output).decode() for name, agent in recipe.agents.items()}
+    return canonical([_without_defaults(recipe), orders])
 
 
 def _without_defaults(value: Any) -> Any:
@@ -103,7 +106,7 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
         model=read.get("model") or next(iter(models)),
         persona=read.get("persona", ""),
         sampling=Sampling(**read.get("sampling", {})),
-        output=read.get("output"),
+        output=closed(read["output"]) if "output" in read else None,
     )
 
 

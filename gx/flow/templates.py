@@ -12,6 +12,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gx.core.errors import GxError
@@ -36,10 +38,34 @@ def _finalize(value: Any) -> Any:
     return value
 
 
-ENVIRONMENT = ImmutableSandboxedEnvironment(
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, where `item.values` is the field of that name, and arithmetic can't eat the machine."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A field before a method of the same name."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Numbers multiply and divide; texts and lists may be repeated within reason; there are no powers."""
+        if operator == "*" and not (isinstance(left, int | float) and isinstance(right, int | float)):
+            sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
+            if hasattr(sized, "__len__") and isinstance(times, int) and len(sized) * times > MAX_OUTPUT_CHARS:
+                raise SecurityError(f"a repetition of more than {MAX_OUTPUT_CHARS:,} is refused")
+        elif operator == "**" or (operator == "%" and isinstance(left, str)):
+            raise SecurityError(f"`{operator}` is not allowed here")
+        return super().call_binop(context, operator, left, right)
+
+
+ENVIRONMENT = Environment(
     undefined=jinja2.StrictUndefined, finalize=_finalize, autoescape=False, keep_trailing_newline=False
 )
 ENVIRONMENT.globals.clear()
+for _unfit in ("random", "pprint", "center", "format"):
+    del ENVIRONMENT.filters[_unfit]
 ENVIRONMENT.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
 
 
@@ -106,9 +132,11 @@ def steps_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
     text = "{{ " + bare(source) + " }}" if is_expression else source
     found: set[str] = set()
     for node in ENVIRONMENT.parse(text).find_all((nodes.Getattr, nodes.Getitem)):
+        if not isinstance(node, nodes.Getattr | nodes.Getitem):
+            continue
         if isinstance(node.node, nodes.Name) and node.node.name == "steps":
             if isinstance(node, nodes.Getattr):
                 found.add(node.attr)
-            elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            elif isinstance(node.arg, nodes.Const):
                 found.add(str(node.arg.value))
     return frozenset(found)

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-
 from gx import wiring
 from gx.core import event as e
 from gx.core import ids
@@ -42,7 +41,7 @@ class LocalRun:
 
     def __init__(
         self, dispatcher: Dispatcher, active: ActiveRun, started: Started, source: Source | None, began: float
-    ):
+    ) -> None:
         self.started = started
         self._dispatcher, self._active, self._source, self._began = dispatcher, active, source, began
 
@@ -116,7 +115,7 @@ class LocalNode:
         dispatcher: Dispatcher,
         contents: Contents,
         models: dict[str, wiring.LocalModel],
-    ):
+    ) -> None:
         self._log, self._settings, self._view = log, settings, view
         self._dispatcher, self._contents, self._models = dispatcher, contents, models
         self._clock = wiring.SystemClock()

@@ -36,7 +36,7 @@ class Workspace(msgspec.Struct, frozen=True):
 
     @classmethod
     def find(cls, flag: Path | None = None, *, start: Path | None = None) -> Workspace:
-        """The folder that was asked for, else the nearest `.gx` at or above `start`, else one in the user's data folder.
+        """The folder that was asked for, else the nearest `.gx` at or above `start`, else the user's own.
 
         A folder with a `gx.toml` is a project: its `.gx` is used even before it exists.
         """

@@ -265,9 +265,7 @@ def _score(name: str, pairs: list[_Pair], listed: list[str] | None, ignore_case:
     if listed is None:
         return score
     shown = {_key(value, ignore_case): value for value in reversed(listed)}
-    cells = Counter(
-        tuple(shown.setdefault(_key(text, ignore_case), text) for text in pair.shown()) for pair in pairs
-    )
+    cells = Counter(tuple(shown.setdefault(_key(text, ignore_case), text) for text in pair.shown()) for pair in pairs)
     met = {text for cell in cells for text in cell}
     order = [*listed, *sorted(met.difference(listed))]
     values = tuple(_value_score(value, cells) for value in order if value != FAILED)

@@ -268,7 +268,8 @@ class EventLog:
         Pages are ranges of `seq`, so no transaction stays open between them. :raises LogError: `log.damaged`.
         """
         start, end = max(after + 1, 0), self._tail.seq
-        where, values = "seq BETWEEN ? AND ?", []
+        where = "seq BETWEEN ? AND ?"
+        values: list[str] = []
         if run is not None:
             only, values = ("run = ?", [run]) if run else ("run IS NULL", [])
             where = f"{where} AND {only}"

@@ -89,7 +89,7 @@ def test_init_writes_a_recipe_that_is_one_its_input_and_a_workspace(home: Path) 
 
 def test_the_starter_still_parses_with_its_comments_taken_away() -> None:
     opened = recipes.STARTER.replace("\n  # ", "\n  ").replace("\n  One answer", "\n  # One answer")
-    opened = opened.replace("  - id: report", "\n  - id: report").replace("agents:\n", "agents:\n  editor: {}\n")
+    opened = opened.replace("agents:\n", "agents:\n  editor: {model: small}\n")
     assert [step.id for step in parse_recipe(opened).steps] == ["sort", "report"]
 
 
@@ -116,19 +116,21 @@ def test_init_refuses_a_name_that_is_no_recipe() -> None:
 def test_from_copies_a_bundled_recipe_with_its_data(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = home / "bundle"
     (bundle / "digest/notes").mkdir(parents=True)
-    (bundle / "digest/digest.yaml").write_text(GOOD)
+    (bundle / "digest.yaml").write_text(GOOD)
     (bundle / "digest/notes/1.txt").write_text("one")
-    (bundle / "unfinished").mkdir()
+    (bundle / "digest/labels.jsonl").write_text("{}")
+    (bundle / "other").mkdir()
     monkeypatch.setattr(recipes, "_bundle", lambda: bundle)
     done = gx("init", "mine.yaml", "--from", "digest")
     assert done.exit_code == 0, done.output
-    assert (home / "mine.yaml").read_text() == GOOD and (home / "notes/1.txt").read_text() == "one"
+    assert (home / "mine.yaml").read_text() == GOOD and (home / "digest/notes/1.txt").read_text() == "one"
+    assert "then: gx eval mine.yaml --labels digest/labels.jsonl" in done.stderr
     missing = gx("init", "--from", "digst").exception
     assert isinstance(missing, UsageError) and missing.hint == "did you mean `digest`?"
 
 
 def bundled() -> list[str]:
-    return [folder.name for folder in sorted(recipes._bundle().glob("*")) if recipes._recipe_in(folder)]
+    return [path.stem for path in sorted(recipes._bundle().glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("name", bundled())

@@ -32,7 +32,6 @@ from gx.core.message import (
     Turn,
 )
 
-
 LONG = "Tell me a very long story about a ship, an island and a storm."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from gx.core import event as e
@@ -21,10 +22,13 @@ name: test
 models: {m: smollm2}
 agents: {a: {model: m, persona: You answer.}}
 """
-FAN_OUT = HEAD + """
+FAN_OUT = (
+    HEAD
+    + """
 steps:
   - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}", retry: {limit: 2, backoff: 10s}}
 """
+)
 
 
 def texts(*values: str) -> list[dict[str, str]]:
@@ -42,8 +46,8 @@ def fails_on(word: str, *, retryable: bool = True):
 
 async def until(condition) -> None:
     with anyio.fail_after(10):
-        while not condition():
-            await anyio.sleep(0)
+        while not condition():  # noqa: ASYNC110  what is waited for is a state, not an event
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_each_row_becomes_one_record_with_its_answer(tmp_path: Path) -> None:
@@ -281,7 +285,7 @@ async def test_a_client_that_takes_nothing_gets_no_more_than_its_credits(tmp_pat
         await until(lambda: active.is_slow)
         before = len(worker.submitted)
         for _ in range(200):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert len(worker.submitted) <= before + 64 + 1024 < 4000
         assert len(await desk.finish(active)) == 4000
     assert CREDITS == 1024

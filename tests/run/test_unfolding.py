@@ -15,11 +15,14 @@ from tests.run.test_dispatcher import HEAD, fails_on, texts
 
 pytestmark = pytest.mark.anyio
 
-TWO_STEPS = HEAD + """
+TWO_STEPS = (
+    HEAD
+    + """
 steps:
   - {id: first, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
   - {id: second, for_each: first, agent: a, prompt: "again {{ item }} of {{ input.id }}"}
 """
+)
 
 
 async def test_a_step_over_results_sees_each_result_and_its_row(tmp_path: Path) -> None:
@@ -46,11 +49,14 @@ async def test_a_step_is_skipped_when_nothing_it_needs_succeeded(tmp_path: Path)
 
 
 def last_step(when: str) -> str:
-    return HEAD + f"""
+    return (
+        HEAD
+        + f"""
 steps:
   - {{id: first, for_each: inputs, agent: a, prompt: "{{{{ item.text }}}}"}}
   - {{id: last, needs: [first], agent: a, prompt: done, when: "{when}"}}
 """
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,10 +77,13 @@ async def test_when_decides_whether_a_step_runs(tmp_path: Path, when: str, words
 
 
 async def test_when_is_asked_for_each_item(tmp_path: Path) -> None:
-    recipe = HEAD + """
+    recipe = (
+        HEAD
+        + """
 steps:
   - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}", when: "item.text != 'no'"}
 """
+    )
     worker = ScriptedWorker()
     async with open_desk(tmp_path, worker) as desk:
         _, records = await desk.run(recipe, texts("yes", "no"))
@@ -90,7 +99,9 @@ async def test_continue_on_error_keeps_all_ok_true(tmp_path: Path) -> None:
 
 
 async def test_a_matrix_multiplies_tasks(tmp_path: Path) -> None:
-    recipe = HEAD + """
+    recipe = (
+        HEAD
+        + """
 steps:
   - id: s
     for_each: inputs
@@ -98,6 +109,7 @@ steps:
     prompt: "{{ matrix.tone }} {{ matrix.n }} {{ item.text }}"
     matrix: {tone: [kind, curt], n: [1, 2]}
 """
+    )
     async with open_desk(tmp_path) as desk:
         _, records = await desk.run(recipe, texts("x"))
     assert sorted(r["output"] for r in records) == ["curt 1 x", "curt 2 x", "kind 1 x", "kind 2 x"]
@@ -106,7 +118,9 @@ steps:
     }
 
 
-REDUCE = HEAD + """
+REDUCE = (
+    HEAD
+    + """
 steps:
   - {id: each, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
   - id: all
@@ -115,6 +129,7 @@ steps:
     prompt: "{% for t in items %}<{{ t }}>{% endfor %}"
     combine: "{% for t in items %}[{{ t }}]{% endfor %}"
 """.replace("steps:", "steps:", 1)
+)
 REDUCE = REDUCE.replace("agents: {", "agents: {short: {model: m, sampling: {max_tokens: 20}}, ")
 
 
@@ -159,9 +174,9 @@ async def test_a_part_of_a_reduce_that_fails_leaves_the_others(tmp_path: Path) -
 
 async def test_unfolding_after_a_restart_makes_nothing_twice(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
-        state, first = await desk.run(REDUCE, texts("one", "two"), run="r1")
+        _state, first = await desk.run(REDUCE, texts("one", "two"), run="r1")
     async with open_desk(tmp_path) as desk:
-        again, second = await desk.run(REDUCE, texts("one", "two"), run="r1")
+        _again, second = await desk.run(REDUCE, texts("one", "two"), run="r1")
         queued = [body.task for body in desk.bodies(e.TaskQueued)]
     assert len(queued) == len(set(queued)) == 3
     assert first[0]["output"] == second[0]["output"]

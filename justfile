@@ -1,0 +1,33 @@
+# What a developer types. `just` alone checks everything that CI checks.
+
+check: lint types imports tests
+
+# All checks and tests: what CI runs.
+test: check
+
+lint:
+    ruff check .
+    ruff format --check .
+
+types:
+    mypy
+
+imports:
+    lint-imports
+
+tests *ARGS:
+    pytest {{ARGS}}
+
+# Speeds, as ratios against named peers.
+bench:
+    python -m tests.bench.startup
+    python -m tests.bench.orchestration
+
+# What takes long: 50 kills of a run, 20,000 mutated recipes and inputs.
+soak:
+    python -m tests.soak.kill --kills 50
+    python -m tests.fuzz.recipes --cases 20000 --executed 200
+
+# The main job on the bundled tickets.
+demo:
+    gx run recipes/triage.yaml
