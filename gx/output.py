@@ -31,6 +31,10 @@ class ExitCode(IntEnum):
     interrupted = 130  # stopped by Ctrl-C, a signal or a closed pipe
 
 
+_WIDE = 240
+"""Columns of a table that goes to a file or a pipe."""
+
+
 class _Mode:
     """How this process shows things; set once by the command line."""
 
@@ -68,7 +72,9 @@ def console(stream: TextIO | None = None) -> Console:
 
     target = stream or sys.stderr
     colour = has_colour(target)
-    return Console(file=target, no_color=not colour, highlight=False, quiet=_Mode.quiet, soft_wrap=not target.isatty())
+    width = None if target.isatty() else _WIDE
+    is_silent = _Mode.quiet and target is sys.stderr
+    return Console(file=target, no_color=not colour, highlight=False, quiet=is_silent, width=width)
 
 
 def note(text: str) -> None:

@@ -17,9 +17,10 @@ config.toml, and that over the defaults. An empty value leaves the choice to gx.
 
 Examples:
 
+\b
     gx config
     GX_THREADS=4 gx config --json | jq -r 'select(.setting == "threads").source'
-    echo 'threads = 4' >> "$(gx config path)"
+    cat "$(gx config path)"
 """
 
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]

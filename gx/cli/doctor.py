@@ -22,6 +22,7 @@ Each check is ok, warn or fail, with what to do. The exit code is 1 if one faile
 
 Examples:
 
+\b
     gx doctor
     gx doctor --quick --json | jq -r 'select(.status != "ok").advice'
 """

@@ -32,6 +32,7 @@ second evaluation is immediate. A result that failed is wrong.
 
 Examples:
 
+\b
     gx eval recipe.yaml --labels labels.jsonl --limit 20
     gx eval recipe.yaml --labels labels.csv --set tone=formal --json | jq .accuracy
 """

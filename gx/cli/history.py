@@ -88,9 +88,9 @@ def log(
 
     Example: gx log --run triage-k3m9xq --type task.failed | jq .data.message
     """
-    from gx.node.workspace import Workspace
+    from gx.cli.place import workspace_of
 
-    place = Workspace.find(workspace)
+    place = workspace_of(workspace)
     if salvage:
         _report(_salvage(place), as_json)
     elif verify:
@@ -118,9 +118,9 @@ def show(
     Example: gx show "$(gx sql --json "select task from results where status = 'failed' limit 1" | jq -r .task)"
     """
     from gx.cli import show as showing
-    from gx.node.workspace import Workspace
+    from gx.cli.place import workspace_of
 
-    with Workspace.find(workspace).shared() as opened:
+    with workspace_of(workspace).shared() as opened:
         name, is_run = showing.resolve(opened, subject)
         found = showing.run_story(opened, name) if is_run else showing.task_story(opened, name)
     if output.wants_json(as_json):
@@ -141,13 +141,13 @@ def erase(
     content is theirs: erase them too. Copies elsewhere are not reached.
     """
     from gx.cli import show as showing
-    from gx.node.workspace import Workspace
+    from gx.cli.place import workspace_of
     from gx.run.erase import erase as erase_content
 
     can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not can_ask:
         raise UsageError("erasing can't be undone, and there is no terminal to ask on", hint="add --yes")
-    place = Workspace.find(workspace)
+    place = workspace_of(workspace)
     with place.shared() as opened:
         name, is_run = showing.resolve(opened, subject)
     what = f"{'run' if is_run else 'task'} {name}"
@@ -174,10 +174,10 @@ def _ask(
     timeout_s: float = 10.0,
     max_rows: int | None = None,
 ) -> None:
-    from gx.node.workspace import Workspace
+    from gx.cli.place import workspace_of
     from gx.run.query import run_sql
 
-    with Workspace.find(workspace).shared() as opened:
+    with workspace_of(workspace).shared() as opened:
         answer = run_sql(opened, question, timeout_s=timeout_s, max_rows=max_rows)
     columns = [
         name if answer.columns.index(name) == place else f"{name}_{place + 1}"

@@ -29,6 +29,7 @@ with its data.
 
 Examples:
 
+\b
     gx init && gx run recipe.yaml
     gx init --from triage && gx run recipe.yaml --limit 5
 """
@@ -39,7 +40,7 @@ Check recipes without running them: their grammar, references, templates, output
 Every recipe is checked, and the exit code is 2 if one of them can't run. A model that is not on this machine is a
 note, not an error.
 
-Example: gx validate recipes/*/*.yaml
+Example: gx validate recipes/*.yaml
 """
 
 INPUTS_FILE, LABELS_FILE = "inputs.jsonl", "labels.jsonl"
@@ -116,7 +117,7 @@ def schema() -> None:
 
 
 def validate(
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE…", help="Recipes, YAML files.", show_default=False)],
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="Recipes, YAML files.", show_default=False)],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """The verb itself; its help text is _VALIDATE_HELP."""
@@ -145,7 +146,7 @@ def init(
     output.set_mode(quiet=quiet)
     if file.suffix not in (".yaml", ".yml"):
         raise UsageError(f"expected a .yaml file to write, got {file}", hint="gx init recipe.yaml")
-    contents = _starter(file) if source is None else _copied(source, file)
+    contents = _starter(file) if source is None else _copied(source, file, bundle())
     taken = [str(path) for path in contents if path.exists()]
     if taken and not force:
         more = ", …" if len(taken) > 5 else ""
@@ -208,21 +209,21 @@ def _starter(file: Path) -> dict[Path, bytes]:
     return {file: text.encode(), file.parent / INPUTS_FILE: ("\n".join(rows) + "\n").encode()}
 
 
-def _copied(name: str, file: Path) -> dict[Path, bytes]:
+def _copied(name: str, file: Path, folder: Path) -> dict[Path, bytes]:
     """A bundled recipe and its folder of data, by the place where they go. :raises UsageError: if there is none."""
     from gx.flow.source import suggest
 
-    bundled = {path.stem: path for path in sorted(_bundle().glob("*.yaml"))}
+    bundled = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if name not in bundled:
         hint = suggest(name, bundled, "recipes that come with gx")
         raise UsageError(f"--from: there is no recipe `{name}`", hint=hint)
     recipe = bundled[name]
-    data = [path for path in sorted((recipe.parent / name).rglob("*")) if path.is_file()]
-    copies = {file.parent / path.relative_to(recipe.parent): path.read_bytes() for path in data}
+    data = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    copies = {file.parent / path.relative_to(folder): path.read_bytes() for path in data}
     return {file: recipe.read_bytes()} | copies
 
 
-def _bundle() -> Path:
+def bundle() -> Path:
     """The recipes that come with gx: in the package where it was installed, else in the checkout beside it."""
     import gx
 

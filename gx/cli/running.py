@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -100,8 +101,6 @@ async def _obey_signals(run: LocalRun, drain_s: float, scope: CancelScope) -> No
 
 def _forget_stdout() -> None:
     """Keep the interpreter from flushing into a closed pipe when it ends."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -139,5 +138,6 @@ def _summary(end: RunEnd) -> str:
 
 
 def resume_command() -> str:
-    """What to type to go on: the same command."""
-    return shlex.join(["gx", *sys.argv[1:]])
+    """What to type to go on: the same command, by the same way; without --fresh, which would begin anew."""
+    launcher = ["uv", "run", "gx"] if "UV_RUN_RECURSION_DEPTH" in os.environ else ["gx"]
+    return shlex.join([*launcher, *(word for word in sys.argv[1:] if word != "--fresh")])

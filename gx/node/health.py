@@ -56,12 +56,12 @@ def checks(*, workspace: Path | None = None, quick: bool = False) -> Iterator[Ch
     engine = machine.probe_engine()
     yield _engine(engine)
     if not engine.error:
-        yield _cpu(engine)
-        yield _gpu(engine)
+        yield _cpu(engine, machine.cpu_sets())
+        yield _gpu(engine, machine.gpu())
     try:
         settings = settings_module.load(workspace=workspace)
     except SettingsError as error:
-        yield Check(name="settings", status="fail", found=error.message, advice=error.hint)
+        yield Check(name="settings", status="fail", found=error.message, advice=error.hint or "see `gx config --help`")
         return
     yield _settings(workspace)
     yield _threads(settings)
@@ -69,8 +69,9 @@ def checks(*, workspace: Path | None = None, quick: bool = False) -> Iterator[Ch
     model = _default_model(settings)
     yield model if isinstance(model, Check) else _model_found(model)
     place = Workspace.find(settings.workspace)
-    yield _workspace(place)
-    yield from _log(place)
+    yield (found := _workspace(place))
+    if found.status != "fail":
+        yield _log(place)
     if quick or engine.error or isinstance(model, Check):
         return
     yield _bench(settings, model)
@@ -101,8 +102,7 @@ def _engine(engine: machine.Engine) -> Check:
     return Check(name="engine", status="fail", found=engine.error, advice=advice)
 
 
-def _cpu(engine: machine.Engine) -> Check:
-    has = machine.cpu_sets()
+def _cpu(engine: machine.Engine, has: frozenset[str] | None) -> Check:
     if has is None:
         return Check(name="cpu", status="ok", found="this machine doesn't tell its vector instructions")
     rebuild = _REBUILD.format(more="", version=f"=={engine.version}")
@@ -117,8 +117,7 @@ def _cpu(engine: machine.Engine) -> Check:
     return Check(name="cpu", status="ok", found="the engine uses this CPU's vector instructions")
 
 
-def _gpu(engine: machine.Engine) -> Check:
-    seen = machine.gpu()
+def _gpu(engine: machine.Engine, seen: str) -> Check:
     if engine.offloads:
         found = f"all layers go to the GPU ({seen})" if seen else "the engine can use a GPU, and none is seen"
         return Check(name="gpu", status="ok", found=found)
@@ -196,41 +195,36 @@ def _workspace(place: Workspace) -> Check:
     return Check(name="workspace", status="ok", found=str(place.folder))
 
 
-def _log(place: Workspace) -> Iterator[Check]:
+def _log(place: Workspace) -> Check:
     """The log, if there is one and nobody writes it now."""
     from gx.run.verify import verify
 
     began = time.monotonic()
+    keep = f"keep a copy of {place.folder}; new runs in another folder are safe: --workspace DIR"
     try:
         with place.shared() as log:
             size = sum(file.stat().st_size for file in place.folder.glob("log.*") if file.is_file())
             found = f"{log.last_seq + 1:,} events, {size / 1e6:,.1f} MB"
             if log.last_seq >= QUICK_EVENTS:
-                yield Check(name="log", status="ok", found=f"{found}; too long to verify here")
-                return
+                return Check(name="log", status="ok", found=f"{found}; too long to verify here")
             report = verify(log)
     except WorkspaceError as error:
         if error.code == "workspace.empty":
-            yield Check(name="log", status="ok", found="nothing has run here yet")
-        else:
-            is_held = error.code == "workspace.locked"
-            advice = "nothing, if that is your own run; the log is checked when it has ended" if is_held else error.hint
-            yield Check(name="log", status="warn" if is_held else "fail", found=error.message, advice=advice)
-        return
+            return Check(name="log", status="ok", found="nothing has run here yet")
+        is_held = error.code == "workspace.locked"
+        advice = "nothing, if that is your own run; the log is checked when it has ended" if is_held else error.hint
+        return Check(name="log", status="warn" if is_held else "fail", found=error.message, advice=advice)
     except LogError as error:
-        yield Check(name="log", status="fail", found=error.message, advice=error.hint)
-        return
+        return Check(name="log", status="fail", found=error.message, advice=error.hint or keep)
     if not report.is_whole:
-        advice = f"keep a copy of {place.folder}; new runs in another folder are safe: --workspace DIR"
-        yield Check(name="log", status="fail", found="; ".join(report.problems), advice=advice)
-        return
+        return Check(name="log", status="fail", found="; ".join(report.problems), advice=keep)
     took = time.monotonic() - began
-    yield Check(name="log", status="ok", found=f"{found}, its chain of hashes is whole ({took:.1f} s)")
+    return Check(name="log", status="ok", found=f"{found}, its chain of hashes is whole ({took:.1f} s)")
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the first one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
+    """The folder itself, or the first above it that is there, be it a folder or not."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 # ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────────

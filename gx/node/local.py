@@ -251,4 +251,4 @@ async def open_node(workspace: Workspace, settings: Settings) -> AsyncIterator[L
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
         async with dispatcher:
             yield LocalNode(log, settings, view, dispatcher, contents, models)
-        await dispatcher.commit([e.NodeStopped(epoch=epoch)])
+        await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])

@@ -92,6 +92,14 @@ class Dispatcher:
         self._pending.extend(scheduler.cancel(run.state, reason))
         self._wake()
 
+    def leftovers(self) -> list[e.Body]:
+        """What is to be written of runs that were still going when the dispatcher was left: stopped now."""
+        made: list[e.Body] = []
+        for run_id, run in self._active.items():
+            made.extend(scheduler.recover(run.state, epoch=self._epoch + 1))
+            made.append(run.draining or e.RunInterrupted(run=run_id, reason="stopped at once"))
+        return made
+
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Dispatcher:

@@ -187,6 +187,7 @@ class Forecaster:
         while not levels or count > 1:
             fitting = max(int(room / max(each, 1.0)), 2 if levels else 1)
             groups = max(1, ceil(count / fitting))
+            groups -= bool(levels) and groups > 1 and count % fitting == 1  # the last one alone joins the one before
             levels.append((groups, count * each))
             count, each = groups, tokens_out
         return levels
@@ -211,10 +212,9 @@ class Forecaster:
             earlier += known.tasks if known else 0
             each.append(known.tokens_out / known.tasks if known else agent.sampling.max_tokens / 2)
         mean = sum(each) / len(each)
-        basis = f"{mean:,.0f} a task, as in {earlier:,} earlier ones" if earlier else (
-            f"{mean:,.0f} a task, half of max_tokens: this step has not run on this model before"
-        )  # fmt: skip
-        return mean, basis
+        if not earlier:
+            return mean, f"{mean:,.0f} a task, half of max_tokens: this step has not run on this model before"
+        return mean, f"{mean:,.0f} a task, as in {earlier:,} earlier {'one' if earlier == 1 else 'ones'}"
 
     def _seconds(self, step: StepPlan, agents: list[Agent], tokens: float) -> tuple[float | None, str]:
         if not tokens:

@@ -96,8 +96,8 @@ def compare(
     is_object = _is_object(predictions, schema)
     wanted = {row_id: _fields(label, is_object=is_object) for row_id, label in labels.items()}
     columns = list(dict.fromkeys(name for label in wanted.values() for name in label))
-    known = _known_fields(predictions, schema) if is_object else {"output"}
-    fields = [name for name in columns if name in known]
+    known = _known_fields(predictions, schema) if is_object else ["output"]
+    fields = [name for name in known if name in columns]
     pairs = [(p, wanted[p.id]) for p in predictions if p.id in wanted]
     scored: dict[str, list[_Pair]] = {name: [] for name in fields}
     wrong: list[Wrong] = []
@@ -179,9 +179,10 @@ def _is_object(predictions: Iterable[Prediction], schema: Mapping[str, Any] | No
     return any(isinstance(p.output, Mapping) for p in predictions)
 
 
-def _known_fields(predictions: Iterable[Prediction], schema: Mapping[str, Any] | None) -> set[str]:
-    declared = set((schema or {}).get("properties") or ())
-    return declared.union(*(p.output for p in predictions if isinstance(p.output, Mapping)))
+def _known_fields(predictions: Iterable[Prediction], schema: Mapping[str, Any] | None) -> list[str]:
+    """The schema's fields in its order, then what the outputs have besides."""
+    seen = (name for p in predictions if isinstance(p.output, Mapping) for name in p.output)
+    return list(dict.fromkeys([*((schema or {}).get("properties") or ()), *seen]))
 
 
 def _fields(label: Mapping[str, Any], *, is_object: bool) -> dict[str, Any]:

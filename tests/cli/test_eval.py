@@ -144,6 +144,11 @@ def test_records_of_a_run_are_labels_too() -> None:
     assert made.exact == 1 and made.ignored_columns == ()
 
 
+def test_fields_stand_in_the_order_of_the_schema() -> None:
+    made = compare([Prediction(id="0", output={"kind": "bug", "n": 1})], {"0": {"n": 1, "kind": "bug"}}, schema=SCHEMA)
+    assert [f.field for f in made.fields] == ["kind", "n"]
+
+
 def test_at_most_five_wrong_rows_are_shown() -> None:
     made: Evaluation = compare(*of({str(n): ("bug", "other", False) for n in range(9)}), schema=SCHEMA)
     assert len(made.wrong) == 5 and made.exact == 0

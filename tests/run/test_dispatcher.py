@@ -46,7 +46,7 @@ def fails_on(word: str, *, retryable: bool = True):
 
 async def until(condition) -> None:
     with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110  what is waited for is a state, not an event
+        while not condition():
             await anyio.lowlevel.checkpoint()
 
 
