@@ -15,8 +15,8 @@ Show every setting, its value and its source.
 Flags win over GX_* variables, these over the nearest gx.toml at or above the current folder, that over the user's
 config.toml, and that over the defaults. An empty value leaves the choice to gx.
 
+\b
 Examples:
-
 \b
     gx config
     GX_THREADS=4 gx config --json | jq -r 'select(.setting == "threads").source'

@@ -20,8 +20,8 @@ answers.
 
 Each check is ok, warn or fail, with what to do. The exit code is 1 if one failed.
 
+\b
 Examples:
-
 \b
     gx doctor
     gx doctor --quick --json | jq -r 'select(.status != "ok").advice'

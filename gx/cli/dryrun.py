@@ -13,7 +13,7 @@ import msgspec
 
 from gx import output
 from gx.cli.progress import duration
-from gx.core.errors import LogError, ModelError, UsageError, WorkspaceError
+from gx.core.errors import LogError, ModelError, WorkspaceError
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
@@ -85,19 +85,13 @@ def _models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[str, str
 
 def _survey(asked: Submission, plan: Plan, settings: Settings) -> Survey:
     """The rows that the run would read. :raises GxError: if they can't be."""
-    from gx.run.inputs import open_inputs, take
+    from gx.node.local import source_of
+    from gx.run.inputs import take
     from gx.run.rehearsal import Survey, survey
 
-    if not plan.reads_inputs:
+    source = source_of(asked, plan, settings)
+    if source is None:
         return Survey()
-    spec, base = asked.inputs, Path(asked.folder)
-    if spec is None:
-        spec, base = plan.recipe.inputs, Path(asked.recipe_folder)
-    if spec is None:
-        raise UsageError("the recipe takes rows and names no inputs", hint="give them with -i FILE, or -i - for stdin")
-    source = open_inputs(
-        spec, base_dir=base, fmt=asked.input_format, stdin=sys.stdin.buffer, max_row_bytes=settings.max_row_bytes
-    )
     found = survey(take(source.rows(), limit=asked.limit, sample=asked.sample, seed=0))
     for warning in source.warnings:
         output.note(f"note: {warning}")

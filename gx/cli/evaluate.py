@@ -30,8 +30,8 @@ Labels are JSON lines or CSV with an `id` and one column for each field of the o
 `label` or `output`. Corrected records of `gx run` are labels too. What is finished is answered from the log, so a
 second evaluation is immediate. A result that failed is wrong.
 
+\b
 Examples:
-
 \b
     gx eval recipe.yaml --labels labels.jsonl --limit 20
     gx eval recipe.yaml --labels labels.csv --set tone=formal --json | jq .accuracy

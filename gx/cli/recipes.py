@@ -27,8 +27,8 @@ Write a recipe to start from, with its input, and make this folder a workspace.
 What it writes runs as it is, on a model small enough for any machine. --from copies a recipe that comes with gx,
 with its data.
 
+\b
 Examples:
-
 \b
     gx init && gx run recipe.yaml
     gx init --from triage && gx run recipe.yaml --limit 5

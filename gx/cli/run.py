@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,8 +21,8 @@ Run a recipe over its inputs: one JSON line a row on stdout, progress and notes 
 Every finished row is kept in the workspace's log at once. Run the same command again after a kill, and only the rest
 is done; run it again after the end, and everything is answered from the log.
 
+\b
 Examples:
-
     gx run recipe.yaml
     gx run recipe.yaml -i tickets.csv --limit 5 --dry-run
     cat tickets.jsonl | gx run recipe.yaml -i - | jq .output.category
@@ -144,8 +145,10 @@ def run(
 
         raise typer.Exit(show(asked, found, place))
     printer = _Printer(with_input=with_input)
-    end = running.execute(asked, found, place, on_records=printer.show)
-    raise typer.Exit(running.finish(end))
+    code = running.finish(running.execute(asked, found, place, on_records=printer.show))
+    if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 class _Printer:
@@ -156,9 +159,17 @@ class _Printer:
 
         self._with_input = with_input
         self._table = None if output.wants_json() else StreamedTable(sys.stdout)
+        self.is_writing = False
 
     def show(self, records: list[Record], started: Started) -> None:
-        """Write the records; a batch file's rows get batch lines. :raises BrokenPipeError: if nobody reads."""
+        """Write the records; a batch file's rows get batch lines. :raises OSError: nobody reads, or a disk is full."""
+        self.is_writing = True
+        try:
+            self._write(records, started)
+        finally:
+            self.is_writing = False
+
+    def _write(self, records: list[Record], started: Started) -> None:
         import msgspec
 
         if self._table is not None:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gx import output
+from gx.core.errors import GxError
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
     from anyio import CancelScope
 
+    from gx.cli.progress import StatusLine
     from gx.node.client import RunEnd, Started, Submission
     from gx.node.local import LocalRun
     from gx.node.workspace import Workspace
@@ -33,11 +35,17 @@ def execute(
 ) -> RunEnd:
     """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order.
 
-    :raises GxError: if it can't begin.
+    :raises GxError: if it can't begin, or the log can't be written any more.
     """
     import anyio
 
-    return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
+    try:
+        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
+    except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of the node's task group
+        cause = _cause(group)
+        if isinstance(cause, GxError):
+            output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
+        raise cause from None
 
 
 async def _execute(
@@ -48,7 +56,6 @@ async def _execute(
     show_progress: bool,
 ) -> RunEnd:
     import anyio
-    import anyio.to_thread
 
     from gx.cli.progress import StatusLine
     from gx.node.local import open_node
@@ -61,20 +68,42 @@ async def _execute(
             group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
             if status is not None:
                 group.start_soon(status.follow, run)
-            try:
-                async for chunk in run.records():
-                    if status is not None:
-                        status.clear()
-                    await anyio.to_thread.run_sync(on_records, chunk, run.started)
-            except BrokenPipeError:
-                run.drain("its reader went away")
-                _forget_stdout()
-                async for _ in run.records():
-                    pass
+            refused = await _deliver(run, on_records, settings.drain_s, status)
             group.cancel_scope.cancel()
         if status is not None:
             status.clear()
-        return run.end(time.time())
+        end = run.end(time.time())
+        end.error = end.error or refused
+        return end
+
+
+async def _deliver(
+    run: LocalRun,
+    on_records: Callable[[list[Record], Started], None],
+    drain_s: float,
+    status: StatusLine | None,
+) -> GxError | None:
+    """Hand the records over until the run is over. One that can't be handed over drains it; the error, if it is one."""
+    import anyio
+    import anyio.to_thread
+
+    refused: OSError | None = None
+    with anyio.CancelScope() as scope:
+        async for chunk in run.records():
+            if refused is not None:
+                continue
+            if status is not None:
+                status.clear()
+            try:
+                await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
+            except OSError as error:
+                refused = error
+                run.drain("its reader went away" if isinstance(error, BrokenPipeError) else "stdout can't be written")
+                _forget_stdout()
+                scope.deadline = anyio.current_time() + drain_s
+    if refused is None or isinstance(refused, BrokenPipeError):
+        return None
+    return GxError(f"stdout can't be written: {refused.strerror or refused}", hint="the results are kept in the log")
 
 
 def _announce(started: Started) -> None:
@@ -99,6 +128,14 @@ async def _obey_signals(run: LocalRun, drain_s: float, scope: CancelScope) -> No
     scope.cancel()
 
 
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person should hear of what ended a task group: an error of ours, else the first one."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_cause(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((leaf for leaf in leaves if isinstance(leaf, GxError)), leaves[0])
+
+
 def _forget_stdout() -> None:
     """Keep the interpreter from flushing into a closed pipe when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,6 +154,8 @@ def finish(end: RunEnd) -> ExitCode:
     output.note(_summary(end))
     if end.error is not None:
         output.show_error(end.error)
+        if end.left:
+            output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
         return output.exit_code_of(end.error)
     if end.status is RunStatus.stopped:
         more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"

@@ -131,7 +131,7 @@ class LocalNode:
         plan = make_plan(recipe, params)
         models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
         self._models.update({model.sha256: model for model in models.values()})
-        source = self._source(asked, plan)
+        source = source_of(asked, plan, self._settings)
         print_ = fingerprint(recipe, params, asked, source)
         state, is_resumed = await self._take_up(asked, recipe, params, source, print_, began)
         first_seq = self._view.seq
@@ -154,25 +154,6 @@ class LocalNode:
         )
         self._dispatcher.activate(active)
         return LocalRun(self._dispatcher, active, started, source, began)
-
-    def _source(self, asked: Submission, plan: Plan) -> Source | None:
-        if not plan.reads_inputs:
-            return None
-        if asked.inputs is not None:
-            spec, base = asked.inputs, Path(asked.folder)
-        elif plan.recipe.inputs is not None:
-            spec, base = plan.recipe.inputs, Path(asked.recipe_folder)
-        else:
-            raise UsageError(
-                "the recipe takes rows and names no inputs", hint="give them with -i FILE, or -i - for stdin"
-            )
-        return open_inputs(
-            spec,
-            base_dir=base,
-            fmt=asked.input_format,
-            stdin=sys.stdin.buffer,
-            max_row_bytes=self._settings.max_row_bytes,
-        )
 
     async def _take_up(
         self,
@@ -218,6 +199,23 @@ class LocalNode:
         return self._view.runs[run_id], False
 
 
+def source_of(asked: Submission, plan: Plan, settings: Settings) -> Source | None:
+    """The input that was asked for, or the recipe's own; `None` if no step takes rows.
+
+    :raises GxError: if there is none, or it can't be opened.
+    """
+    if not plan.reads_inputs:
+        return None
+    spec, base = asked.inputs, Path(asked.folder)
+    if spec is None:
+        spec, base = plan.recipe.inputs, Path(asked.recipe_folder)
+    if spec is None:
+        raise UsageError("the recipe takes rows and names no inputs", hint="give them with -i FILE, or -i - for stdin")
+    return open_inputs(
+        spec, base_dir=base, fmt=asked.input_format, stdin=sys.stdin.buffer, max_row_bytes=settings.max_row_bytes
+    )
+
+
 def fingerprint(recipe: Recipe, params: dict[str, object], asked: Submission, source: Source | None) -> str | None:
     """What makes two submissions the same run; `None` for streamed input without a name, which is always a new one."""
     what = (ids.digest(parse.fingerprint_source(recipe)), params)
@@ -226,7 +224,11 @@ def fingerprint(recipe: Recipe, params: dict[str, object], asked: Submission, so
     if source is None:
         return ids.digest_of("alone", *what)
     content = source.digest()
-    return None if content is None else ids.digest_of("rows", content, asked.limit, asked.sample, *what)
+    return (
+        None
+        if content is None
+        else ids.digest_of("rows", content, asked.input_format, asked.limit, asked.sample, *what)
+    )
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from gx.run.inputs import Row
 BATCH_ROWS = 512
 """Rows in one `inputs.read` event, at the most."""
 _AHEAD_ROWS = 2048
+_PATIENCE_S = 0.5
 
 Commit = Callable[[list[e.Body], list[e.Blob]], Awaitable[None]]
 
@@ -51,7 +52,7 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
                     index=max(index, row.index),
                     id=row.id if row.id is not None else str(row.index),
                     item=blob.digest if blob else None,
-                    error=row.error,
+                    error=_placed(row),
                     is_batch=row.is_batch,
                 )
                 identity = _identity(entry.id, entry.item, entry.error)
@@ -65,7 +66,13 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
         bodies: list[e.Body] = [e.InputsRead(run=run.id, rows=tuple(made))] if made else []
         if ended:
             bodies.append(e.InputsEnded(run=run.id, rows=count))
-        await commit(bodies, blobs)
+        if bodies:
+            await commit(bodies, blobs)
+
+
+def _placed(row: Row) -> str | None:
+    """Why the row can't be used, after its line."""
+    return row.error if row.error is None or row.line is None else f"line {row.line}: {row.error}"
 
 
 def _identity(row_id: str, item: e.Ref | None, error: str | None) -> tuple[str, str]:
@@ -85,8 +92,11 @@ def _read(rows: Iterator[Row], waiting: queue.Queue[Row | Exception | None]) -> 
 
 
 def _take(waiting: queue.Queue[Row | Exception | None]) -> list[Row | Exception | None]:
-    """At least one row, and all that are there, up to a batch."""
-    got = [waiting.get()]
+    """All rows that are there, up to a batch. None if none came for a while: a thread that waits keeps the process."""
+    try:
+        got = [waiting.get(timeout=_PATIENCE_S)]
+    except queue.Empty:
+        return []
     while len(got) < BATCH_ROWS and got[-1] is not None:
         try:
             got.append(waiting.get_nowait())
