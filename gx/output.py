@@ -78,9 +78,14 @@ def console(stream: TextIO | None = None) -> Console:
 
 
 def note(text: str) -> None:
-    """One line of narration on stderr."""
-    if not _Mode.quiet:
+    """One line of narration on stderr; silence once nobody reads it."""
+    if _Mode.quiet:
+        return
+    try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        _Mode.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None, as_json: bool | None = None) -> None:

@@ -6,6 +6,7 @@ Verbs import what they need when they run, so that `gx --help` loads no engine, 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -28,6 +29,14 @@ class Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; a reader of its output that goes away interrupts it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(output.ExitCode.interrupted) from None
 
 
 app = typer.Typer(
@@ -68,6 +77,8 @@ doctor.register(app)
 
 def main() -> None:
     """Run the command line; what goes wrong ends in one message and an exit code, never in a traceback."""
+    _fill_closed_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to go is to be interrupted
     try:
         app(prog_name="gx")
     except GxError as error:
@@ -75,9 +86,18 @@ def main() -> None:
         sys.exit(output.exit_code_of(error))
     except KeyboardInterrupt:
         sys.exit(output.ExitCode.interrupted)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(output.ExitCode.interrupted)
+
+
+def _fill_closed_streams() -> None:
+    """Open what the caller closed (`>&-`) on /dev/null, before the log gets one of those numbers and is printed into."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: PTH123, SIM115
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ HEAD_FILE = "log.head"
 WAL_FILE = LOG_FILE + ".wal"
 MEMORY = "256MB"
 """What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
+REOPENING_S = 5.0
+"""How long questions wait for a file that is opened again, and the reopening for questions to end."""
 
 
 class Tail(NamedTuple):
@@ -54,6 +56,7 @@ class LogFile:
         self.path = folder / LOG_FILE
         self.is_read_only = read_only
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._is_closed = False
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._changed = threading.Condition()
         self._head_fd: int | None = None
@@ -104,7 +107,9 @@ class LogFile:
             con.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
         except (duckdb.Error, OSError) as error:
             raise explain(error, self.path) from error
-        self._con = con
+        with self._changed:
+            self._con = con
+            self._changed.notify_all()
 
     def disconnect(self) -> None:
         """Close the connection and every cursor: DuckDB would hand a dead database out again while one is open."""
@@ -112,7 +117,7 @@ class LogFile:
             con, self._con = self._con, None
             for cursor in self._cursors:
                 cursor.interrupt()
-            self._changed.wait_for(lambda: not self._cursors, timeout=5)
+            self._changed.wait_for(lambda: not self._cursors, timeout=REOPENING_S)
         if con is not None:
             with contextlib.suppress(duckdb.Error):
                 con.close()
@@ -125,16 +130,20 @@ class LogFile:
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor for one question or one thread: a shared connection fails under load."""
+        """A cursor for one question or one thread: a shared connection fails under load.
+
+        While the file is being opened again after an error, it waits. :raises LogError: `log.closed`.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: self._con is not None or self._is_closed, timeout=REOPENING_S)
             cursor = self.connection().cursor()
             self._cursors.add(cursor)
         try:
             yield cursor
         finally:
-            cursor.close()
             with self._changed:
                 self._cursors.discard(cursor)
+                cursor.close()
                 self._changed.notify_all()
 
     def ask(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -142,6 +151,8 @@ class LogFile:
         try:
             with self.cursor() as cursor:
                 return cursor.execute(sql, list(parameters)).fetchall()
+        except duckdb.InterruptException:  # the file was opened again under the question
+            return self.ask(sql, parameters)
         except duckdb.Error as error:
             raise explain(error, self.path) from error
 
@@ -175,6 +186,9 @@ class LogFile:
 
     def close(self) -> None:
         """Sync the head and let both files go."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
         self.disconnect()
         if self._head_fd is not None:
             with contextlib.suppress(OSError):

@@ -108,7 +108,7 @@ async def test_a_failure_that_is_not_worth_another_attempt_fails_the_row_and_no_
 
 async def test_a_bad_row_fails_as_a_row(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
-        _, records = await desk.run(FAN_OUT, [{"id": "T0", "text": "x"}, ValueError("line 2: expected JSON")])
+        _, records = await desk.run(FAN_OUT, [{"id": "T0", "text": "x"}, ValueError("expected JSON")])
     assert {r["status"] for r in records} == {"succeeded", "failed"}
     assert next(r for r in records if r["status"] == "failed")["error"]["message"] == "line 2: expected JSON"
 
