@@ -83,7 +83,7 @@ def note(text: str) -> None:
         return
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
-    except BrokenPipeError:
+    except OSError:  # a closed pipe or terminal
         _Mode.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 

@@ -118,9 +118,14 @@ class ManualClock:
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.time = now
+        self.slept_s = 0.0
 
     def now(self) -> float:
-        return self.time
+        return self.time + self.slept_s
 
     def monotonic(self) -> float:
         return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """The machine sleeps: the wall clock goes on, the monotonic one does not."""
+        self.slept_s += seconds

@@ -89,15 +89,15 @@ def main() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Open what the caller closed (`>&-`) on /dev/null, before the log gets one of those numbers and is printed into."""
+    """Open what the caller closed (`>&-`) on /dev/null, before the log gets one of those numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: PTH123, SIM115
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

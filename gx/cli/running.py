@@ -117,8 +117,10 @@ async def _obey_signals(run: LocalRun, drain_s: float, scope: CancelScope) -> No
     """The first Ctrl-C drains, the second stops now. Neither loses a finished task."""
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for first in signals:
+            if first is signal.SIGHUP:  # the terminal is gone, and nobody can press anything
+                scope.cancel()
             break
         output.note("\nfinishing what is running; press Ctrl-C again to stop now")
         run.drain("interrupted")

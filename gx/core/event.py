@@ -68,12 +68,6 @@ class BenchExited(Value, frozen=True, kw_only=True, tag="bench.exited"):
     reason: str
 
 
-class ClockJumped(Value, frozen=True, kw_only=True, tag="clock.jumped"):
-    """The wall clock moved against the monotonic one (a laptop slept); deadlines and timers move with it."""
-
-    by_s: float
-
-
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -116,6 +110,13 @@ class RunStopped(Value, frozen=True, kw_only=True, tag="run.stopped"):
     run: str
     limit: str
     reason: str
+
+
+class ClockJumped(Value, frozen=True, kw_only=True, tag="clock.jumped"):
+    """The wall clock moved against the monotonic one (a laptop slept): the run's deadline and timers move with it."""
+
+    run: str
+    by_s: float
 
 
 class RunFinished(Value, frozen=True, kw_only=True, tag="run.finished"):

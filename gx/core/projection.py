@@ -64,6 +64,13 @@ def _run_stopped(run: RunState, body: e.RunStopped) -> None:
     run.stopped_by = body.limit
 
 
+def _clock_jumped(run: RunState, body: e.ClockJumped) -> None:
+    if run.deadline_at is not None:
+        run.deadline_at += body.by_s
+    for task_id in run.delayed:
+        run.delayed[task_id] += body.by_s
+
+
 def _run_finished(run: RunState, body: e.RunFinished) -> None:
     run.status = RunStatus.finished
 
@@ -255,6 +262,7 @@ _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.RunInterrupted: _run_interrupted,
     e.RunStopped: _run_stopped,
     e.RunFinished: _run_finished,
+    e.ClockJumped: _clock_jumped,
     e.InputsRead: _inputs_read,
     e.InputsEnded: _inputs_ended,
     e.StepUnfolded: _step_unfolded,

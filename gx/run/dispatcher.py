@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gx.core import event as e
@@ -30,6 +31,8 @@ from gx.run.inputs import Row
 
 _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
+CLOCK_JUMP_S = 5.0
+"""A smaller step of the wall clock is taken for drift: time servers slew by less."""
 _ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
 
 MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
@@ -51,6 +54,7 @@ class Dispatcher:
         self._log, self._contents, self._make_worker, self._clock = log, contents, make_worker, clock
         self._epoch, self._source = epoch, f"node:{epoch}"
         self._active: dict[str, ActiveRun] = {}
+        self._clock_offset = clock.now() - clock.monotonic()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
         self._inbox: list[WorkerEvent] = []
@@ -118,6 +122,7 @@ class Dispatcher:
             if bodies:
                 events = await self._log.append(bodies, blobs, source=self._source)
                 self._apply(events)
+                await anyio.lowlevel.checkpoint()  # what workers said meanwhile belongs to the next commit
                 continue
             with anyio.move_on_after(self._until_next_instant()):
                 await self._news.wait()
@@ -137,6 +142,9 @@ class Dispatcher:
                     run.is_dirty = False
                     bodies.extend(graph.unfold(run.plan, run.state))
         now = self._clock.now()
+        if (jump_s := self._jump(now)) is not None:
+            bodies.extend(e.ClockJumped(run=run_id, by_s=jump_s) for run_id in self._active)
+            return bodies, blobs
         inbox, self._inbox = self._inbox, []
         for event in inbox:
             bodies.extend(self._settle(event, now, blobs))
@@ -146,6 +154,12 @@ class Dispatcher:
             free -= sum(isinstance(body, e.TaskLeased) for body in made)
             bodies.extend(made)
         return bodies, blobs
+
+    def _jump(self, now: float) -> float | None:
+        """How far the wall clock moved since the last time beside the time that passed; `None` for the usual drift."""
+        offset = now - self._clock.monotonic()
+        by_s, self._clock_offset = offset - self._clock_offset, offset
+        return by_s if abs(by_s) > CLOCK_JUMP_S else None
 
     def _free(self, *, settled: int) -> int:
         """Leases that may be granted, counting those whose end is about to be committed."""

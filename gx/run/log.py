@@ -71,6 +71,7 @@ class EventLog:
         self._is_closed = file.is_read_only
         self._checkpoint_due = threading.Event()
         self._remembered: OrderedDict[str, None] = OrderedDict()
+        self._had_results: dict[int, bool] = {}
         self._threads: list[threading.Thread] = []
         if file.is_read_only:
             return
@@ -295,7 +296,7 @@ class EventLog:
 
         A result that was erased is not found.
         """
-        if not keys:
+        if not keys or not self._has_results(before_seq):
             return {}
         rows = self.file.ask(
             "SELECT key, task, data FROM events WHERE type = 'task.succeeded' AND key = any(?::VARCHAR[]) AND seq <= ?"
@@ -306,6 +307,13 @@ class EventLog:
         outputs = list({output for _, _, output in results})
         kept = set(self.file.ask("SELECT digest FROM blobs WHERE digest = any(?::VARCHAR[])", [outputs]))
         return {key: (task, output) for key, task, output in results if (output,) in kept}
+
+    def _has_results(self, before_seq: int) -> bool:
+        """Whether any task had succeeded by then. A run asks that for every batch, so the answer is kept."""
+        if before_seq not in self._had_results:
+            sql = "SELECT 1 FROM events WHERE type = 'task.succeeded' AND seq <= ? LIMIT 1"
+            self._had_results[before_seq] = bool(self.file.ask(sql, [before_seq]))
+        return self._had_results[before_seq]
 
     def newest_run(self, fingerprint: str) -> str | None:
         """The newest run of that fingerprint that did not finish, or was reopened after it had."""

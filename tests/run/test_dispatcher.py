@@ -265,6 +265,21 @@ async def test_a_deadline_cancels_what_is_running_and_keeps_it_for_later(tmp_pat
     assert len(worker.cancelled) == 2 and active.state.live == 3
 
 
+async def test_a_machine_that_slept_does_not_run_past_its_deadline(tmp_path: Path) -> None:
+    clock = ManualClock()
+    worker = ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT, texts("a", "b"), deadline_at=clock.now() + 60)
+        await until(lambda: len(worker.running) == 2)
+        clock.sleep(3600)
+        for task in list(worker.running):
+            worker.end(task, echo(worker.running[task]))
+        assert len(await desk.finish(active)) == 2
+        (jumped,) = desk.bodies(e.ClockJumped)
+    assert jumped.by_s == 3600
+    assert active.state.status is RunStatus.finished
+
+
 async def test_cancelling_ends_every_task_once(tmp_path: Path) -> None:
     worker = ScriptedWorker(lambda turn: None, leases=2)
     async with open_desk(tmp_path, worker) as desk:
