@@ -123,7 +123,9 @@ def as_text(story: dict[str, Any]) -> str:
     for name, value in story.items():
         if value is None or value in ("", [], {}) or name == "kind":
             continue
-        if name == "prompt":
+        if name == "erased":
+            lines.append(f"{name:<14} {len(value)} contents")
+        elif name == "prompt":
             blocks += [f"── {part['role']} ──\n{_shown(part['content'])}" for part in value]
         elif name in ("recipe", "output", "item"):
             blocks.append(f"── {name} ──\n{_shown(value)}")
@@ -134,8 +136,7 @@ def as_text(story: dict[str, Any]) -> str:
             blocks.append("\n".join([f"── {name} ──", *rows]))
         else:
             lines.append(f"{name:<14} {_shown(value)}")
-    missing = "(erased)" if story.get("erased") else ""
-    return _printable("\n\n".join(["\n".join(lines), *blocks, *([missing] if missing else [])]))
+    return _printable("\n\n".join(["\n".join(lines), *blocks]))
 
 
 def _attempts(log: EventLog, task: str) -> list[dict[str, Any]]:

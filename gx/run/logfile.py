@@ -155,6 +155,8 @@ class LogFile:
             return self.ask(sql, parameters)
         except duckdb.Error as error:
             raise explain(error, self.path) from error
+        except RuntimeError as error:  # so DuckDB says that Ctrl-C was pressed
+            raise KeyboardInterrupt from error
 
     def checkpoint(self) -> bool:
         """Fold the WAL into the file now; whether it was done. It never raises: the next one may succeed."""

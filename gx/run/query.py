@@ -62,6 +62,8 @@ def run_sql(log: EventLog, sql: str, *, timeout_s: float = 10.0, max_rows: int |
             ) from error
         except duckdb.Error as error:
             raise _explain(error) from error
+        except RuntimeError as error:  # so DuckDB says that Ctrl-C was pressed
+            raise KeyboardInterrupt from error
         finally:
             timer.cancel()
             timer.join()
