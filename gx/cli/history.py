@@ -253,7 +253,7 @@ def _salvage(place: Workspace) -> Report:
 
     from gx.run.verify import salvage
 
-    with place._locked(fcntl.LOCK_EX, 0.0):
+    with place.locked(fcntl.LOCK_EX, 0.0):
         return salvage(place.folder)
 
 

@@ -58,7 +58,7 @@ class Workspace(msgspec.Struct, frozen=True):
         from gx.run.log import EventLog
 
         self._make()
-        with self._locked(fcntl.LOCK_EX, wait_s) as handle:
+        with self.locked(fcntl.LOCK_EX, wait_s) as handle:
             _write_holder(handle)
             log = EventLog.open(self.folder)
             try:
@@ -78,7 +78,7 @@ class Workspace(msgspec.Struct, frozen=True):
                 code="workspace.empty",
                 hint="`gx run RECIPE` makes one; `--workspace DIR` names another folder",
             )
-        with self._locked(fcntl.LOCK_SH, wait_s):
+        with self.locked(fcntl.LOCK_SH, wait_s):
             log = EventLog.open(self.folder, read_only=True)
             try:
                 yield log
@@ -107,7 +107,11 @@ class Workspace(msgspec.Struct, frozen=True):
             ) from None
 
     @contextlib.contextmanager
-    def _locked(self, kind: int, wait_s: float) -> Iterator[int]:
+    def locked(self, kind: int, wait_s: float) -> Iterator[int]:
+        """Hold `gx.lock` (fcntl.LOCK_EX or LOCK_SH) as long as the block lasts, without opening the log.
+
+        :raises WorkspaceError: as `exclusive` and `shared` do.
+        """
         path = self.folder / "gx.lock"
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
