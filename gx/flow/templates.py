@@ -22,6 +22,12 @@ MAX_OUTPUT_CHARS = 8_000_000
 """A rendered prompt longer than this is refused: no context holds a tenth of it."""
 
 
+_ERRORS = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
+_RENDERING_ERRORS = (*_ERRORS, RuntimeError, MemoryError)
+"""What a template can make Python raise; RuntimeError is that of a macro that calls itself for ever."""
+_PADDING = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+
+
 class TemplateFailure(GxError):
     """A template that can't be rendered for this item: which name is undefined, or what went wrong."""
 
@@ -48,6 +54,10 @@ class Environment(ImmutableSandboxedEnvironment):
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """No method that makes a text as long as it is told."""
+        return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _PADDING)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Numbers multiply and divide; texts and lists may be repeated within reason; there are no powers."""
@@ -93,7 +103,7 @@ def render(source: str, names: Mapping[str, Any]) -> str:
         return source
     try:
         text = _compiled(source).render(names)
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except _RENDERING_ERRORS as error:
         raise _failure(error) from None
     if len(text) > MAX_OUTPUT_CHARS:
         message = f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit"
@@ -106,7 +116,7 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
     try:
         value = _expression(expression)(**names)
         return bool(value)
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except _RENDERING_ERRORS as error:
         raise _failure(error) from None
 
 

@@ -21,8 +21,16 @@ _GUESSES = 4
 async def cut(plan: Plan, preparer: Preparer, wanted: Grouping, worker: Worker) -> tuple[Span, ...]:
     """The [start, stop) spans of one level. An item too long for any group stands alone, and fails by itself.
 
-    Above the first level a group holds at least two items, so that the tree always narrows.
+    Above the first level a group holds at least two items, so that the tree always narrows. Items that the prompt can't
+    be rendered for are one group, whose task fails with the reason.
     """
+    try:
+        return await _cut(plan, preparer, wanted, worker)
+    except TemplateFailure:
+        return ((0, len(wanted.below)),)
+
+
+async def _cut(plan: Plan, preparer: Preparer, wanted: Grouping, worker: Worker) -> tuple[Span, ...]:
     step = plan.step(wanted.step)
     agent = plan.recipe.agents[step.agents[0]]
     model = preparer.model_of(agent)
