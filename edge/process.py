@@ -24,7 +24,7 @@ EXIT_S = 2.0
 _TAIL_BYTES = 4096
 # Whoever inherited its stderr could keep that open for ever.
 _LAST_WORDS_S = 1.0
-_ENGINE_HINT = "install the engine with the package's `edge` extra"
+_ENGINE_HINT = "install it with: pip install 'gx[edge]'"
 
 
 class BenchProcess:
@@ -97,16 +97,16 @@ class BenchProcess:
         self._kill()
 
     def last_words(self) -> str:
-        """The end of what it wrote to stderr, for people."""
-        return self._tail.decode("utf-8", "replace").strip()
+        """The last line that it wrote to stderr, for people: of a traceback, what went wrong."""
+        lines = self._tail.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
 
     def start_error(self, what: str) -> BenchError:
         """Why it never became ready, with its last words."""
         words = self.last_words()
-        hint = _ENGINE_HINT if "No module named" in words else ""
-        return BenchError(
-            f"the bench did not start: {what}" + (f"; its last words:\n{words}" if words else ""), hint=hint
-        )
+        if "No module named" in words:
+            return BenchError(f"the engine is not installed: {words}", hint=_ENGINE_HINT)
+        return BenchError(f"the bench did not start: {what}" + (f"; its last words: {words}" if words else ""))
 
     async def _read(self, on_message: Callable[[FromBench], None]) -> None:
         splitter = frames.Splitter()

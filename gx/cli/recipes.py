@@ -67,7 +67,6 @@ agents:
       properties:
         sentiment: {enum: [good, mixed, bad]}
         about: {enum: [quality, price, delivery, other]}
-      additionalProperties: false     # without it, a small model goes on inventing fields
     sampling: {max_tokens: 64}
 
 inputs: inputs.jsonl                  # JSON lines, CSV, a folder of texts; -i FILE takes another, -i - stdin

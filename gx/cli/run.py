@@ -65,24 +65,21 @@ def submission(
     budget: int | None = None,
 ) -> Submission:
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
-    from gx.core.errors import RecipeError, UsageError
+    from gx.core.errors import UsageError
+    from gx.flow.parse import read_recipe, readable
     from gx.flow.scalars import seconds_of
     from gx.node.client import Submission, as_params
 
-    try:
-        text = recipe.read_text("utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {recipe}", hint="`gx init` writes one to start from") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"expected UTF-8 text, got other bytes at offset {error.start}", file=str(recipe)) from None
-    except OSError as error:
-        raise RecipeError(f"can't be read: {error.strerror}", file=str(recipe)) from None
+    text = read_recipe(recipe)
+    for word in (*(params or ()), name or ""):
+        if word.encode("utf-8", "replace").decode() != word:
+            raise UsageError(f"expected UTF-8 on the command line, got {word!a}")
     deadline_s = None if deadline is None else seconds_of(deadline)
     if deadline is not None and deadline_s is None:
         raise UsageError(f"--deadline: expected a duration such as 90s, 30m or 2h, got {deadline!r}")
     return Submission(
         recipe_text=text,
-        recipe_file=str(recipe),
+        recipe_file=readable(recipe),
         recipe_folder=str(recipe.resolve().parent),
         folder=str(Path.cwd()),
         params=as_params(params or []),

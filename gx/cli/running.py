@@ -58,52 +58,69 @@ async def _execute(
     import anyio
 
     from gx.cli.progress import StatusLine
+    from gx.core.view import RunStatus
     from gx.node.local import open_node
 
     async with open_node(workspace, settings) as node:
         run = await node.submit(asked)
         _announce(run.started)
         status = StatusLine(run.started.run) if show_progress else None
+        delivery = _Delivery()
         async with anyio.create_task_group() as group:
             group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
             if status is not None:
                 group.start_soon(status.follow, run)
-            refused = await _deliver(run, on_records, settings.drain_s, status)
+            await delivery.carry(run, on_records, settings.drain_s, status)
             group.cancel_scope.cancel()
         if status is not None:
             status.clear()
         end = run.end(time.time())
-        end.error = end.error or refused
+        end.error = end.error or delivery.error()
+        if not delivery.is_complete and end.status is RunStatus.finished:
+            end.status = RunStatus.interrupted
         return end
 
 
-async def _deliver(
-    run: LocalRun,
-    on_records: Callable[[list[Record], Started], None],
-    drain_s: float,
-    status: StatusLine | None,
-) -> GxError | None:
-    """Hand the records over until the run is over. One that can't be handed over drains it; the error, if it is one."""
-    import anyio
-    import anyio.to_thread
+class _Delivery:
+    """Hands the records over. `is_complete` says that each was taken; `refused` is why one was not."""
 
-    refused: OSError | None = None
-    with anyio.CancelScope() as scope:
-        async for chunk in run.records():
-            if refused is not None:
-                continue
-            if status is not None:
-                status.clear()
-            try:
-                await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
-            except OSError as error:
-                refused = error
-                run.drain("its reader went away" if isinstance(error, BrokenPipeError) else "stdout can't be written")
-                _forget_stdout()
-                scope.deadline = anyio.current_time() + drain_s
-    if refused is None or isinstance(refused, BrokenPipeError):
-        return None
-    return GxError(f"stdout can't be written: {refused.strerror or refused}", hint="the results are kept in the log")
+    def __init__(self) -> None:
+        self.is_complete = False
+        self.refused: OSError | None = None
+
+    async def carry(
+        self,
+        run: LocalRun,
+        on_records: Callable[[list[Record], Started], None],
+        drain_s: float,
+        status: StatusLine | None,
+    ) -> None:
+        """Until the run is over; a record that can't be handed over drains it."""
+        import anyio
+        import anyio.to_thread
+
+        with anyio.CancelScope() as scope:
+            async for chunk in run.records():
+                if self.refused is not None:
+                    continue
+                if status is not None:
+                    status.clear()
+                try:
+                    await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
+                except OSError as error:
+                    self.refused = error
+                    is_gone = isinstance(error, BrokenPipeError)
+                    run.drain("its reader went away" if is_gone else "stdout can't be written")
+                    _forget_stdout()
+                    scope.deadline = anyio.current_time() + drain_s
+            self.is_complete = self.refused is None
+
+    def error(self) -> GxError | None:
+        """What there is to tell: a reader that went away knows it."""
+        if self.refused is None or isinstance(self.refused, BrokenPipeError):
+            return None
+        why = self.refused.strerror or str(self.refused)
+        return GxError(f"stdout can't be written: {why}", hint="the results are kept in the log")
 
 
 def _announce(started: Started) -> None:
@@ -156,7 +173,7 @@ def finish(end: RunEnd) -> ExitCode:
     output.note(_summary(end))
     if end.error is not None:
         output.show_error(end.error)
-        if end.left:
+        if end.status is not RunStatus.finished:
             output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
         return output.exit_code_of(end.error)
     if end.status is RunStatus.stopped:

@@ -6,6 +6,7 @@ value. What it returns can be planned: no name in it is unknown, and `Step.needs
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gx.flow.source import LINE_BREAK, Node
 from gx.flow.templates import bare
 from gx.flow.yamltree import MAX_CHARACTERS, read_yaml
 
-__all__ = ["fingerprint_source", "load_recipe", "parse_recipe", "resolve_params"]
+__all__ = ["fingerprint_source", "load_recipe", "parse_recipe", "read_recipe", "readable", "resolve_params"]
 
 
 def parse_recipe(text: str, *, file: str = "recipe.yaml") -> Recipe:
@@ -36,21 +37,32 @@ def parse_recipe(text: str, *, file: str = "recipe.yaml") -> Recipe:
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in the file at `path`. :raises RecipeError: if it can't be read, or at the first thing wrong."""
-    file = str(path)
+    return parse_recipe(read_recipe(path), file=readable(path))
+
+
+def read_recipe(path: Path) -> str:
+    """The text of the file at `path`. :raises RecipeError: if it can't be read, or isn't UTF-8."""
+    file = readable(path)
     try:
         with path.open("rb") as stream:
             content = stream.read(4 * MAX_CHARACTERS + 4)
     except FileNotFoundError:
-        raise RecipeError("expected a recipe, got no such file", file=file, hint="name a .yaml file") from None
+        hint = "`gx init` writes one to start from"
+        raise RecipeError("expected a recipe, got no such file", file=file, hint=hint) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(f"expected a recipe, got a file that can't be read: {reason}", file=file) from None
     try:
-        return parse_recipe(content.decode("utf-8-sig"), file=file)
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = LINE_BREAK.split(content[: error.start].decode("utf-8", "replace"))
         message = f"expected UTF-8, got the byte 0x{content[error.start]:02x}"
         raise RecipeError(message, file=file, line=len(before), col=len(before[-1]) + 1) from None
+
+
+def readable(path: Path) -> str:
+    """A file's name as text, even where it isn't UTF-8: names go into the log."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def fingerprint_source(recipe: Recipe) -> bytes:

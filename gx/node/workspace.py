@@ -95,6 +95,14 @@ class Workspace(msgspec.Struct, frozen=True):
 
     def _make(self) -> None:
         try:
+            str(self.folder).encode()
+        except UnicodeEncodeError:  # DuckDB takes no other names
+            raise WorkspaceError(
+                f"expected a workspace whose path is UTF-8, got {str(self.folder)!a}",
+                code="workspace.path",
+                hint="choose another folder with `--workspace DIR` or GX_WORKSPACE",
+            ) from None
+        try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
@@ -154,5 +162,7 @@ class Workspace(msgspec.Struct, frozen=True):
 
 
 def _write_holder(handle: int) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    """Say who holds the lock. On a full disk nobody says, and the lock holds all the same."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)

@@ -1,18 +1,29 @@
 """Content by its digest: what was written or read lately from memory, the rest from the log.
 
-Bounded by bytes, so that neither inputs nor results pile up however long a run is.
+Bounded by bytes, so that neither inputs nor results pile up however long a run is. A prompt is not kept: nobody reads
+one back while it runs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
 from gx.core.errors import LogError
 from gx.core.event import Blob, Ref
 from gx.core.ids import digest
 
-CAPACITY_BYTES = 32 * 1024 * 1024
+CAPACITY_BYTES = 16 << 20
+AHEAD = 4096
+"""The most contents that are loaded before they are asked for."""
+_ENTRY_BYTES = 300
+"""What an entry takes beside its content: the digest, the head of the bytes and a place in the dict; measured."""
+
+
+def blob_of(content: bytes) -> Blob:
+    """The blob of `content`, which is to be committed with the event that names it."""
+    return Blob(digest=digest(content), content=content)
 
 
 class Contents:
@@ -27,10 +38,20 @@ class Contents:
         self._bytes = 0
 
     def put(self, content: bytes) -> Blob:
-        """The blob of `content`, which is to be committed with the event that names it."""
-        blob = Blob(digest=digest(content), content=content)
+        """`blob_of(content)`, which is kept, since somebody will ask for it soon."""
+        blob = blob_of(content)
         self._keep(blob.digest, content)
         return blob
+
+    def bring(self, refs: Collection[Ref], later: Iterator[Ref]) -> None:
+        """Have `refs` here. If the log must be asked, ask at once for those of `later` that half the cache holds.
+
+        A question costs the log a scan of all digests, however few it is about.
+        """
+        if any(ref not in self._kept for ref in refs):
+            mean_bytes = self._bytes / len(self._kept) if self._kept else _ENTRY_BYTES
+            ahead = islice(later, min(AHEAD, int(self._capacity / 2 / mean_bytes)))
+            self.find(dict.fromkeys([*refs, *ahead]))
 
     def get(self, refs: Collection[Ref]) -> dict[Ref, bytes]:
         """The content of each ref. :raises LogError: if one was erased."""
@@ -57,7 +78,7 @@ class Contents:
             self._kept.move_to_end(ref)
             return
         self._kept[ref] = content
-        self._bytes += len(content)
+        self._bytes += len(content) + _ENTRY_BYTES
         while self._bytes > self._capacity and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
-            self._bytes -= len(dropped)
+            self._bytes -= len(dropped) + _ENTRY_BYTES

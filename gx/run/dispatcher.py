@@ -16,7 +16,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gx.core import event as e
-from gx.core.errors import GxError
+from gx.core.errors import BenchError, GxError
 from gx.core.ids import mix_seed
 from gx.core.message import Answer, Failure, Signal
 from gx.core.ports import AttemptEnded, BenchDown, BenchUp, Clock, Worker, WorkerEvent
@@ -33,6 +33,8 @@ _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
 CLOCK_JUMP_S = 5.0
 """A smaller step of the wall clock is taken for drift: time servers slew by less."""
+_CUT_TRIES = 3
+"""How many benches may be lost while prompts are counted, which is nobody's turn."""
 _ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
 
 MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
@@ -326,11 +328,16 @@ class Dispatcher:
         await self._has_worker.wait()
         if self._worker is None:
             return
-        try:
-            spans = await grouping.cut(run.plan, run.preparer, wanted, self._worker)
-        except GxError as error:
-            self._fail(run, error)
-            return
+        tries = 0
+        while True:
+            try:
+                spans = await grouping.cut(run.plan, run.preparer, wanted, self._worker)
+                break
+            except GxError as error:
+                tries += 1
+                if not isinstance(error, BenchError) or tries == _CUT_TRIES:
+                    self._fail(run, error)
+                    return
         self._pending.append(e.StepGrouped(run=run.state.id, step=wanted.step, level=wanted.level, spans=spans))
         self._wake()
 

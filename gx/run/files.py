@@ -35,9 +35,9 @@ def find_files(spec: str, path: Path, base_dir: Path, *, is_folder: bool) -> lis
     """
     if is_folder:
         names = list(_walk(path, spec))
-        found = [Found(path / name, _readable(name), _readable(f"{spec.rstrip('/')}/{name}")) for name in names]
+        found = [Found(path / name, readable(name), readable(f"{spec.rstrip('/')}/{name}")) for name in names]
     elif _is_file(path):
-        found = [Found(path, _readable(path.name), _readable(spec))]
+        found = [Found(path, readable(path.name), readable(spec))]
     else:
         found = _globbed(spec, base_dir)
     if not found:
@@ -114,7 +114,7 @@ def _globbed(spec: str, base_dir: Path) -> list[Found]:
         raise InputError(f"expected a glob, got {spec!r}: {error}") from None
     files = [(name, base_dir / name) for name in names]
     return [
-        Found(path, _readable(Path(name).relative_to(fixed).as_posix()), _readable(name))
+        Found(path, readable(Path(name).relative_to(fixed).as_posix()), readable(name))
         for name, path in files
         if _is_file(path)
     ]
@@ -127,7 +127,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """A file's name as text, even where it isn't UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from gx.core.errors import InputError, UsageError
 from gx.flow.source import suggest
-from gx.run.files import FilesSource, find_files
+from gx.run.files import FilesSource, find_files, readable
 from gx.run.rows import Row
 from gx.run.source import FORMATS, FileSource, Source, StreamSource, format_of
 
@@ -38,7 +38,8 @@ def open_inputs(
     if fmt is not None and fmt not in FORMATS:
         raise InputError(f"expected a format of input, got {fmt!r}", hint=suggest(fmt, FORMATS, "formats"))
     if spec == "-":
-        return StreamSource(stdin, "stdin", fmt, max_row_bytes)
+        unbuffered = getattr(stdin, "raw", stdin)  # whoever waits in it holds no lock that the interpreter's end needs
+        return StreamSource(unbuffered, "stdin", fmt, max_row_bytes)
     path = _path(spec, base_dir)
     try:
         is_folder, is_there, is_stream = path.is_dir(), path.exists(), path.exists() and not path.is_file()
@@ -50,7 +51,7 @@ def open_inputs(
     if is_folder or is_glob or fmt == "files":
         if fmt not in (None, "files"):
             raise InputError(f"expected a single file for the format {fmt}, got {spec}", hint="each file is a row")
-        return FilesSource(spec, find_files(spec, path, base_dir, is_folder=is_folder), max_row_bytes)
+        return FilesSource(readable(spec), find_files(spec, path, base_dir, is_folder=is_folder), max_row_bytes)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
         raise InputError(
@@ -59,8 +60,8 @@ def open_inputs(
     if suffix in _CONVERT:
         raise InputError(f"expected text, got a {suffix} file: {spec}", hint="write it as JSON lines or CSV first")
     if is_stream:
-        return StreamSource(_opened(path, spec), spec, fmt or format_of(path), max_row_bytes)
-    source = FileSource(path, spec, fmt or format_of(path), max_row_bytes)
+        return StreamSource(_opened(path, spec), readable(spec), fmt or format_of(path), max_row_bytes)
+    source = FileSource(path, readable(spec), fmt or format_of(path), max_row_bytes)
     source.probe()
     return source
 

@@ -6,7 +6,7 @@ reason; it never stops the run. Equal keys are noticed here: a result that is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from gx.core.view import RunState, TaskState
 from gx.flow import graph, templates
 from gx.flow.plan import Plan, StepPlan
 from gx.run import batchrow, scheduler
-from gx.run.contents import Contents
+from gx.run.contents import Contents, blob_of
 
 DEFAULT_COMBINE = """\
 These are partial answers to the same request, each made from a part of the data. Merge them into one answer.
@@ -64,7 +64,7 @@ class Preparer:
         made = Prepared()
         tasks = [self._run.tasks[task_id] for task_id in task_ids]
         tasks = [task for task in tasks if not task.status.is_terminal]
-        self._contents.find({ref for task in tasks for ref in (task.item, task.input) if ref})  # one query for all
+        self._contents.bring(list(_refs(tasks)), _refs(self._run.tasks[task_id] for task_id in self._run.unprepared))
         turns: list[tuple[TaskState, Turn, str]] = []
         for task in tasks:
             if task.status is Status.queued and task.error is not None:
@@ -167,7 +167,7 @@ class Preparer:
     def _prepared(self, task: TaskState, turn: Turn, key: str, blobs: list[e.Blob]) -> e.TaskPrepared:
         parts = []
         for message in turn.messages:
-            blob = self._contents.put(message.content.encode("utf-8", "surrogatepass"))
+            blob = blob_of(message.content.encode("utf-8", "surrogatepass"))
             if message.role != "system" or blob.digest not in self._known:
                 self._known.add(blob.digest) if message.role == "system" else None
                 blobs.append(blob)
@@ -221,6 +221,11 @@ class Preparer:
     def _values(self, refs: list[e.Ref]) -> list[Any]:
         found = self._contents.get(refs)
         return [msgspec.json.decode(found[ref]) for ref in refs]
+
+
+def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
+    """What the prompts of these tasks are made from."""
+    return (ref for task in tasks for ref in (task.item, task.input) if ref is not None)
 
 
 def _reduce_prompt(step: StepPlan, level: int) -> str:

@@ -361,7 +361,8 @@ def fuzz(
     folder: Path, *, cases: int, executed: int, seed: int, tell: Callable[[str], None] = lambda line: None
 ) -> Outcome:
     """Probe `cases` cases and run `executed` of them, spread evenly, and a tenth as many of those that were refused."""
-    write_tiny_model(folder / "tiny.gguf", context=512)
+    if not (folder / "tiny.gguf").exists():
+        write_tiny_model(folder / "tiny.gguf", context=512)
     texts, inputs = samples()
     for sample in texts:  # a sample that is refused would spoil every case of it
         probe(Case(sample.recipe, sample.inputs[0], inputs[sample.inputs[0]]), folder)

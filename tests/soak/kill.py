@@ -43,6 +43,10 @@ agents:
 steps:
   - {id: write, for_each: inputs, agent: writer, prompt: "{{ item.text }}"}
 """
+_REPORT = """\
+  - {id: report, reduce: write, agent: writer, prompt: "{% for one in items %}{{ one }}, {% endfor %}"}
+output: write
+"""
 
 
 class Broken(AssertionError):
@@ -50,30 +54,36 @@ class Broken(AssertionError):
 
 
 class Kill(NamedTuple):
-    """Whom to kill ("gx" or "bench"), and when: after `records` were printed (`None`: from its start on), and `wait_s`."""
+    """Whom to kill ("gx" or "bench"), and when: after `records` were printed, or (`None`) while it starts.
+
+    `share` is how much of a start-up, or of the moment after the record, passes before.
+    """
 
     whom: str
     records: int | None
-    wait_s: float
+    share: float
 
 
 class Trial(NamedTuple):
-    """A workspace's whole story. `poisoned` is the row that crashes the bench each time, if there is one."""
+    """A workspace's whole story. `poisoned` is the row that crashes the bench each time, if there is one.
+
+    With a report, a second step reduces all answers of the first.
+    """
 
     kills: tuple[Kill, ...]
     poisoned: int | None
+    has_report: bool
 
 
 class Told(NamedTuple):
-    """What a trial saw: records printed before each kill, how often gx was started, the bench's process ids."""
+    """What a trial saw: records printed before each kill, and how often gx was started."""
 
     printed: list[int]
     starts: int
-    benches: set[int]
 
 
 def trials(kills: int, seed: int, tasks: int) -> list[Trial]:
-    """Trials of 1 to 3 kills each, `kills` in all: every third of a bench, every fourth trial with a poisoned row."""
+    """Trials of 1 to 3 kills each, `kills` in all, a third of them of benches; each fourth trial has a poisoned row."""
     chance = random.Random(seed)
     made: list[Trial] = []
     left = kills
@@ -84,20 +94,20 @@ def trials(kills: int, seed: int, tasks: int) -> list[Trial]:
             Kill(
                 whom="bench" if chance.random() < 0.35 else "gx",
                 records=None if chance.random() < 0.3 else chance.randrange(tasks),
-                wait_s=chance.random(),
+                share=chance.random(),
             )
             for _ in range(count)
         )
-        made.append(Trial(chosen, chance.randrange(tasks) if len(made) % 4 == 3 else None))
+        made.append(Trial(chosen, chance.randrange(tasks) if len(made) % 4 == 3 else None, len(made) % 2 == 1))
     return made
 
 
-def prepare(folder: Path, tasks: int, poisoned: int | None) -> None:
+def prepare(folder: Path, trial: Trial, tasks: int) -> None:
     """A folder with recipe and rows; the model lies beside it."""
     folder.mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(_RECIPE)
+    (folder / "recipe.yaml").write_text(_RECIPE + _REPORT * trial.has_report)
     (folder / "tiny.gguf").symlink_to(folder.parent / "tiny.gguf")
-    rows = [{"id": f"row-{n}", "text": f"Say {n}." if n != poisoned else POISON} for n in range(tasks)]
+    rows = [{"id": f"row-{n}", "text": f"Say {n}." if n != trial.poisoned else POISON} for n in range(tasks)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -150,7 +160,7 @@ class Process:
         if kill.records is not None:
             with self._changed:
                 self._changed.wait_for(lambda: len(self.lines) >= kill.records or self._is_read, timeout=END_S)
-        time.sleep(kill.wait_s * (START_S if kill.records is None else 0.05))
+        time.sleep(kill.share * (START_S if kill.records is None else 0.05))
         seen = self.benches()
         until = time.monotonic() + 3 * START_S
         while kill.whom == "bench" and not seen and self.is_alive and time.monotonic() < until:
@@ -187,45 +197,47 @@ class Process:
 
 def run_trial(folder: Path, trial: Trial, tasks: int) -> Told:
     """Run one trial in `folder`, which must not be there yet. :raises Broken: naming the promise that was."""
-    prepare(folder, tasks, trial.poisoned)
+    prepare(folder, trial, tasks)
     acknowledged: dict[str, dict[str, Any]] = {}
-    benches: set[int] = set()
     printed: list[int] = []
     kills = list(trial.kills)
-    starts = 0
-    while True:
+    starts, status = 0, -signal.SIGKILL
+    while kills or status not in (0, 3):
         process = Process(folder)
         starts += 1
-        while kills:
-            kill = kills.pop(0)
-            has_struck, seen = process.strike(kill)
-            benches |= seen
-            if not has_struck:  # too late: the next process, which has less to do, is killed earlier
-                kills.insert(0, Kill("gx", None, kill.wait_s / 2))
-                break
-            printed.append(len(process.lines))
-            if kill.whom == "gx":
-                break
+        benches = _strike(process, kills, printed)
         status = process.end()
+        told = f"gx run ended with {status}:\n{process.stderr.decode()}"
+        is_cut_short = status == 1 and b"the bench did not start: killed by signal 9" in process.stderr
+        _claim(status in (0, 3, -signal.SIGKILL) or is_cut_short, told)
+        _claim(b"Traceback" not in process.stderr, told)
+        _claim(_all_gone(benches), "a bench outlived its gx process")
+        _claim(starts < 10 * (len(trial.kills) + 1), "the run does not come to its end")
         records = process.records()
-        _claim(b"Traceback" not in process.stderr, f"stderr has a traceback:\n{process.stderr.decode()}")
         for name, record in records.items():
             before = acknowledged.setdefault(name, record)
             _claim(_result(before) == _result(record), f"{name} was {before} and now is {record}")
-        if status in (0, 3) and not kills:
-            break
-        is_cut_short = b"the bench did not start: killed by signal 9" in process.stderr
-        _claim(
-            status in (0, 3, -signal.SIGKILL) or (status == 1 and is_cut_short),
-            f"gx run ended with {status}:\n{process.stderr.decode()}",
-        )
-        _claim(starts < 10 * (len(trial.kills) + 1), "the run does not come to its end")
-    _claim(status == (0 if trial.poisoned is None else 3), f"gx run ended with {status}:\n{process.stderr.decode()}")
+    _claim(status == (0 if trial.poisoned is None else 3), told)
     _claim(records.keys() == {f"row-{n}" for n in range(tasks)}, f"the last run printed {len(records)} rows")
     _check_records(records, trial.poisoned)
     _check_log(folder / "ws", acknowledged, trial.poisoned, tasks)
-    _claim(_all_gone(benches), "a bench outlived its gx process")
-    return Told(printed, starts, benches)
+    return Told(printed, starts)
+
+
+def _strike(process: Process, kills: list[Kill], printed: list[int]) -> set[int]:
+    """Take kills off the list and do them, as far as this process lives to see; the benches that it had."""
+    benches: set[int] = set()
+    while kills:
+        kill = kills.pop(0)
+        has_struck, seen = process.strike(kill)
+        benches |= seen
+        if not has_struck:  # too late: the next process, which has less to do, is killed earlier
+            kills.insert(0, Kill("gx", None, kill.share / 2))
+            break
+        printed.append(len(process.lines))
+        if kill.whom == "gx":
+            break
+    return benches
 
 
 def _result(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -253,7 +265,9 @@ def _check_log(workspace: Path, acknowledged: dict[str, dict[str, Any]], poisone
         ended = "SELECT * FROM events WHERE type IN ('task.succeeded', 'task.failed')"
         twice = ask(f"SELECT task, count(*) FROM ({ended}) GROUP BY task HAVING count(*) <> 1")
         _claim(not twice, f"tasks that ended more than once: {twice}")
-        again = ask(f"SELECT key, count(*) FROM ({succeeded}) WHERE data->>'$.cached' IS NULL GROUP BY key HAVING count(*) > 1")
+        again = ask(
+            f"SELECT key, count(*) FROM ({succeeded}) WHERE data->>'$.cached' IS NULL GROUP BY key HAVING count(*) > 1"
+        )
         _claim(not again, f"results that were computed twice: {again}")
         late = ask(
             f"SELECT l.task FROM events l JOIN ({ended}) s USING (task) WHERE l.type = 'task.leased' AND l.seq > s.seq"
@@ -261,7 +275,7 @@ def _check_log(workspace: Path, acknowledged: dict[str, dict[str, Any]], poisone
         _claim(not late, f"tasks that were leased after their end: {late}")
         computed = ask(
             f"""SELECT q.data->>'$.id', count(*) FROM ({succeeded}) s JOIN events q USING (task)
-            WHERE q.type = 'task.queued' AND s.data->>'$.cached' IS NULL GROUP BY ALL"""
+            WHERE q.type = 'task.queued' AND q.data->>'$.step' = 'write' AND s.data->>'$.cached' IS NULL GROUP BY ALL"""
         )
         _claim(all(count == 1 for _, count in computed), "a row was computed twice")
         rows = {name for name, _ in computed}
