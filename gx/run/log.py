@@ -193,10 +193,11 @@ class EventLog:
                 self.file.disconnect()
                 return _diverged(self.file.path)
             con = self.file.connection()
-            con.begin()
-            _insert(con, "events", schema.EVENT_COLUMNS, rows)
-            _insert(con, "blobs", schema.BLOB_COLUMNS, blob_rows)
-            con.commit()
+            with self.file.writing:
+                con.begin()
+                _insert(con, "events", schema.EVENT_COLUMNS, rows)
+                _insert(con, "blobs", schema.BLOB_COLUMNS, blob_rows)
+                con.commit()
         except LogError as error:
             return error
         except duckdb.Error as error:

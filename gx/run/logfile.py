@@ -29,6 +29,8 @@ HEAD_FILE = "log.head"
 WAL_FILE = LOG_FILE + ".wal"
 MEMORY = "256MB"
 """What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
+RESTING_MEMORY = "48MB"
+"""What it may keep after a checkpoint: left alone, it keeps every block that it wrote until MEMORY is full."""
 REOPENING_S = 5.0
 """How long questions wait for a file that is opened again, and the reopening for questions to end."""
 
@@ -59,6 +61,7 @@ class LogFile:
         self._is_closed = False
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._changed = threading.Condition()
+        self.writing = threading.Lock()
         self._head_fd: int | None = None
 
     @classmethod
@@ -104,7 +107,8 @@ class LogFile:
                 read_only=self.is_read_only,
                 config={"memory_limit": MEMORY, "threads": min(4, os.cpu_count() or 1), "wal_autocheckpoint": "1GB"},
             )
-            con.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
+            con.execute("SET TimeZone = 'UTC'; SET enable_external_access = false")
+            con.execute("SET allowed_configs = ['memory_limit']; SET lock_configuration = true")
         except (duckdb.Error, OSError) as error:
             raise explain(error, self.path) from error
         with self._changed:
@@ -163,9 +167,19 @@ class LogFile:
         try:
             with self.cursor() as cursor:
                 cursor.execute("CHECKPOINT")
+                self._shrink(cursor)
         except (duckdb.Error, LogError):
             return False
         return True
+
+    def _shrink(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Drop what DuckDB keeps of the file, which it does when its limit falls; no commit may need memory meanwhile."""
+        with self.writing:
+            try:
+                cursor.execute(f"SET memory_limit = '{RESTING_MEMORY}'")
+            except duckdb.OutOfMemoryException:  # a question needs more just now
+                return
+            cursor.execute(f"SET memory_limit = '{MEMORY}'")
 
     def tail(self) -> Tail:
         """The last event that is there."""
