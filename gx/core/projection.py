@@ -106,15 +106,16 @@ def _step_skipped(run: RunState, body: e.StepSkipped) -> None:
 def _task_queued(run: RunState, body: e.TaskQueued) -> None:
     if body.task in run.tasks:
         return
+    step, row = run.step(body.step), _row_of(run, body)
     run.tasks[body.task] = task = TaskState(
         id=body.task,
-        step=body.step,
-        path=body.path,
-        index=body.index,
-        row_id=body.id,
+        step=step.id,
+        path=row.id if body.path == row.id else body.path,
+        index=row.index,
+        row_id=row.id,
         order=len(run.tasks),
-        item=body.item,
-        input=body.input,
+        item=row.item,
+        input=row.item if body.input == row.item else body.input,
         error=None if body.error is None else ("row", body.error),
         is_batch=body.is_batch,
         matrix=body.matrix or None,
@@ -122,11 +123,19 @@ def _task_queued(run: RunState, body: e.TaskQueued) -> None:
         span=body.span,
         label=body.label,
     )
-    step = run.step(body.step)
     step.tasks.append(task)
     step.live += 1
     run.live += 1
     run.unprepared[body.task] = None
+
+
+def _row_of(run: RunState, body: e.TaskQueued) -> e.InputRow | e.TaskQueued:
+    """The row that the task was made from, if it says the same as `body`: a log that is read holds such texts twice."""
+    if 0 <= body.index < len(run.rows):
+        row = run.rows[body.index]
+        if (row.index, row.id, row.item) == (body.index, body.id, body.item):
+            return row
+    return body
 
 
 def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
@@ -140,7 +149,7 @@ def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None
     if task.status is not Status.queued:
         return
     _leave_queues(run, task)
-    task.status, task.key, task.model = Status.prepared, body.key, body.model
+    task.status, task.key = Status.prepared, body.key
     leader = run.leaders.setdefault(body.key, task.id)
     if leader == task.id:
         run.ready[task.id] = None
@@ -233,7 +242,9 @@ def _promote(run: RunState, leader: TaskState) -> None:
 
 
 def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded) -> None:
-    task.output, task.key, task.error, task.cached = body.output, body.key, None, body.cached
+    task.output, task.error, task.cached = body.output, None, body.cached
+    if task.key != body.key:
+        task.key = body.key
     if body.cached is None:
         _spend(run, task, body)
     else:

@@ -1,11 +1,12 @@
 """What the fold makes: runs, their steps and tasks, and the queues that the scheduler reads.
 
 These are the only mutable values of the core, and `gx.core.projection` is the only writer. A finished task keeps its
-place, its status and the digest of its result; never its prompt or its result.
+place, its status and the digest of its result; never its prompt or its result. That is some 1 KiB a task.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import Enum
 from typing import Any
 
@@ -51,7 +52,6 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     losses_alone: int = 0
     is_alone: bool = False
     key: str | None = None
-    model: str | None = None
     worker: str | None = None
     lease: Lease | None = None
     output: Ref | None = None
@@ -89,7 +89,7 @@ class RunState(msgspec.Struct, kw_only=True):
 
     `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
-    a leader to the tasks that wait for its result.
+    a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
     """
 
     id: str
@@ -105,7 +105,7 @@ class RunState(msgspec.Struct, kw_only=True):
     next_row: int = 0
     inputs_ended: bool = False
     live: int = 0
-    unprepared: dict[str, None] = {}
+    unprepared: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
     ready: dict[str, None] = {}
     delayed: dict[str, float] = {}
     suspects: dict[str, None] = {}

@@ -303,13 +303,16 @@ class Dispatcher:
                 self._fail(run, error)
 
     async def _feed(self, run: ActiveRun, rows: Iterator[Row]) -> None:
-        async def commit(bodies: list[e.Body], blobs: list[e.Blob]) -> None:
+        async def commit(bodies: list[e.Body], blobs: list[e.Blob]) -> bool:
             while len(self._pending) > _PENDING_LIMIT:
                 self._room = anyio.Event()
                 await self._room.wait()
+            if run.draining is not None:  # an input without end would keep it from ending
+                return False
             self._pending.extend(bodies)
             self._blobs.extend(blobs)
             self._wake()
+            return True
 
         try:
             await feeder.feed(run.state, rows, self._contents, commit)

@@ -24,11 +24,12 @@ BATCH_ROWS = 512
 _AHEAD_ROWS = 2048
 _PATIENCE_S = 0.5
 
-Commit = Callable[[list[e.Body], list[e.Blob]], Awaitable[None]]
+Commit = Callable[[list[e.Body], list[e.Blob]], Awaitable[bool]]
+"""Takes events and their blobs, and says whether more are wanted."""
 
 
 async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: Commit) -> None:
-    """Hand every row to `commit` as `inputs.read` events, then `inputs.ended`.
+    """Hand every row to `commit` as `inputs.read` events, then `inputs.ended`, as long as it wants them.
 
     :raises InputError: if the input can't be read on; what was read before stays.
     """
@@ -37,7 +38,8 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
     known = Counter(_identity(row.id, row.item, row.error) for row in run.rows)
     index, count = run.next_row, len(run.rows)
     ended = False
-    while not ended:
+    broken: Exception | None = None
+    while not ended and broken is None:
         got = await anyio.to_thread.run_sync(_take, waiting, abandon_on_cancel=True)
         made: list[e.InputRow] = []
         blobs: list[e.Blob] = []
@@ -45,7 +47,7 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
             if row is None:
                 ended = True
             elif isinstance(row, Exception):
-                raise row
+                broken = row
             else:
                 blob = None if row.value is None else contents.put(row.value)
                 entry = e.InputRow(
@@ -66,8 +68,10 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
         bodies: list[e.Body] = [e.InputsRead(run=run.id, rows=tuple(made))] if made else []
         if ended:
             bodies.append(e.InputsEnded(run=run.id, rows=count))
-        if bodies:
-            await commit(bodies, blobs)
+        if bodies and not await commit(bodies, blobs):
+            return
+    if broken is not None:
+        raise broken
 
 
 def _placed(row: Row) -> str | None:

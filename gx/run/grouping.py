@@ -57,7 +57,7 @@ async def _cut(plan: Plan, preparer: Preparer, wanted: Grouping, worker: Worker)
             needed = await tokens(start, start + size)
             low, high = (size, high) if needed <= room else (low, size - 1)
             tries += 1
-            size = int(size * room / needed) if tries < _GUESSES else (low + high + 1) // 2
+            size = int(size * room / max(needed, 1)) if tries < _GUESSES else (low + high + 1) // 2
         spans.append((start, start + low))
         start, size = start + low, low
     if wanted.level > 0 and len(spans) > 1 and spans[-1][1] - spans[-1][0] == 1:

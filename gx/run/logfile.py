@@ -29,8 +29,6 @@ HEAD_FILE = "log.head"
 WAL_FILE = LOG_FILE + ".wal"
 MEMORY = "256MB"
 """What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
-RESTING_MEMORY = "48MB"
-"""What it may keep after a checkpoint: left alone, it keeps every block that it wrote until MEMORY is full."""
 REOPENING_S = 5.0
 """How long questions wait for a file that is opened again, and the reopening for questions to end."""
 
@@ -173,13 +171,16 @@ class LogFile:
         return True
 
     def _shrink(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """Drop what DuckDB keeps of the file, which it does when its limit falls; no commit may need memory meanwhile."""
-        with self.writing:
-            try:
-                cursor.execute(f"SET memory_limit = '{RESTING_MEMORY}'")
-            except duckdb.OutOfMemoryException:  # a question needs more just now
-                return
-            cursor.execute(f"SET memory_limit = '{MEMORY}'")
+        """Let go of the blocks that DuckDB keeps of the file: left alone, it keeps all that it wrote, up to MEMORY.
+
+        A limit that falls makes it drop them and give the pages back. Nobody else may need memory meanwhile, so this
+        waits for the commit that is under way, and is left for another time while a question is.
+        """
+        with self.writing, self._changed:
+            if self._cursors == {cursor}:
+                with contextlib.suppress(duckdb.OutOfMemoryException):
+                    cursor.execute("SET memory_limit = '1MB'")
+                cursor.execute(f"SET memory_limit = '{MEMORY}'")
 
     def tail(self) -> Tail:
         """The last event that is there."""

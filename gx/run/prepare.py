@@ -6,7 +6,7 @@ reason; it never stops the run. Equal keys are noticed here: a result that is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -54,6 +54,7 @@ class Preparer:
         self._models, self._find_results = models, find_results
         self._personas: dict[tuple[str, bytes], Message | None] = {}
         self._steps: dict[str, Any] = {}
+        self._levels: dict[tuple[str, int], list[e.Ref]] = {}
         self._known: set[e.Ref] = set()
 
     def prepare(self, task_ids: Iterable[str]) -> Prepared:
@@ -95,18 +96,16 @@ class Preparer:
         return self._models[agent.model]
 
     def chats(
-        self, step: StepPlan, level: int, below: Collection[e.Ref], spans: Iterable[tuple[int, int]]
+        self, step: StepPlan, level: int, below: Sequence[e.Ref], spans: Iterable[tuple[int, int]]
     ) -> list[tuple[Message, ...]]:
         """The prompts that a reduce would make of these spans over `below`, to be counted. :raises GxError: if none."""
-        refs = list(below)
-        values = self._values(refs)
         agent = self._plan.recipe.agents[step.agents[0]]
         prompt = _reduce_prompt(step, level)
         names = self._names(step, {}, index=0, row_id=step.id)
         head = self._persona(agent, {})
         chats = []
         for start, stop in spans:
-            text = templates.render(prompt, names | {"items": values[start:stop]})
+            text = templates.render(prompt, names | {"items": self._values(below[start:stop])})
             chats.append(tuple(m for m in (head, Message(role="user", content=text)) if m is not None))
         return chats
 
@@ -199,11 +198,14 @@ class Preparer:
         return found
 
     def _below(self, step: StepPlan, level: int) -> list[e.Ref]:
-        """What a level of a reduce is made over, in order."""
-        if level == 0:
-            tasks = graph.results(self._plan, self._run, step.step.reduce or "")
-            return [t.output for t in tasks if t.output is not None]
-        return [t.output for t in self._run.step(step.id).successes(level - 1) if t.output is not None]
+        """What a level of a reduce is made over, in order. It is complete before the level is cut."""
+        if (step.id, level) not in self._levels:
+            if level == 0:
+                tasks = graph.results(self._plan, self._run, step.step.reduce or "")
+            else:
+                tasks = self._run.step(step.id).successes(level - 1)
+            self._levels[step.id, level] = [t.output for t in tasks if t.output is not None]
+        return self._levels[step.id, level]
 
     def _step_value(self, step_id: str) -> Any:
         """What `steps.x` is: the results of a fan-out as a list, that of a single task as itself."""
@@ -218,7 +220,7 @@ class Preparer:
     def _value(self, ref: e.Ref) -> Any:
         return msgspec.json.decode(self._contents.get((ref,))[ref])
 
-    def _values(self, refs: list[e.Ref]) -> list[Any]:
+    def _values(self, refs: Sequence[e.Ref]) -> list[Any]:
         found = self._contents.get(refs)
         return [msgspec.json.decode(found[ref]) for ref in refs]
 

@@ -11,6 +11,7 @@ the jitter is drawn from the task's id, so that a replay decides the same.
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 
 from gx.core import event as e
 from gx.core.ids import digest
@@ -34,7 +35,7 @@ def decide(
     if lease is None or free <= 0 or any(task.is_alone for task in run.leased.values()):
         return []
     chosen: list[TaskState] = []
-    for task_id in (*_due(run, now), *run.ready):
+    for task_id in chain(_due(run, now), run.ready):
         if task_id in at_hand:
             chosen.append(run.tasks[task_id])
             if len(chosen) == free:

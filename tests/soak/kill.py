@@ -264,15 +264,15 @@ def _check_log(workspace: Path, acknowledged: dict[str, dict[str, Any]], poisone
         succeeded = "SELECT * FROM events WHERE type = 'task.succeeded'"
         ended = "SELECT * FROM events WHERE type IN ('task.succeeded', 'task.failed')"
         twice = ask(f"SELECT task, count(*) FROM ({ended}) GROUP BY task HAVING count(*) <> 1")
-        _claim(not twice, f"tasks that ended more than once: {twice}")
+        _claim(not twice, f"tasks that ended more than once: {twice[:5]}")
         again = ask(
             f"SELECT key, count(*) FROM ({succeeded}) WHERE data->>'$.cached' IS NULL GROUP BY key HAVING count(*) > 1"
         )
-        _claim(not again, f"results that were computed twice: {again}")
+        _claim(not again, f"results that were computed twice: {again[:5]}")
         late = ask(
             f"SELECT l.task FROM events l JOIN ({ended}) s USING (task) WHERE l.type = 'task.leased' AND l.seq > s.seq"
         )
-        _claim(not late, f"tasks that were leased after their end: {late}")
+        _claim(not late, f"tasks that were leased after their end: {late[:5]}")
         computed = ask(
             f"""SELECT q.data->>'$.id', count(*) FROM ({succeeded}) s JOIN events q USING (task)
             WHERE q.type = 'task.queued' AND q.data->>'$.step' = 'write' AND s.data->>'$.cached' IS NULL GROUP BY ALL"""
