@@ -78,13 +78,17 @@ doctor.register(app)
 def main() -> None:
     """Run the command line; what goes wrong ends in one message and an exit code, never in a traceback."""
     _fill_closed_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to go is to be interrupted
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # whoever minds one minds the other
     try:
         app(prog_name="gx")
     except GxError as error:
         output.show_error(error)
         sys.exit(output.exit_code_of(error))
     except KeyboardInterrupt:
+        sys.exit(output.ExitCode.interrupted)
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # what DuckDB makes of a KeyboardInterrupt
+            raise
         sys.exit(output.ExitCode.interrupted)
 
 

@@ -58,8 +58,14 @@ class Plan(Value, frozen=True, kw_only=True):
 
 
 def make_plan(recipe: Recipe, params: dict[str, Any]) -> Plan:
-    """The plan of `recipe` with `params` fixed. :raises RecipeError: if a matrix names an agent that there is not."""
-    return Plan(recipe=recipe, params=params, steps=tuple(_step_plan(recipe, step) for step in _in_order(recipe.steps)))
+    """The plan of `recipe` with `params` fixed.
+
+    :raises RecipeError: if a matrix names an agent that there is not, or a `when` can't be decided with these params.
+    """
+    steps = tuple(_step_plan(recipe, step) for step in _in_order(recipe.steps))
+    for step in steps:
+        _check_gate(step, params)
+    return Plan(recipe=recipe, params=params, steps=steps)
 
 
 def _in_order(steps: tuple[Step, ...]) -> list[Step]:
@@ -101,3 +107,16 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
         ignores_failures="always" in used,
         reads_steps=reads,
     )
+
+
+def _check_gate(step: StepPlan, params: dict[str, Any]) -> None:
+    """Decide the gate for each answer that the status functions can give, so that no run finds out that it can't be."""
+    if step.gate is None:
+        return
+    yes, no = (lambda: True), (lambda: False)
+    for all_ok, any_ok in product((yes, no), repeat=2):
+        names = {"always": yes, "all_ok": all_ok, "any_ok": any_ok, "params": params}
+        try:
+            templates.holds(step.gate, names)
+        except templates.TemplateFailure as error:
+            raise RecipeError(f"the `when` of step `{step.id}`: {error.message}") from None

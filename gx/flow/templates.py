@@ -6,6 +6,7 @@ An undefined name is an error. Objects and lists are written as JSON, so that a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ MAX_OUTPUT_CHARS = 8_000_000
 _ERRORS = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
 _RENDERING_ERRORS = (*_ERRORS, RuntimeError, MemoryError)
 """What a template can make Python raise; RuntimeError is that of a macro that calls itself for ever."""
+_HALF = re.compile("[\ud800-\udfff]")
 _PADDING = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
 
 
@@ -108,6 +110,8 @@ def render(source: str, names: Mapping[str, Any]) -> str:
     if len(text) > MAX_OUTPUT_CHARS:
         message = f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit"
         raise TemplateFailure(message, code="template.too_long")
+    if not text.isascii() and _HALF.search(text):
+        raise TemplateFailure("the rendered prompt has half of a surrogate pair, which is no text")
     return text
 
 

@@ -290,7 +290,7 @@ class EventLog:
         """The content of those digests; what was erased, or never there, is absent."""
         if not digests:
             return {}
-        named = "SELECT rowid FROM blobs WHERE digest IN (SELECT unnest(?::VARCHAR[]))"  # so that no other bytes are read
+        named = "SELECT rowid FROM blobs WHERE digest IN (SELECT unnest(?::VARCHAR[]))"  # reads no bytes but these
         return dict(self.file.ask(f"SELECT digest, bytes FROM blobs WHERE rowid IN ({named})", [list(digests)]))
 
     def find_results(self, keys: Collection[str], *, before_seq: int) -> dict[str, tuple[str, str]]:

@@ -38,87 +38,15 @@ from gx.flow.yamltree import read_yaml
 from gx.run.inputs import Row, open_inputs
 from gx.run.rehearsal import Rehearsal
 from tests.fuzz import mutations
+from tests.fuzz.samples import Sample, samples
 from tests.tiny_model import write_tiny_model
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")
-BUNDLED = Path(__file__).parents[2] / "recipes"
 CASE_S = 5
 RUN_S = 60
 ROWS = 3
 MOST_TASKS = 24
 _PLACE = re.compile(rb"recipe\.yaml:\d+:\d+: ")
-
-GRAPH = """\
-version: 1
-name: graph
-params:
-  product: {type: string, default: Acme Notes}
-  most: 3
-models: {tiny: {source: ./tiny.gguf, context: 400}}
-agents:
-  judge:
-    model: tiny
-    persona: You judge {{ params.product }} as a {{ matrix.role }}.
-    sampling: {temperature: 0.7, top_p: 0.9, seed: 3, max_tokens: 8, stop: ["\\n"]}
-  clerk:
-    model: tiny
-    output: {type: object, required: [kind], properties: {kind: {enum: [a, b]}, sure: {type: boolean}}}
-    sampling: {max_tokens: 16}
-steps:
-  - id: sort
-    for_each: inputs
-    agent: clerk
-    prompt: |
-      {{ index }} {{ id }}: {{ item.text }} {% if item.plan is defined %}({{ item.plan }}){% endif %}
-    retry: {limit: 1, backoff: 10ms}
-    continue_on_error: true
-  - id: judge
-    for_each: sort
-    agent: judge
-    matrix: {role: [poet, lawyer]}
-    when: item.kind != "c"
-    prompt: "{{ input.text | truncate(20) }} is {{ item.kind }}; {{ matrix.role }}?"
-    timeout: 20s
-  - {id: sum, needs: [judge], reduce: judge, agent: clerk, prompt: "{% for i in items %}{{ i }}{% endfor %}"}
-  - {id: last, needs: [sum], agent: clerk, when: "always() and params.most > 2", prompt: "{{ steps.sum }}"}
-output: judge
-budget: {tokens: 100000}
-deadline: 10m
-"""  # fmt: skip
-
-BATCH = """\
-version: 1
-name: batch
-inputs: rows.jsonl
-models: {tiny: ./tiny.gguf}
-agents: {a: {persona: Be short., sampling: {max_tokens: 6}}}
-steps: [{id: answer, for_each: inputs, agent: a}]
-"""
-
-_TEXTS = ["Sync eats my edits", "The invoice, again", 'He said "no"', "Ünïcode 🦆", "", "a\tb", "x" * 400]
-_JSONL = "".join(json.dumps({"id": f"row-{n}", "text": t, "plan": "pro", "n": n}) + "\n" for n, t in enumerate(_TEXTS))
-_CSV = "id,text,plan\n" + "".join(f'{n},"{t.replace(chr(34), chr(34) * 2)}",pro\n' for n, t in enumerate(_TEXTS))
-_BATCH = "".join(
-    json.dumps(
-        {
-            "custom_id": f"b-{n}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {"model": "x", "max_tokens": 5, "messages": [{"role": "user", "content": t or "hello"}]},
-        }
-    )
-    + "\n"
-    for n, t in enumerate(_TEXTS)
-)
-INPUTS = {
-    "rows.jsonl": _JSONL.encode(),
-    "rows.csv": _CSV.encode(),
-    "rows.tsv": _CSV.replace(",", "\t").encode(),
-    "rows.json": json.dumps([json.loads(line) for line in _JSONL.splitlines()], indent=1).encode(),
-    "rows.txt": "\n".join(_TEXTS).encode(),
-    "batch.jsonl": _BATCH.encode(),
-    "utf16.csv": _CSV.encode("utf-16"),
-}
 
 
 class Found(Exception):
@@ -127,13 +55,6 @@ class Found(Exception):
 
 class Slow(BaseException):
     """The time limit of a case passed; no `except Exception` on the way may swallow it."""
-
-
-class Sample(NamedTuple):
-    """A recipe and the names of inputs that suit it."""
-
-    recipe: bytes
-    inputs: list[str]
 
 
 class Case(NamedTuple):
@@ -149,28 +70,6 @@ class Ready(NamedTuple):
 
     case: Case
     plan: Plan
-
-
-def samples() -> tuple[list[Sample], dict[str, bytes]]:
-    """Recipes that work, on the tiny model and with short answers, and all inputs by name."""
-    inputs = dict(INPUTS)
-    found = [Sample(GRAPH.encode(), list(INPUTS)), Sample(BATCH.encode(), ["batch.jsonl"])]
-    for file in sorted(BUNDLED.glob("*.yaml")):
-        text = file.read_text("utf-8").replace("smollm2", "./tiny.gguf")
-        text = re.sub(r"max_tokens: \d+", "max_tokens: 12", text)
-        name = f"{file.stem}.jsonl"
-        inputs[name] = _bundled_rows(BUNDLED / parse_recipe(text, file=str(file)).inputs if "inputs:" in text else None)
-        found.append(Sample(text.encode(), [name, "rows.jsonl"]))
-    return found, inputs
-
-
-def _bundled_rows(spec: Path | None) -> bytes:
-    """The first rows of a bundled recipe's own input, as JSON lines."""
-    if spec is None:
-        return INPUTS["rows.jsonl"]
-    source = open_inputs(str(spec), base_dir=BUNDLED, stdin=io.BytesIO())
-    rows = [row.value for row in source.rows() if row.value is not None][:8]
-    return b"".join(row + b"\n" for row in rows)
 
 
 def case_of(seed: int, number: int, texts: list[Sample], inputs: dict[str, bytes]) -> Case:
@@ -364,8 +263,9 @@ def fuzz(
     if not (folder / "tiny.gguf").exists():
         write_tiny_model(folder / "tiny.gguf", context=512)
     texts, inputs = samples()
-    for sample in texts:  # a sample that is refused would spoil every case of it
-        probe(Case(sample.recipe, sample.inputs[0], inputs[sample.inputs[0]]), folder)
+    for sample in texts:  # one that is refused as it stands would make nonsense of all its cases
+        word, ready = probe(Case(sample.recipe, sample.inputs[0], inputs[sample.inputs[0]]), folder)
+        _claim(ready is not None, f"a sample can't run: {word}")
     outcome = Outcome(Counter(), Counter(), [])
     every = max(1, cases // max(1, executed))
     run = refused = 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.project import ENDLESS, RECIPE, SLOW, Project
 from tests.tiny_model import write_tiny_model
 
 
@@ -17,3 +18,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with a context so long that an answer may take many seconds."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "long.gguf", context=32768)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny: Path) -> Project:
+    return Project(tmp_path).write(RECIPE, tiny)
+
+
+@pytest.fixture
+def slow(tmp_path: Path, tiny: Path) -> Project:
+    """Each row takes a tenth of a second or so."""
+    return Project(tmp_path).write(SLOW, tiny)
+
+
+@pytest.fixture
+def endless(tmp_path: Path, long: Path) -> Project:
+    """Each row takes many seconds."""
+    return Project(tmp_path).write(ENDLESS, long, rows=3)

@@ -8,152 +8,16 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gx.output import ExitCode
-from gx.run.log import EventLog
-from gx.run.verify import verify
-
-GX = (sys.executable, "-P", "-m", "gx.cli.main")
-RECIPE = """\
-version: 1
-name: test
-models: {m: ./model.gguf}
-agents:
-  a: {model: m, persona: You answer., sampling: {temperature: 1, max_tokens: 6}}
-steps:
-  - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
-"""
-SLOW = RECIPE.replace("max_tokens: 6", "max_tokens: 200")
-ENDLESS = RECIPE.replace("max_tokens: 6", "max_tokens: 30000")
-
-
-class Done:
-    """A command that ended: its status, its records, its notes."""
-
-    def __init__(self, status: int, out: bytes, err: bytes) -> None:
-        self.status, self.err = status, err.decode("utf-8", "replace")
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
-        assert "Traceback" not in self.err, self.err
-        assert "Fatal Python error" not in self.err, self.err
-
-    @property
-    def ids(self) -> list[str]:
-        return sorted(record["id"] for record in self.records)
-
-
-class Running:
-    """A command that was started; its stdout is read line by line."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self._out = b""
-
-    def record(self) -> dict[str, Any]:
-        """The next record, once it is there."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        self._out += line
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def feed(self, *rows: dict[str, str]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.process.stdin.flush()
-
-    def end(self, timeout_s: float = 60) -> Done:
-        out, err = self.process.communicate(timeout=timeout_s)
-        return Done(self.process.returncode, self._out + out, err)
-
-
-class Project:
-    """A folder with a recipe, rows and a workspace of its own, where gx is run as from a shell."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.workspace = folder, folder / "ws"
-        homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
-        self.env = os.environ | homes | {"GX_WORKSPACE": str(self.workspace), "GX_THREADS": "1"}
-
-    def write(self, recipe: str, model: Path, rows: int = 20) -> Project:
-        (self.folder / "recipe.yaml").write_text(recipe)
-        (self.folder / "model.gguf").symlink_to(model)
-        self.add(*texts(rows))
-        return self
-
-    def add(self, *rows: dict[str, str]) -> None:
-        with (self.folder / "rows.jsonl").open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-
-    def start(self, *args: str, preexec: Callable[[], object] | None = None, **env: str) -> Running:
-        command = [*GX, *(args or ("run", "recipe.yaml", "-i", "rows.jsonl"))]
-        return Running(
-            subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self.env | env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=preexec,
-            )
-        )
-
-    def run(self, *args: str, stdin: bytes = b"", **env: str) -> Done:
-        running = self.start(*args, **env)
-        out, err = running.process.communicate(stdin, timeout=60)
-        return Done(running.process.returncode, out, err)
-
-    def resume(self, told: str) -> Done:
-        """Type the command that gx printed."""
-        (line,) = [line for line in told.splitlines() if "go on with: " in line]
-        words = shlex.split(line.partition("go on with: ")[2])
-        return self.run(*words[words.index("gx") + 1 :])
-
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        with EventLog.open(self.workspace, read_only=True) as log:
-            return log.file.ask(sql)
-
-    def assert_nothing_was_computed_twice(self) -> None:
-        """No key and no task was answered by the model more than once, and the log is whole."""
-        succeeded = "FROM events WHERE type = 'task.succeeded' AND data->>'$.cached' IS NULL"
-        assert not self.ask(f"SELECT key {succeeded} GROUP BY key HAVING count(*) > 1")
-        assert not self.ask(f"SELECT task {succeeded} GROUP BY task HAVING count(*) > 1")
-        with EventLog.open(self.workspace, read_only=True) as log:
-            assert verify(log).is_whole
-
-
-def texts(count: int) -> list[dict[str, str]]:
-    return [{"id": f"row-{n:02}", "text": f"Say {n}."} for n in range(count)]
-
-
-@pytest.fixture
-def project(tmp_path: Path, tiny: Path) -> Project:
-    return Project(tmp_path).write(RECIPE, tiny)
-
-
-@pytest.fixture
-def slow(tmp_path: Path, tiny: Path) -> Project:
-    """Each row takes a good part of a second."""
-    return Project(tmp_path).write(SLOW, tiny)
-
-
-@pytest.fixture
-def endless(tmp_path: Path, long: Path) -> Project:
-    """Each row takes many seconds."""
-    return Project(tmp_path).write(ENDLESS, long, rows=3)
-
+from tests.integration.project import RECIPE, Project, Running, texts
 
 # ── the recipe and the input ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,110 +75,6 @@ def test_a_model_that_is_not_there_exits_1_and_says_how_to_fetch_it(project: Pro
     assert "gx models pull hf:nobody/nothing/none.gguf" in done.err
 
 
-# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_row_is_answered_before_the_pipe_is_closed(project: Project) -> None:
-    running = project.start("run", "recipe.yaml", "-i", "-")
-    for row in texts(3):
-        running.feed(row)
-        assert running.record()["id"] == row["id"]
-    assert running.end().status == ExitCode.ok
-
-
-def test_ctrl_c_ends_a_run_whose_pipe_stays_open(project: Project) -> None:
-    running = project.start("run", "recipe.yaml", "-i", "-")
-    running.feed(*texts(1))
-    running.record()
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(15) == ExitCode.interrupted  # stdin is still open
-    assert "go on with: " in running.end().err
-
-
-def test_a_named_run_of_streamed_rows_goes_on_after_a_kill(project: Project) -> None:
-    command = ("run", "recipe.yaml", "-i", "-", "--name", "mail")
-    running = project.start(*command)
-    running.feed(*texts(2))
-    before = [running.record(), running.record()]
-    running.process.kill()
-    running.process.wait()
-    done = project.run(*command, stdin=b"".join(json.dumps(row).encode() + b"\n" for row in texts(3)))
-    assert (done.status, done.ids) == (ExitCode.ok, ["row-00", "row-01", "row-02"])
-    assert [r["output"] for r in done.records if r["id"] != "row-02"] == [r["output"] for r in before]
-    assert len(project.ask("SELECT * FROM runs")) == 1
-    project.assert_nothing_was_computed_twice()
-
-
-def test_streamed_rows_without_a_name_are_a_new_run_that_reuses_results(project: Project) -> None:
-    rows = (project.folder / "rows.jsonl").read_bytes()
-    first, second = (project.run("run", "recipe.yaml", "-i", "-", stdin=rows) for _ in range(2))
-    assert not any(record["cached"] for record in first.records)
-    assert len(second.records) == 20 and all(record["cached"] for record in second.records)
-    assert len(project.ask("SELECT * FROM runs")) == 2
-
-
-def test_a_trial_of_some_rows_is_reused_by_the_full_run(project: Project) -> None:
-    trial = project.run("run", "recipe.yaml", "-i", "rows.jsonl", "--limit", "4")
-    assert (trial.status, len(trial.records)) == (ExitCode.ok, 4)
-    full = project.run()
-    assert sorted(r["id"] for r in full.records if r["cached"]) == trial.ids
-    assert len(full.records) == 20
-    project.assert_nothing_was_computed_twice()
-
-
-def test_a_reader_that_goes_away_leaves_a_run_that_can_be_resumed(slow: Project) -> None:
-    running = slow.start()
-    first = running.record()
-    assert running.process.stdout is not None
-    running.process.stdout.close()
-    assert running.process.wait(30) == ExitCode.interrupted
-    assert running.process.stderr is not None
-    told = running.process.stderr.read().decode()
-    assert "Traceback" not in told and "Exception" not in told
-    done = slow.resume(told)
-    assert (done.status, len(done.records)) == (ExitCode.ok, 20)
-    assert first in done.records
-    slow.assert_nothing_was_computed_twice()
-
-
-def test_a_reader_that_takes_nothing_does_not_keep_ctrl_c_waiting(slow: Project) -> None:
-    slow.add(*({"id": f"{n}", "text": "Say it.", "more": "x" * 20_000} for n in range(20)))  # more than a pipe holds
-    stuck = slow.start("run", "recipe.yaml", "-i", "rows.jsonl", "--with-input")
-    for _ in range(20):
-        stuck.record()
-    time.sleep(1)
-    for _ in range(2):
-        stuck.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-    assert stuck.process.wait(10) == ExitCode.interrupted
-
-
-def test_results_that_cannot_be_written_are_kept(project: Project) -> None:
-    with Path("/dev/full").open("wb") as full:
-        process = subprocess.run(
-            [*GX, "run", "recipe.yaml", "-i", "rows.jsonl"],
-            cwd=project.folder,
-            env=project.env,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=60,
-            check=False,
-        )
-    told = Done(process.returncode, b"", process.stderr)
-    assert told.status == ExitCode.error
-    assert "stdout can't be written: No space left on device" in told.err
-    assert len(project.resume(told.err).records) == 20
-    project.assert_nothing_was_computed_twice()
-
-
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_stream_that_the_caller_closed_is_no_file_of_the_log(project: Project, number: int) -> None:
-    running = project.start(preexec=lambda: os.close(number))
-    assert running.end().status == ExitCode.ok
-    assert len(project.ask("SELECT * FROM results WHERE status = 'succeeded'")) == 20
-    project.assert_nothing_was_computed_twice()
-
-
 # ── signals and limits ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -332,6 +92,18 @@ def test_a_signal_drains_and_prints_the_command_that_resumes(slow: Project, numb
     assert (rest.status, len(rest.records)) == (ExitCode.ok, 20)
     assert all(record in rest.records for record in done.records)
     slow.assert_nothing_was_computed_twice()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", ["ws/gx.lock", "ws/log.duckdb"])
+def test_a_signal_while_it_starts_ends_it_as_quietly(project: Project, number: int, sign: str) -> None:
+    running = project.start()
+    while not (project.folder / sign).exists():
+        time.sleep(0.001)
+    running.process.send_signal(number)
+    assert running.end().status == ExitCode.interrupted
+    done = project.run()
+    assert (done.status, len(done.records)) == (ExitCode.ok, 20)
 
 
 def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
@@ -370,7 +142,7 @@ def test_a_budget_exits_4_and_more_of_it_goes_on(project: Project) -> None:
 
 
 def test_a_deadline_exits_5_and_a_later_one_goes_on(slow: Project) -> None:
-    done = slow.run("run", "recipe.yaml", "-i", "rows.jsonl", "--deadline", "2s")
+    done = slow.run("run", "recipe.yaml", "-i", "rows.jsonl", "--deadline", "1s")
     assert done.status == ExitCode.deadline
     assert len(done.records) < 20
     assert "the deadline passed" in done.err and "--deadline 1h" in done.err
@@ -398,14 +170,14 @@ def test_a_workspace_that_cannot_be_written_is_refused(project: Project) -> None
 
 
 def test_a_second_writer_is_told_who_holds_the_workspace_and_the_first_goes_on(slow: Project) -> None:
-    slow.add(*texts(60)[20:])
+    slow.add(*texts(50)[20:])
     first = slow.start()
     first.record()
     second = slow.run()
     assert (second.status, second.records) == (ExitCode.error, [])
     assert f"in use by process {first.process.pid}" in second.err
     done = first.end()
-    assert (done.status, len(done.records)) == (ExitCode.ok, 60)
+    assert (done.status, len(done.records)) == (ExitCode.ok, 50)
     slow.assert_nothing_was_computed_twice()
 
 

@@ -1,0 +1,128 @@
+"""A folder in which the real `gx` command is run, as from a shell: started, fed, read line by line, killed, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gx.run.log import EventLog
+from gx.run.verify import verify
+
+GX = (sys.executable, "-P", "-m", "gx.cli.main")
+RECIPE = """\
+version: 1
+name: test
+models: {m: ./model.gguf}
+agents:
+  a: {model: m, persona: You answer., sampling: {temperature: 1, max_tokens: 6}}
+steps:
+  - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
+"""
+SLOW = RECIPE.replace("max_tokens: 6", "max_tokens: 150")
+ENDLESS = RECIPE.replace("max_tokens: 6", "max_tokens: 30000")
+
+
+class Done:
+    """A command that ended: its status, its records, its notes."""
+
+    def __init__(self, status: int, out: bytes, err: bytes) -> None:
+        self.status, self.err = status, err.decode("utf-8", "replace")
+        self.records: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
+        assert "Traceback" not in self.err, self.err
+        assert "Fatal Python error" not in self.err, self.err
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(record["id"] for record in self.records)
+
+
+class Running:
+    """A command that was started; its stdout is read line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._out = b""
+
+    def record(self) -> dict[str, Any]:
+        """The next record, once it is there."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self._out += line
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def feed(self, *rows: dict[str, str]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.process.stdin.flush()
+
+    def end(self, timeout_s: float = 60) -> Done:
+        out, err = self.process.communicate(timeout=timeout_s)
+        return Done(self.process.returncode, self._out + out, err)
+
+
+class Project:
+    """A folder with a recipe, rows and a workspace of its own, where gx is run as from a shell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.workspace = folder, folder / "ws"
+        homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+        self.env = os.environ | homes | {"GX_WORKSPACE": str(self.workspace), "GX_THREADS": "1"}
+
+    def write(self, recipe: str, model: Path, rows: int = 20) -> Project:
+        (self.folder / "recipe.yaml").write_text(recipe)
+        (self.folder / "model.gguf").symlink_to(model)
+        self.add(*texts(rows))
+        return self
+
+    def add(self, *rows: dict[str, str]) -> None:
+        with (self.folder / "rows.jsonl").open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def start(self, *args: str, preexec: Callable[[], object] | None = None, **env: str) -> Running:
+        command = [*GX, *(args or ("run", "recipe.yaml", "-i", "rows.jsonl"))]
+        return Running(
+            subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.env | env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=preexec,
+            )
+        )
+
+    def run(self, *args: str, stdin: bytes = b"", **env: str) -> Done:
+        running = self.start(*args, **env)
+        out, err = running.process.communicate(stdin, timeout=60)
+        return Done(running.process.returncode, out, err)
+
+    def resume(self, told: str) -> Done:
+        """Type the command that gx printed."""
+        (line,) = [line for line in told.splitlines() if "go on with: " in line]
+        words = shlex.split(line.partition("go on with: ")[2])
+        return self.run(*words[words.index("gx") + 1 :])
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with EventLog.open(self.workspace, read_only=True) as log:
+            return log.file.ask(sql)
+
+    def assert_nothing_was_computed_twice(self) -> None:
+        """No key and no task was answered by the model more than once, and the log is whole."""
+        succeeded = "FROM events WHERE type = 'task.succeeded' AND data->>'$.cached' IS NULL"
+        assert not self.ask(f"SELECT key {succeeded} GROUP BY key HAVING count(*) > 1")
+        assert not self.ask(f"SELECT task {succeeded} GROUP BY task HAVING count(*) > 1")
+        with EventLog.open(self.workspace, read_only=True) as log:
+            assert verify(log).is_whole
+
+
+def texts(count: int) -> list[dict[str, str]]:
+    return [{"id": f"row-{n:02}", "text": f"Say {n}."} for n in range(count)]
