@@ -72,7 +72,7 @@ class Desk:
         )
         rows = items if not isinstance(items, list) else rows_of(items)
         active = ActiveRun(plan, state, preparer, self.contents, rows if plan.reads_inputs else None)
-        self.dispatcher.activate(active)
+        await self.dispatcher.activate(active)
         return active
 
     async def finish(self, active: ActiveRun) -> list[Record]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -78,7 +79,7 @@ doctor.register(app)
 def main() -> None:
     """Run the command line; what goes wrong ends in one message and an exit code, never in a traceback."""
     _fill_closed_streams()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # whoever minds one minds the other
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app(prog_name="gx")
     except GxError as error:
@@ -90,6 +91,12 @@ def main() -> None:
         if str(error) != "Query interrupted":  # what DuckDB makes of a KeyboardInterrupt
             raise
         sys.exit(output.ExitCode.interrupted)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """To be told to go is what Ctrl-C is at that moment, even where a shell has that one ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _fill_closed_streams() -> None:

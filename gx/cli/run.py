@@ -37,7 +37,9 @@ InputsOpt = Annotated[
 ]
 FormatOpt = Annotated[
     str | None,
-    typer.Option("--format", help="What the input is, where its name doesn't tell: jsonl, csv, lines, batch."),
+    typer.Option(
+        "--format", help="What the input is, where its name doesn't tell: jsonl, json, csv, tsv, lines, files."
+    ),
 ]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="A parameter of the recipe, as name=value.")]
 WorkspaceOpt = Annotated[
@@ -173,7 +175,9 @@ class _Printer:
             self._table.write([record.as_dict(with_input=self._with_input) for record in records])
             return
         rows = [
-            record.as_batch(model=started.name) if record.task.is_batch else record.as_dict(with_input=self._with_input)
+            record.as_batch(model=started.model)
+            if record.task.is_batch
+            else record.as_dict(with_input=self._with_input)
             for record in records
         ]
         sys.stdout.buffer.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))

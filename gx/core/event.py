@@ -94,7 +94,6 @@ class RunResumed(Value, frozen=True, kw_only=True, tag="run.resumed"):
     run: str
     deadline_at: float | None = None
     budget_tokens: int | None = None
-    reopened: bool = False
 
 
 class RunInterrupted(Value, frozen=True, kw_only=True, tag="run.interrupted"):
@@ -230,7 +229,11 @@ class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):
 
 
 class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
-    """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again."""
+    """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again.
+
+    `finish` is "length" for a text that was cut at `max_tokens`, "context" for one that was cut where the context
+    ended: the latter is never reused, since no part of the key says how large the context was.
+    """
 
     run: str
     task: str
@@ -243,6 +246,7 @@ class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     tok_out: int = 0
     tok_cached: int = 0
     cached: str | None = None
+    finish: str = "stop"
 
 
 class AttemptFailed(Value, frozen=True, kw_only=True, tag="attempt.failed"):

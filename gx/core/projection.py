@@ -148,9 +148,11 @@ def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
 def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None:
     if task.status is not Status.queued:
         return
+    leader = run.leaders.setdefault(body.key, task.id)
+    if run.tasks[leader].status is Status.succeeded:
+        return  # its result came in the same commit: the task is prepared again, and finds it
     _leave_queues(run, task)
     task.status, task.key = Status.prepared, body.key
-    leader = run.leaders.setdefault(body.key, task.id)
     if leader == task.id:
         run.ready[task.id] = None
     else:
@@ -219,7 +221,6 @@ def _end(run: RunState, task: TaskState, status: Status) -> None:
     run.leased.pop(task.id, None)
     _leave_queues(run, task)
     task.status, task.worker, task.lease = status, None, None
-    task.matrix = None
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
     run.live -= 1
@@ -242,7 +243,7 @@ def _promote(run: RunState, leader: TaskState) -> None:
 
 
 def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded) -> None:
-    task.output, task.error, task.cached = body.output, None, body.cached
+    task.output, task.error, task.cached, task.finish = body.output, None, body.cached, body.finish
     if task.key != body.key:
         task.key = body.key
     if body.cached is None:

@@ -57,6 +57,7 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     output: Ref | None = None
     error: tuple[str, str] | None = None
     cached: str | None = None
+    finish: str = "stop"
     tokens_in: int = 0
     tokens_out: int = 0
     ms: float = 0.0

@@ -139,7 +139,7 @@ RETRY = Table(
 
 BUDGET = Table(
     "a budget",
-    {"tokens": Field(_COUNT, "The run stops before it takes more tokens than this, prompts and answers together.")},
+    {"tokens": Field(_COUNT, "No task begins once this many tokens, prompts and answers together, are spent.")},
     later=("usd",),
 )
 

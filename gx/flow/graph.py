@@ -34,6 +34,7 @@ def expand(plan: Plan, run: RunState, rows: e.InputsRead) -> list[e.Body]:
         body
         for step in plan.steps
         if step.step.for_each == "inputs" and not run.step(step.id).is_unfolded and _may_begin(plan, run, step)
+        if _closed_gate(plan, run, step) is None
         for body in _row_tasks(run, step, rows.rows)
     ]
 
@@ -219,7 +220,7 @@ def _tasks(
                 id=row_id,
                 item=item,
                 input=of.input if of else None,
-                matrix=combo,
+                matrix=((of.matrix or {}) if of else {}) | combo,
             )
 
 

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from gx.core.errors import RecipeError
+from gx.core.ids import canonical
 from gx.core.message import Value
 from gx.core.recipe import Recipe, Step
 from gx.flow import templates
@@ -35,6 +36,13 @@ class StepPlan(Value, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         return self.step.id
+
+    def agent_of(self, matrix: dict[str, Any]) -> str:
+        """The agent of the combination in `matrix`, which may hold those of earlier steps too."""
+        if len(set(self.agents)) == 1:
+            return self.agents[0]
+        wanted = canonical({name: matrix[name] for name in self.step.matrix})
+        return next(agent for combo, agent in zip(self.combos, self.agents, strict=True) if canonical(combo) == wanted)
 
 
 class Plan(Value, frozen=True, kw_only=True):

@@ -27,7 +27,9 @@ _ERRORS = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupE
 _RENDERING_ERRORS = (*_ERRORS, RuntimeError, MemoryError)
 """What a template can make Python raise; RuntimeError is that of a macro that calls itself for ever."""
 _HALF = re.compile("[\ud800-\udfff]")
-_PADDING = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+_PADDING = frozenset(
+    {"center", "expandtabs", "format", "format_map", "ljust", "replace", "rjust", "translate", "zfill"}
+)
 
 
 class TemplateFailure(GxError):
@@ -76,7 +78,7 @@ ENVIRONMENT = Environment(
     undefined=jinja2.StrictUndefined, finalize=_finalize, autoescape=False, keep_trailing_newline=False
 )
 ENVIRONMENT.globals.clear()
-for _unfit in ("random", "pprint", "center", "format"):
+for _unfit in ("random", "pprint", "center", "format", "indent", "batch", "slice", "wordwrap", "urlize", "xmlattr"):
     del ENVIRONMENT.filters[_unfit]
 ENVIRONMENT.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
 
@@ -103,13 +105,20 @@ def render(source: str, names: Mapping[str, Any]) -> str:
     """The text of `source` with `names`. :raises TemplateFailure: naming what is undefined or wrong."""
     if "{" not in source:
         return source
+    pieces: list[str] = []
+    size = 0
     try:
-        text = _compiled(source).render(names)
+        for piece in _compiled(source).generate(names):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_OUTPUT_CHARS:
+                break
     except _RENDERING_ERRORS as error:
         raise _failure(error) from None
-    if len(text) > MAX_OUTPUT_CHARS:
-        message = f"the rendered prompt has {len(text):,} characters; at most {MAX_OUTPUT_CHARS:,} fit"
+    if size > MAX_OUTPUT_CHARS:
+        message = f"the rendered prompt has over {MAX_OUTPUT_CHARS:,} characters, and no more fit"
         raise TemplateFailure(message, code="template.too_long")
+    text = "".join(pieces)
     if not text.isascii() and _HALF.search(text):
         raise TemplateFailure("the rendered prompt has half of a surrogate pair, which is no text")
     return text

@@ -31,10 +31,7 @@ class Submission(Value, frozen=True, kw_only=True):
 
 
 class Progress(Value, frozen=True, kw_only=True):
-    """A run at a glance. `total` is what is known so far; `is_total_final` says that no more will come.
-
-    `tokens_per_s` counts written tokens over the last seconds; `eta_s` is `None` while nothing can be told.
-    """
+    """A run at a glance. `total` is what is known so far; `is_total_final` says that no more will come."""
 
     done: int
     failed: int
@@ -71,12 +68,12 @@ class RunEnd(msgspec.Struct, kw_only=True):
 
 
 class Started(Value, frozen=True, kw_only=True):
-    """The answer to a submission: the run's id, and whether it goes on from an earlier start."""
+    """The answer to a submission: the run's id, its models' sources, and whether it goes on from an earlier start."""
 
     run: str
     name: str
+    model: str
     is_resumed: bool
-    is_batch_input: bool
     done_before: int
     total: int
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from gx import wiring
+from gx import __version__, wiring
 from gx.core import event as e
 from gx.core import ids
 from gx.core.errors import UsageError
@@ -132,14 +132,15 @@ class LocalNode:
         models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
         self._models.update({model.sha256: model for model in models.values()})
         source = source_of(asked, plan, self._settings)
-        print_ = fingerprint(recipe, params, asked, source)
+        digests = {name: model.sha256 for name, model in models.items()}
+        print_ = fingerprint(recipe, params, digests, asked, source)
         state, is_resumed = await self._take_up(asked, recipe, params, source, print_, began)
         first_seq = self._view.seq
         preparer = Preparer(
             plan,
             state,
             self._contents,
-            {name: model.sha256 for name, model in models.items()},
+            digests,
             lambda keys: self._log.find_results(keys, before_seq=first_seq),
         )
         rows = take(source.rows(), limit=asked.limit, sample=asked.sample, seed=0) if source is not None else None
@@ -148,11 +149,11 @@ class LocalNode:
             run=state.id,
             name=recipe.name,
             is_resumed=is_resumed,
-            is_batch_input=any(row.is_batch for row in state.rows[:1]),
+            model=", ".join(recipe.models[name].source for name in models),
             done_before=sum(sum(step.ended.values()) for step in state.steps.values()),
             total=len(state.tasks),
         )
-        self._dispatcher.activate(active)
+        await self._dispatcher.activate(active)
         return LocalRun(self._dispatcher, active, started, source, began)
 
     async def _take_up(
@@ -216,19 +217,20 @@ def source_of(asked: Submission, plan: Plan, settings: Settings) -> Source | Non
     )
 
 
-def fingerprint(recipe: Recipe, params: dict[str, object], asked: Submission, source: Source | None) -> str | None:
-    """What makes two submissions the same run; `None` for streamed input without a name, which is always a new one."""
-    what = (ids.digest(parse.fingerprint_source(recipe)), params)
-    if asked.name is not None:
-        return ids.digest_of("named", asked.name, *what)
-    if source is None:
-        return ids.digest_of("alone", *what)
-    content = source.digest()
-    return (
-        None
-        if content is None
-        else ids.digest_of("rows", content, asked.input_format, asked.limit, asked.sample, *what)
-    )
+def fingerprint(
+    recipe: Recipe, params: dict[str, object], models: dict[str, str], asked: Submission, source: Source | None
+) -> str | None:
+    """What makes two submissions the same run; `None` for streamed input without a name, which is always a new one.
+
+    `models` are the digests of their files: another file of the same name makes another run. So does another version
+    of gx, since prompts are made by its code; results are reused by key all the same.
+    """
+    content = source.digest() if source is not None else "none"
+    if content is None and asked.name is None:
+        return None
+    rows = (content or "streamed", asked.input_format, asked.limit, asked.sample)
+    made_by = (ids.digest(parse.fingerprint_source(recipe)), params, models, __version__)
+    return ids.digest_of(asked.name, *rows, *made_by)
 
 
 @asynccontextmanager

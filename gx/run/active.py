@@ -19,6 +19,7 @@ from gx.core.task import Status
 from gx.core.view import RunState, TaskState
 from gx.flow import graph
 from gx.flow.plan import Plan
+from gx.run import scheduler
 from gx.run.contents import Contents
 from gx.run.inputs import Row
 from gx.run.prepare import Preparer
@@ -26,6 +27,8 @@ from gx.run.record import Record
 
 CREDITS = 1024
 """Results that a client may leave untaken before its run gets no new grants (DESIGN §6)."""
+HANG_GRACE_S = 10.0
+"""How long after its time an attempt may take to end before its worker is taken for hung."""
 PREPARE_BATCH = 256
 """Tasks prepared between two commits."""
 
@@ -40,11 +43,10 @@ class ActiveRun:
         self._contents = contents
         self.turns: dict[str, Turn] = {}
         self.leased_at: dict[str, float] = {}
-        known = (Status.prepared, Status.leased)  # by an earlier process, whose turns went with it
-        self.to_rebuild: deque[str] = deque(t.id for t in state.tasks.values() if t.status in known)
         self.is_grouping: set[tuple[str, int]] = set()
         self.is_dirty = True
         self.draining: e.Body | None = None
+        self.draining_since = 0.0
         self.error: GxError | None = None
         self.is_over = False
         self._sent_reduce = False
@@ -57,17 +59,40 @@ class ActiveRun:
 
     # ── preparing ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_to_prepare(self, leases: int) -> list[str]:
-        """Which tasks to prepare now, so that the window of turns at hand stays full and no fuller."""
-        window = max(4 * leases, 64)
-        room = min(window - len(self.turns), PREPARE_BATCH)
-        if room <= 0 or self.is_slow or self.draining is not None:
+    def next_to_prepare(self, leases: int, now: float) -> list[str]:
+        """Which tasks to prepare now, so that the window of what may run stays full and no fuller.
+
+        Tasks that may run and whose turns are not at hand (after a restart, a back-off, or the end of a leader) come
+        first; then queued ones, in order.
+        """
+        if self.is_slow or self.draining is not None:
             return []
-        chosen: list[str] = []
-        while self.to_rebuild and len(chosen) < room:
-            chosen.append(self.to_rebuild.popleft())
-        chosen.extend(islice(self.state.unprepared, room - len(chosen)))
+        state, window = self.state, max(4 * leases, 64)
+        runnable = (*state.suspects, *scheduler.due(state, now), *islice(state.ready, window))
+        chosen = [task_id for task_id in runnable if task_id not in self.turns][:PREPARE_BATCH]
+        room = min(window - len(state.ready), PREPARE_BATCH) - len(chosen)
+        if room > 0:
+            chosen.extend(islice(state.unprepared, room))
         return chosen
+
+    def task_waits(self, task: TaskState) -> None:
+        """A task can't run for now: its turn is made again when it can, so that waiting takes no memory."""
+        if task.status is Status.prepared and task.id not in self.state.ready and task.id not in self.state.suspects:
+            self.turns.pop(task.id, None)
+
+    def overdue(self, monotonic: float) -> str | None:
+        """Why the worker must be taken for hung: an attempt in it outlived its time-out, or its cancellation.
+
+        A worker holds attempts that have not begun, so two time-outs may pass before one is overdue.
+        """
+        for task_id, since in self.leased_at.items():
+            timeout_s = self.plan.step(self.state.tasks[task_id].step).step.timeout_s
+            if timeout_s is not None and monotonic > since + 2 * timeout_s + HANG_GRACE_S:
+                return f"an attempt with a time-out of {timeout_s:g} s did not end in {monotonic - since:.0f} s"
+        is_cancelled = isinstance(self.draining, e.RunStopped) and self.draining.limit == "deadline"
+        if is_cancelled and self.state.leased and monotonic > self.draining_since + HANG_GRACE_S:
+            return "cancelled attempts did not end"
+        return None
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from gx.core.event import Blob, Ref
 from gx.core.ids import digest
 
 CAPACITY_BYTES = 16 << 20
-AHEAD = 4096
+AHEAD = 8192
 """The most contents that are loaded before they are asked for."""
 _ENTRY_BYTES = 300
 """What an entry takes beside its content: the digest, the head of the bytes and a place in the dict; measured."""
@@ -43,15 +43,15 @@ class Contents:
         self._keep(blob.digest, content)
         return blob
 
-    def bring(self, refs: Collection[Ref], later: Iterator[Ref]) -> None:
-        """Have `refs` here. If the log must be asked, ask at once for those of `later` that half the cache holds.
-
-        A question costs the log a scan of all digests, however few it is about.
+    def bring(self, refs: Collection[Ref], later: Iterator[Ref]) -> dict[Ref, bytes]:
+        """The content of each of `refs` that is still there. If the log must be asked, it is asked at once for those of
+        `later` that half the cache holds: a question costs a scan of all digests, however few it is about.
         """
-        if any(ref not in self._kept for ref in refs):
-            mean_bytes = self._bytes / len(self._kept) if self._kept else _ENTRY_BYTES
-            ahead = islice(later, min(AHEAD, int(self._capacity / 2 / mean_bytes)))
-            self.find(dict.fromkeys([*refs, *ahead]))
+        if all(ref in self._kept for ref in refs):
+            return self.find(refs)
+        mean_bytes = self._bytes / len(self._kept) if self._kept else _ENTRY_BYTES
+        ahead = islice(later, min(AHEAD, int(self._capacity / 2 / mean_bytes)))
+        return self.find(dict.fromkeys([*refs, *ahead]))
 
     def get(self, refs: Collection[Ref]) -> dict[Ref, bytes]:
         """The content of each ref. :raises LogError: if one was erased."""

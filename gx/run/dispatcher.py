@@ -35,6 +35,8 @@ CLOCK_JUMP_S = 5.0
 """A smaller step of the wall clock is taken for drift: time servers slew by less."""
 _CUT_TRIES = 3
 """How many benches may be lost while prompts are counted, which is nobody's turn."""
+WATCH_EVERY_S = 2.0
+"""How often attempts that run are compared with their time-outs."""
 _ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
 
 MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
@@ -56,6 +58,8 @@ class Dispatcher:
         self._log, self._contents, self._make_worker, self._clock = log, contents, make_worker, clock
         self._epoch, self._source = epoch, f"node:{epoch}"
         self._active: dict[str, ActiveRun] = {}
+        self._incarnation = 0
+        self._hung: set[int] = set()
         self._clock_offset = clock.now() - clock.monotonic()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
@@ -74,10 +78,10 @@ class Dispatcher:
         for event in await self._log.append(bodies, blobs or [], source=self._source):
             fold(self.view, event)
 
-    def activate(self, run: ActiveRun) -> None:
+    async def activate(self, run: ActiveRun) -> None:
         """Take up a run that is in the view: void what an earlier node left leased, unfold what is missing."""
+        await self.commit(scheduler.recover(run.state, epoch=self._epoch))
         self._active[run.state.id] = run
-        self._pending.extend(scheduler.recover(run.state, epoch=self._epoch))
         self._group.start_soon(run.publish, self._wake)
         if run.rows is not None and not run.state.inputs_ended:
             self._group.start_soon(self._feed, run, run.rows)
@@ -85,8 +89,7 @@ class Dispatcher:
 
     def drain(self, run_id: str, reason: str) -> None:
         """Grant nothing more; when what is leased has ended, the run is interrupted."""
-        run = self._active[run_id]
-        run.draining = run.draining or e.RunInterrupted(run=run_id, reason=reason)
+        self._drain(self._active[run_id], e.RunInterrupted(run=run_id, reason=reason))
         self._wake()
 
     def cancel(self, run_id: str, reason: str) -> None:
@@ -152,7 +155,7 @@ class Dispatcher:
             bodies.extend(self._settle(event, now, blobs))
         free = self._free(settled=sum(isinstance(event, AttemptEnded) for event in inbox))
         for run in list(self._active.values()):
-            made = self._advance(run, now, free, blobs, is_idle=not bodies)
+            made = self._advance(run, now, free, blobs, bodies)
             free -= sum(isinstance(body, e.TaskLeased) for body in made)
             bodies.extend(made)
         return bodies, blobs
@@ -169,18 +172,27 @@ class Dispatcher:
             return 0
         return self._worker.capacity().leases - sum(len(r.state.leased) for r in self._active.values()) + settled
 
-    def _advance(self, run: ActiveRun, now: float, free: int, blobs: list[e.Blob], *, is_idle: bool) -> list[e.Body]:
-        """What one run does next, beside what its workers said: stop at a limit, prepare, grant, end."""
+    def _advance(
+        self, run: ActiveRun, now: float, free: int, blobs: list[e.Blob], before: list[e.Body]
+    ) -> list[e.Body]:
+        """What one run does next, `before` being what is to be committed already: end, stop, prepare, grant."""
         state, bodies = run.state, list[e.Body]()
-        if run.draining is None and (stop := scheduler.limit(state, now)) is not None and not self._is_done(run):
-            run.draining = stop
+        if not before and self._is_done(run):
+            return [scheduler.finish(state)]
+        if run.draining is None and (stop := scheduler.limit(state, now, before)) is not None:
+            self._drain(run, stop)
             for task in state.leased.values() if stop.limit == "deadline" else ():
                 if self._worker is not None:
                     self._worker.cancel(task.id, task.attempt)
+        if self._worker is not None and (why := run.overdue(self._clock.monotonic())) is not None:
+            run.leased_at.clear()
+            run.draining_since = self._clock.monotonic()
+            self._hung.add(self._incarnation)
+            self._worker.restart(why)
         if run.draining is not None:
-            return [run.draining] if is_idle and not state.leased else []
+            return [run.draining] if not before and not state.leased else []
         capacity = self._worker.capacity().leases if self._worker is not None else 2
-        if chosen := run.next_to_prepare(capacity):
+        if chosen := run.next_to_prepare(capacity, now):
             prepared = run.preparer.prepare(chosen)
             run.turns.update(prepared.turns)
             blobs.extend(prepared.blobs)
@@ -190,9 +202,12 @@ class Dispatcher:
             if self._worker is not None and not run.is_slow:
                 worker, lease = self._worker.name, self._worker.lease()
                 bodies.extend(scheduler.decide(state, now, worker=worker, lease=lease, free=free, at_hand=run.turns))
-        if is_idle and not bodies and self._is_done(run):
-            bodies.append(scheduler.finish(state))
         return bodies
+
+    def _drain(self, run: ActiveRun, last: e.Body) -> None:
+        """Grant nothing more; `last` is the run's last word here, once what is leased has ended."""
+        if run.draining is None:
+            run.draining, run.draining_since = last, self._clock.monotonic()
 
     def _is_done(self, run: ActiveRun) -> bool:
         needs_rows = run.plan.reads_inputs and not run.state.inputs_ended
@@ -211,8 +226,19 @@ class Dispatcher:
             elif isinstance(event.outcome, Failure) and event.outcome.detail:
                 detail = self._put(event.outcome.detail.encode(), blobs)
             retry = run.plan.step(run.state.tasks[event.task].step).step.retry
-            yield from scheduler.settle(run.state, event, now, worker=worker, retry=retry, output=output, detail=detail)
+            turn = run.turns.get(event.task)
+            yield from scheduler.settle(
+                run.state,
+                event,
+                now,
+                worker=worker,
+                retry=retry,
+                output=output,
+                detail=detail,
+                max_tokens=turn.sampling.max_tokens if turn is not None else None,
+            )
         elif isinstance(event, BenchUp):
+            self._incarnation = event.incarnation
             yield e.BenchStarted(
                 worker=worker,
                 epoch=self._epoch,
@@ -225,8 +251,9 @@ class Dispatcher:
             yield e.BenchExited(worker=worker, epoch=self._epoch, incarnation=event.incarnation, reason=event.reason)
             lease = EdgeLease(epoch=self._epoch, incarnation=event.incarnation)
             for run in self._active.values():
+                is_suspect = not event.is_expected or event.incarnation in self._hung
                 yield from scheduler.lose(
-                    run.state, worker=worker, lease=lease, reason=event.reason, is_suspect=not event.is_expected
+                    run.state, worker=worker, lease=lease, reason=event.reason, is_suspect=is_suspect
                 )
         else:
             self.on_signal(event)
@@ -249,6 +276,8 @@ class Dispatcher:
                 self._pending.extend(graph.expand(run.plan, run.state, body))
             elif isinstance(body, e.TaskLeased):
                 self._submit(run, body)
+            elif isinstance(body, e.TaskPrepared | e.TaskRetried):
+                run.task_waits(run.state.tasks[body.task])
             elif isinstance(body, _ENDS):
                 run.task_ended(run.state.tasks[body.task])
             elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted):
@@ -263,10 +292,10 @@ class Dispatcher:
         if task.lease is not lease.lease or task.attempt != lease.attempt:
             return  # something that was committed with the lease ended the task
         turn = run.turns[lease.task]
-        if turn.attempt != lease.attempt:
-            seed = mix_seed(turn.sampling.seed, task.failures)
-            turn = turn.for_attempt(lease.attempt, seed)
+        if turn.attempt != lease.attempt or task.failures:
+            turn = turn.for_attempt(lease.attempt, mix_seed(turn.sampling.seed, task.failures))
         if self._worker is not None and self._worker.lease() == lease.lease:
+            run.leased_at[task.id] = self._clock.monotonic()
             self._worker.submit(turn)
 
     def _end(self, run: ActiveRun) -> None:
@@ -278,6 +307,8 @@ class Dispatcher:
         now = self._clock.now()
         instants = [now + 3600.0]
         for run in self._active.values():
+            if run.leased_at:
+                instants.append(now + WATCH_EVERY_S)
             if run.draining is None:
                 instants.extend(at for at in (scheduler.next_due(run.state), run.state.deadline_at) if at is not None)
         return max(0.001, min(instants) - now)
@@ -347,7 +378,7 @@ class Dispatcher:
     def _fail(self, run: ActiveRun, error: GxError) -> None:
         """The run can't go on here; what is finished stays, and its client is told why."""
         run.error = run.error or error
-        run.draining = run.draining or e.RunInterrupted(run=run.state.id, reason=error.message)
+        self._drain(run, e.RunInterrupted(run=run.state.id, reason=error.message))
         if self._worker is None:
             self._pending.extend(scheduler.recover(run.state, epoch=self._epoch + 1))
         self._wake()

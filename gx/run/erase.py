@@ -70,10 +70,15 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
     `log` is open for writing, and no run is live in it. Nothing is changed where nothing is left to erase.
     :raises NotFound: if there is no such task or run. :raises LogError: if the new file can't be written.
     """
-    is_run = log.has_run(subject)
-    if not is_run and not log.file.ask("SELECT 1 FROM events WHERE task = ? LIMIT 1", [subject]):
-        raise NotFound(f"there is no task or run {subject}", hint="`gx runs` lists the runs")
-    wanted, kept = _survey(log, subject, "run" if is_run else "task")
+    run, where = subject, "run = ?"
+    names: str | list[str] = subject
+    if not log.has_run(subject):
+        found = log.file.ask("SELECT run FROM events WHERE task = ? AND run IS NOT NULL LIMIT 1", [subject])
+        if not found:
+            raise NotFound(f"there is no task or run {subject}", hint="`gx runs` lists the runs")
+        run = found[0][0]
+        where, names = "task = any(?::VARCHAR[])", _made_of(log, run, subject)
+    wanted, kept = _survey(log, where, names)
     sizes = dict(
         log.file.ask(
             "SELECT digest, any_value(octet_length(bytes)) FROM blobs WHERE digest = any(?::VARCHAR[]) GROUP BY digest",
@@ -90,8 +95,8 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
     body = ContentErased(
         blobs=tuple(sorted(sizes)),
         subject=subject,
-        run=subject if is_run else None,
-        task=None if is_run else subject,
+        run=run,
+        task=None if run == subject else subject,
     )
     _rewrite(path, without=sizes, body=body, tail=tail, ts=max(tail.ts, int(now() * 1e6)))
     EventLog.open(log.folder).close()  # brings the head file up to the new event
@@ -100,13 +105,24 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
     )
 
 
-def _survey(log: EventLog, subject: str, column: str) -> tuple[set[Ref], dict[Ref, str]]:
+def _made_of(log: EventLog, run: str, task: str) -> list[str]:
+    """The task, and those of its run that work on the same row or on its result, step after step.
+
+    A reduce over many results is not among them: its answer is of all of them.
+    """
+    sql = "SELECT task, data->>'$.item', data->>'$.input' FROM events WHERE run = ? AND type = 'task.queued'"
+    queued = {name: (item, row) for name, item, row in log.file.ask(sql, [run])}
+    row = queued[task][1] if task in queued else None
+    return [name for name, (_, other) in queued.items() if name == task or (row is not None and other == row)]
+
+
+def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Ref], dict[Ref, str]]:
     """What the subject refers to and nobody else needs; and what somebody needs, with who."""
-    own = f"SELECT data FROM events WHERE {column} = ? AND type = any(?::VARCHAR[])"
+    own = f"SELECT data FROM events WHERE {where} AND type = any(?::VARCHAR[])"
     wanted = {ref for (data,) in log.file.ask(own, [subject, list(REFERRING)]) for ref in refs_of(e.decode_body(data))}
-    keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {column} = ?", [subject]) if key}
+    keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {where}", [subject]) if key}
     others: dict[str, set[Ref]] = {}
-    for data in _outside(log, subject, column):
+    for data in _outside(log, where, subject):
         body = e.decode_body(data)
         if shared := wanted.intersection(refs_of(body)):
             other = str(getattr(body, "task", None) or getattr(body, "run", ""))
@@ -126,14 +142,14 @@ def _survey(log: EventLog, subject: str, column: str) -> tuple[set[Ref], dict[Re
     return wanted - kept.keys(), kept
 
 
-def _outside(log: EventLog, subject: str, column: str, *, page: int = 20_000) -> Iterator[str]:
+def _outside(log: EventLog, where: str, subject: str | list[str], *, page: int = 20_000) -> Iterator[str]:
     """The bodies, as JSON, of all referring events outside the subject.
 
     `inputs.read` is left out: each of its rows is a task's as well.
     """
     kinds = [kind for kind in REFERRING if kind != "inputs.read"]
     sql = f"""SELECT data FROM events WHERE seq BETWEEN ? AND ? AND type = any(?::VARCHAR[])
-        AND {column} IS DISTINCT FROM ?"""
+        AND NOT coalesce({where}, false)"""
     for first in range(0, log.last_seq + 1, page):
         for (data,) in log.file.ask(sql, [first, first + page - 1, kinds, subject]):
             yield data

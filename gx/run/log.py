@@ -32,14 +32,14 @@ from gx.core.event import Blob, Body, Event, decode_body, encode_body
 from gx.run import schema
 from gx.run.logfile import LogFile, Tail, explain
 
-CHECKPOINT_BYTES = 8 << 20
+CHECKPOINT_BYTES = 16 << 20
 """Size of the WAL past which it is folded into the file; a checkpoint inside a commit stalls it by 0.1 s and more."""
 GROUP_EVENTS = 10_000
 """The most events of one commit; 1,000 rows take some 10 ms."""
 GROUP_BYTES = 64 << 20
 BACKLOG_EVENTS = 50_000
 """Events that may wait for the writer; beyond that, `append` waits before it queues."""
-REMEMBERED_BLOBS = 100_000
+REMEMBERED_BLOBS = 16_384
 """Digests of the newest blobs, which are not written again."""
 
 
@@ -293,10 +293,10 @@ class EventLog:
         named = "SELECT rowid FROM blobs WHERE digest IN (SELECT unnest(?::VARCHAR[]))"  # reads no bytes but these
         return dict(self.file.ask(f"SELECT digest, bytes FROM blobs WHERE rowid IN ({named})", [list(digests)]))
 
-    def find_results(self, keys: Collection[str], *, before_seq: int) -> dict[str, tuple[str, str]]:
-        """For each key with a result at `seq` <= `before_seq`: the newest task that has it, and its output's digest.
+    def find_results(self, keys: Collection[str], *, before_seq: int) -> dict[str, tuple[str, str, str]]:
+        """For each key with a result at `seq` <= `before_seq`: the newest task that has it, its output, its finish.
 
-        A result that was erased is not found.
+        A result that was erased is not found, nor one that was cut where the context ended.
         """
         if not keys or not self._has_results(before_seq):
             return {}
@@ -305,10 +305,14 @@ class EventLog:
             " ORDER BY seq",
             [list(keys), before_seq],
         )
-        results = [(key, task, msgspec.json.decode(data, type=_Result).output) for key, task, data in rows]
-        outputs = list({output for _, _, output in results})
+        results = [(key, task, msgspec.json.decode(data, type=_Result)) for key, task, data in rows]
+        outputs = list({result.output for _, _, result in results})
         kept = set(self.file.ask("SELECT digest FROM blobs WHERE digest = any(?::VARCHAR[])", [outputs]))
-        return {key: (task, output) for key, task, output in results if (output,) in kept}
+        return {
+            key: (task, result.output, result.finish)
+            for key, task, result in results
+            if (result.output,) in kept and result.finish != "context"
+        }
 
     def _has_results(self, before_seq: int) -> bool:
         """Whether any task had succeeded by then. A run asks that for every batch, so the answer is kept."""
@@ -318,13 +322,12 @@ class EventLog:
         return self._had_results[before_seq]
 
     def newest_run(self, fingerprint: str) -> str | None:
-        """The newest run of that fingerprint that did not finish, or was reopened after it had."""
+        """The newest run of that fingerprint that did not finish, and of which nothing was erased."""
         rows = self.file.ask(
             """SELECT run FROM events
             WHERE run IN (SELECT run FROM events WHERE type = 'run.created' AND data->>'$.fingerprint' = ?)
-                AND (type IN ('run.created', 'run.finished')
-                    OR (type = 'run.resumed' AND data->>'$.reopened' = 'true'))
-            GROUP BY run HAVING arg_max(type, seq) <> 'run.finished' ORDER BY min(seq) DESC LIMIT 1""",
+                AND type IN ('run.created', 'run.finished', 'content.erased')
+            GROUP BY run HAVING count(*) FILTER (type <> 'run.created') = 0 ORDER BY min(seq) DESC LIMIT 1""",
             [fingerprint],
         )
         return rows[0][0] if rows else None
@@ -355,6 +358,7 @@ class EventLog:
 
 class _Result(msgspec.Struct):
     output: str
+    finish: str = "stop"
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:

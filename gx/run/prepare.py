@@ -6,7 +6,7 @@ reason; it never stops the run. Equal keys are noticed here: a result that is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,8 +32,8 @@ These are partial answers to the same request, each made from a part of the data
 {% endfor %}"""
 """The prompt that merges partial answers of a reduce whose step has no `combine`."""
 
-FindResults = Callable[[Collection[str]], dict[str, tuple[str, e.Ref]]]
-"""Keys → (task, output) of results that the log had before this run began."""
+FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str]]]
+"""Keys → (task, output, finish) of results that the log had before this run began."""
 
 
 class Prepared(msgspec.Struct):
@@ -54,6 +54,7 @@ class Preparer:
         self._models, self._find_results = models, find_results
         self._personas: dict[tuple[str, bytes], Message | None] = {}
         self._steps: dict[str, Any] = {}
+        self._at_hand: dict[e.Ref, bytes] = {}
         self._levels: dict[tuple[str, int], list[e.Ref]] = {}
         self._known: set[e.Ref] = set()
 
@@ -65,7 +66,8 @@ class Preparer:
         made = Prepared()
         tasks = [self._run.tasks[task_id] for task_id in task_ids]
         tasks = [task for task in tasks if not task.status.is_terminal]
-        self._contents.bring(list(_refs(tasks)), _refs(self._run.tasks[task_id] for task_id in self._run.unprepared))
+        later = (self._run.tasks[task_id] for task_id in self._run.unprepared)
+        self._at_hand = self._contents.bring(list(_refs(tasks)), _refs(later))
         turns: list[tuple[TaskState, Turn, str]] = []
         for task in tasks:
             if task.status is Status.queued and task.error is not None:
@@ -84,7 +86,7 @@ class Preparer:
         answers = self._answers([key for _, _, key in turns])
         for task, turn, key in turns:
             if (answer := answers.get(key)) is not None:
-                made.bodies.append(scheduler.answered(self._run, task, key, answer[1], answer[0]))
+                made.bodies.append(scheduler.answered(self._run, task, key, answer))
                 continue
             made.turns[task.id] = turn
             if task.status is Status.queued:
@@ -127,7 +129,7 @@ class Preparer:
             status = graph.status_names(self._plan, self._run, step)
             if not templates.holds(step.filter, names | status):
                 return None
-        agent = self._plan.recipe.agents[step.agents[step.combos.index(matrix)]]
+        agent = self._plan.recipe.agents[step.agent_of(matrix)]
         sampling, schema = agent.sampling, agent.output
         head = self._persona(agent, matrix)
         if step.step.prompt is None and task.span is None:
@@ -186,15 +188,15 @@ class Preparer:
 
     # ── what is there already ────────────────────────────────────────────────────────────────────────────────────
 
-    def _answers(self, keys: list[str]) -> dict[str, tuple[str, e.Ref]]:
+    def _answers(self, keys: list[str]) -> dict[str, scheduler.Known]:
         """Results of equal keys: of this run, or of the log before it (unless the run is `fresh`)."""
-        found: dict[str, tuple[str, e.Ref]] = {}
+        found: dict[str, scheduler.Known] = {}
         for key in keys:
             leader = self._run.tasks.get(self._run.leaders.get(key, ""))
             if leader is not None and leader.output is not None:
-                found[key] = (leader.id, leader.output)
+                found[key] = scheduler.Known(leader.id, leader.output, leader.finish)
         if not self._run.created.fresh and (rest := [key for key in keys if key not in found]):
-            found.update(self._find_results(rest))
+            found.update((key, scheduler.Known(*known)) for key, known in self._find_results(rest).items())
         return found
 
     def _below(self, step: StepPlan, level: int) -> list[e.Ref]:
@@ -218,7 +220,8 @@ class Preparer:
         return self._steps[step_id]
 
     def _value(self, ref: e.Ref) -> Any:
-        return msgspec.json.decode(self._contents.get((ref,))[ref])
+        content = self._at_hand[ref] if ref in self._at_hand else self._contents.get((ref,))[ref]
+        return msgspec.json.decode(content)
 
     def _values(self, refs: Sequence[e.Ref]) -> list[Any]:
         found = self._contents.get(refs)
@@ -227,7 +230,7 @@ class Preparer:
 
 def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
     """What the prompts of these tasks are made from."""
-    return (ref for task in tasks for ref in (task.item, task.input) if ref is not None)
+    return (ref for task in tasks for ref in {task.item, task.input} if ref is not None)
 
 
 def _reduce_prompt(step: StepPlan, level: int) -> str:

@@ -12,6 +12,8 @@ import msgspec
 from gx.core.task import Status
 from gx.core.view import TaskState
 
+_ERASED = ("erased", "the result was erased")
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A finished task and its result; `output` and `input` are JSON bytes."""
@@ -24,12 +26,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The record as it is printed."""
         task = self.task
         row: dict[str, Any] = {"id": task.row_id, "index": task.index, "step": task.step, "status": task.status.value}
-        if task.path.count("/"):
-            row["matrix"] = dict(part.split("=", 1) for part in task.path.split("/")[1:])
+        if task.matrix:
+            row["matrix"] = task.matrix
         if self.output is not None:
             row["output"] = msgspec.json.decode(self.output)
+            if task.finish != "stop":
+                row["finish"] = task.finish
         else:
-            code, message = task.error or ("unknown", "")
+            code, message = task.error or _ERASED
             row["error"] = {"code": code, "message": message}
         row["usage"] = {"tokens_in": task.tokens_in, "tokens_out": task.tokens_out, "ms": round(task.ms, 1)}
         row["cached"] = task.cached is not None
@@ -42,15 +46,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         task = self.task
         line: dict[str, Any] = {"id": f"batch_req_{task.id}", "custom_id": task.row_id, "response": None, "error": None}
         if task.status is not Status.succeeded or self.output is None:
-            code, message = task.error or ("unknown", "")
+            code, message = task.error or _ERASED
             return line | {"error": {"code": code, "message": message}}
         value = msgspec.json.decode(self.output)
+        reason = "stop" if task.finish == "stop" else "length"
         content = value if isinstance(value, str) else self.output.decode()
         body = {
             "id": f"chatcmpl-{task.id}",
             "object": "chat.completion",
             "model": model,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": reason}],
             "usage": {
                 "prompt_tokens": task.tokens_in,
                 "completion_tokens": task.tokens_out,

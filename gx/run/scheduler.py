@@ -10,8 +10,9 @@ the jitter is drawn from the task's id, so that a replay decides the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import chain
+from typing import NamedTuple
 
 from gx.core import event as e
 from gx.core.ids import digest
@@ -35,7 +36,7 @@ def decide(
     if lease is None or free <= 0 or any(task.is_alone for task in run.leased.values()):
         return []
     chosen: list[TaskState] = []
-    for task_id in chain(_due(run, now), run.ready):
+    for task_id in chain(due(run, now), run.ready):
         if task_id in at_hand:
             chosen.append(run.tasks[task_id])
             if len(chosen) == free:
@@ -50,7 +51,8 @@ def decide(
     ]
 
 
-def _due(run: RunState, now: float) -> list[str]:
+def due(run: RunState, now: float) -> list[str]:
+    """The delayed tasks that may run by now."""
     return [task_id for task_id, not_before in run.delayed.items() if not_before <= now]
 
 
@@ -68,8 +70,12 @@ def settle(
     retry: Retry,
     output: e.Ref | None,
     detail: e.Ref | None,
+    max_tokens: int | None = None,
 ) -> list[e.Body]:
-    """What follows from a worker's last word on an attempt, given where its answer or failure detail was put."""
+    """What follows from a worker's last word on an attempt, given where its answer or failure detail was put.
+
+    `max_tokens` is what the attempt might have written.
+    """
     task, outcome = run.tasks[ended.task], ended.outcome
     usage = outcome.usage
     if task.status is not Status.leased or ended.attempt != task.attempt:
@@ -86,6 +92,8 @@ def settle(
             )
         ]
     if isinstance(outcome, Answer) and output is not None:
+        is_short = max_tokens is not None and usage.tokens_out < max_tokens
+        finish = "context" if outcome.finish == "length" and is_short else outcome.finish
         return [
             e.TaskSucceeded(
                 run=run.id,
@@ -98,8 +106,9 @@ def settle(
                 tok_in=usage.tokens_in,
                 tok_out=usage.tokens_out,
                 tok_cached=usage.tokens_cached,
+                finish=finish,
             ),
-            *_followers(run, task, output),
+            *_followers(run, task, output, finish),
         ]
     if isinstance(outcome, Failure) and outcome.code == "cancelled":
         return [_lost(run, task, worker, outcome.message, is_suspect=False)]
@@ -126,15 +135,32 @@ def settle(
     return [failed, _failed(run, task, failure.code, failure.message)]
 
 
-def _followers(run: RunState, leader: TaskState, output: e.Ref) -> list[e.Body]:
+def _followers(run: RunState, leader: TaskState, output: e.Ref, finish: str) -> list[e.Body]:
     """Tasks with an equal key have their result with the leader's."""
     waiting = (run.tasks[task_id] for task_id in run.followers.get(leader.id, ()))
-    return [answered(run, task, leader.key or "", output, leader.id) for task in waiting if not task.status.is_terminal]
+    live = [task for task in waiting if not task.status.is_terminal]
+    return [answered(run, task, leader.key or "", Known(leader.id, output, finish)) for task in live]
 
 
-def answered(run: RunState, task: TaskState, key: str, output: e.Ref, by: str) -> e.TaskSucceeded:
-    """A success that costs nothing: the task `by`, of an equal key, has the result already."""
-    return e.TaskSucceeded(run=run.id, task=task.id, attempt=task.attempt, key=key, output=output, cached=by)
+class Known(NamedTuple):
+    """A result that is there already: the task that has it, its output, and how it ended."""
+
+    task: str
+    output: e.Ref
+    finish: str = "stop"
+
+
+def answered(run: RunState, task: TaskState, key: str, known: Known) -> e.TaskSucceeded:
+    """A success that costs nothing: another task, of an equal key, has the result already."""
+    return e.TaskSucceeded(
+        run=run.id,
+        task=task.id,
+        attempt=task.attempt,
+        key=key,
+        output=known.output,
+        cached=known.task,
+        finish=known.finish,
+    )
 
 
 def _backoff(retry: Retry, failures: int, salt: str) -> float:
@@ -184,12 +210,16 @@ def cancel(run: RunState, reason: str) -> list[e.Body]:
     return [e.TaskCancelled(run=run.id, task=task.id, attempt=task.attempt, reason=reason) for task in live]
 
 
-def limit(run: RunState, now: float) -> e.RunStopped | None:
-    """The limit that the run has reached, if any work is left."""
+def limit(run: RunState, now: float, unfolded: Iterable[e.Body] = ()) -> e.RunStopped | None:
+    """The limit that the run has reached, with what `unfolded` events, about to be committed, say was spent."""
     if run.deadline_at is not None and now >= run.deadline_at:
         return e.RunStopped(run=run.id, limit="deadline", reason="the deadline passed")
-    if run.budget_tokens is not None and run.spent_tokens >= run.budget_tokens:
-        reason = f"{run.spent_tokens:,} of {run.budget_tokens:,} tokens are spent"
+    if run.budget_tokens is None:
+        return None
+    spending = (b for b in unfolded if isinstance(b, e.TaskSucceeded | e.AttemptFailed) and b.run == run.id)
+    spent = run.spent_tokens + sum(body.tok_in + body.tok_out for body in spending)
+    if spent >= run.budget_tokens:
+        reason = f"{spent:,} of {run.budget_tokens:,} tokens are spent"
         return e.RunStopped(run=run.id, limit="budget", reason=reason)
     return None
 

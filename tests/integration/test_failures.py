@@ -106,6 +106,14 @@ def test_a_signal_while_it_starts_ends_it_as_quietly(project: Project, number: i
     assert (done.status, len(done.records)) == (ExitCode.ok, 20)
 
 
+def test_sigterm_ends_a_command_whose_shell_ignores_ctrl_c(project: Project) -> None:
+    running = project.start(preexec=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    while not (project.folder / "ws/gx.lock").exists():
+        time.sleep(0.001)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end().status == ExitCode.interrupted
+
+
 def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
     running = endless.start()
     while not endless_has_begun(running):

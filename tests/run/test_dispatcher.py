@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from gx.core import event as e
-from gx.core.message import Answer, Failure, Turn
+from gx.core.message import Answer, Failure, Turn, Usage
 from gx.core.view import RunStatus
 from tests.desk import open_desk
 from tests.fakes import ManualClock, ScriptedWorker, echo
@@ -128,6 +128,97 @@ async def test_equal_prompts_are_computed_once(tmp_path: Path) -> None:
     assert len(worker.submitted) == 2
     assert [r["output"] for r in sorted(records, key=lambda r: r["index"])] == ["same", "same", "other", "same"]
     assert sum(r["cached"] for r in records) == 2
+
+
+async def test_rows_that_come_again_anywhere_get_the_same_answer(tmp_path: Path) -> None:
+    worker = ScriptedWorker(leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        with anyio.fail_after(20):
+            _, records = await desk.run(FAN_OUT, texts(*(f"row {n % 57}" for n in range(400))))
+    assert sorted(r["output"] for r in records) == sorted(f"row {n % 57}" for n in range(400))
+    assert len(worker.submitted) == 57
+
+
+async def test_a_killed_run_goes_on_when_another_one_has_computed_its_rows(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=4)
+    async with open_desk(tmp_path, worker) as desk:
+        await desk.begin(FAN_OUT, texts(*"abcdefgh"))
+        await until(lambda: len(worker.running) == 4)
+        desk.dispatcher._active.clear()  # as after a kill: no word of an interruption
+    async with open_desk(tmp_path) as desk:
+        await desk.run(FAN_OUT, texts(*"abcdef"), run="other")
+    worker = ScriptedWorker()
+    async with open_desk(tmp_path, worker) as desk:
+        with anyio.fail_after(10):
+            _, records = await desk.run(FAN_OUT, texts(*"abcdefgh"))
+    assert sorted(r["output"] for r in records) == list("abcdefgh")
+    assert len(worker.submitted) == 2
+
+
+async def test_failing_rows_that_wait_for_their_retry_do_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    worker = ScriptedWorker(fails_on("bad"), leases=2)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts(*(f"bad {n}" for n in range(80)), *(f"good {n}" for n in range(40))))
+        await until(lambda: active.state.count("succeeded") == 40)
+        assert len(active.state.delayed) == 80
+        assert len(active.turns) < 80
+
+
+async def test_the_seed_of_a_retry_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    seeds = []
+    for run, folders in (("r", [tmp_path / "a"]), ("r", [tmp_path / "b", tmp_path / "b"])):
+        clock, worker = ManualClock(), ScriptedWorker(fails_on("bad"))
+        for number, folder in enumerate(folders):
+            folder.mkdir(exist_ok=True)
+            worker = ScriptedWorker(fails_on("bad"))
+            async with open_desk(folder, worker, clock) as desk:
+                active = await desk.begin(FAN_OUT, texts("bad"), run=run)
+                await until(lambda: active.state.delayed)  # noqa: B023
+                if number == len(folders) - 1:
+                    clock.time += 60
+                    desk.dispatcher._wake()
+                    await until(lambda: len(desk.bodies(e.AttemptFailed)) == 2)
+        seeds.append(worker.submitted[-1].sampling.seed)
+    assert seeds[0] == seeds[1] != 0
+
+
+async def test_a_limit_that_is_reached_with_the_last_task_ends_the_run_as_done(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, ScriptedWorker(leases=3)) as desk:
+        state, records = await desk.run(FAN_OUT, texts("a", "b", "c"), budget_tokens=30)
+    assert len(records) == 3 and state.status is RunStatus.finished
+
+
+async def test_a_budget_is_overshot_by_no_more_than_what_was_running(tmp_path: Path) -> None:
+    worker = ScriptedWorker(leases=4)
+    async with open_desk(tmp_path, worker) as desk:
+        state, _ = await desk.run(FAN_OUT, texts(*(f"row {n}" for n in range(64))), budget_tokens=100)
+    assert 100 <= state.spent_tokens < 100 + 4 * 12
+
+
+async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_path: Path) -> None:
+    clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=1)
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT.replace("retry:", "timeout: 5s, retry:"), texts("a"))
+        await until(lambda: worker.running)
+        worker.answer = echo
+        clock.time += 25
+        desk.dispatcher._wake()
+        (record,) = await desk.finish(active)
+        (exited,) = desk.bodies(e.BenchExited)
+    assert record.as_dict()["status"] == "succeeded"
+    assert "time-out of 5 s" in exited.reason
+
+
+async def test_a_text_that_was_cut_says_so_and_one_cut_by_the_context_is_not_reused(tmp_path: Path) -> None:
+    def cut(tokens: int):
+        return lambda turn: Answer(value=b'"half a"', finish="length", usage=Usage(tokens_in=1, tokens_out=tokens))
+
+    for run, tokens, finish, computed in (("r1", 100, "context", 1), ("r2", 512, "length", 1), ("r3", 1, "length", 0)):
+        worker = ScriptedWorker(cut(tokens))
+        async with open_desk(tmp_path, worker) as desk:
+            _, (record,) = await desk.run(FAN_OUT, texts("one"), run=run)
+        assert record["finish"] == finish, run
+        assert len(worker.submitted) == computed, run
 
 
 async def test_when_the_first_of_equal_tasks_fails_the_next_one_is_tried(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
 async def live_through(folder: Path, seed: int, rows: int, restarts: int) -> None:
     """A run under a worker that answers, fails, hangs and dies at random, in a node that ends now and then."""
     chance = random.Random(seed)
-    items = texts(*(f"row {n % max(1, rows - 3)}" for n in range(rows)))
+    items = texts(*(f"row {chance.randrange(rows)}" for n in range(rows)))
 
     def answer(turn: Turn):
         drawn = chance.random()
@@ -36,6 +37,9 @@ async def live_through(folder: Path, seed: int, rows: int, restarts: int) -> Non
 
     for attempt in range(restarts + 1):
         is_last = attempt == restarts
+        if chance.random() < 0.3:  # somebody else computes some of the same keys meanwhile
+            async with open_desk(folder, ScriptedWorker(leases=2)) as desk:
+                await desk.finish(await desk.begin(FAN_OUT, items[: rows // 2], run=f"other{attempt}"))
         clock = ManualClock(1_000_000.0 + 1000 * attempt)
         worker = ScriptedWorker(echo if is_last else answer, leases=3)
         async with open_desk(folder, worker, clock) as desk:
@@ -44,10 +48,11 @@ async def live_through(folder: Path, seed: int, rows: int, restarts: int) -> Non
                 clock.time += 500
                 records = await desk.finish(active)
                 assert sorted(r.task.index for r in records) == list(range(rows))
-                check_log(desk.bodies(), list(desk.log.read()), rows)
+                events = list(desk.log.read(run="r"))
+                check_log([event.body for event in events], events, rows)
                 return
             for _ in range(chance.randrange(1, 60)):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 drawn = chance.random()
                 if drawn < 0.1:
                     worker.die()
@@ -69,7 +74,6 @@ def check_log(bodies: list[e.Body], events: list[e.Event], rows: int) -> None:
         elif isinstance(body, e.AttemptLost | e.AttemptFailed | e.TaskSucceeded | e.TaskFailed | e.TaskCancelled):
             holders.pop(body.task, None)
     assert not holders
-    assert [event.seq for event in events] == list(range(len(events)))
     view = View()
     for event in events:
         fold(view, event)
@@ -77,7 +81,7 @@ def check_log(bodies: list[e.Body], events: list[e.Event], rows: int) -> None:
     assert run.live == 0 and not run.ready and not run.delayed and not run.suspects and not run.leased
 
 
-@given(seed=st.integers(0, 2**32), rows=st.integers(1, 12), restarts=st.integers(0, 3))
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 40), restarts=st.integers(0, 3))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_task_ends_exactly_once_whatever_the_worker_does(seed: int, rows: int, restarts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -91,6 +91,49 @@ steps:
     assert len(worker.submitted) == 1
 
 
+async def test_a_closed_gate_lets_no_row_through(tmp_path: Path) -> None:
+    recipe = (
+        HEAD
+        + """
+steps:
+  - {id: one, agent: a, prompt: bad}
+  - {id: two, needs: [one], for_each: inputs, agent: a, prompt: "{{ item.text }}"}
+"""
+    )
+    worker = ScriptedWorker(fails_on("bad", retryable=False))
+    async with open_desk(tmp_path, worker) as desk:
+        state, records = await desk.run(recipe, texts(*"abc"))
+    assert records == [] and len(worker.submitted) == 1
+    assert state.steps["two"].skipped
+
+
+async def test_a_matrix_may_hold_any_text_and_chooses_the_agent(tmp_path: Path) -> None:
+    recipe = """
+version: 1
+name: m
+models: {m: smollm2}
+agents: {one: {model: m, persona: one}, two: {model: m, persona: two}}
+steps:
+  - id: s
+    for_each: inputs
+    agent: "{{ matrix.who }}"
+    prompt: "{{ matrix.path }}"
+    matrix: {who: [one, two], path: [a/b, c=d]}
+"""
+    worker = ScriptedWorker()
+    async with open_desk(tmp_path, worker) as desk:
+        _, records = await desk.run(recipe, texts("x"))
+    assert sorted((r["matrix"]["who"], r["matrix"]["path"]) for r in records) == [
+        ("one", "a/b"),
+        ("one", "c=d"),
+        ("two", "a/b"),
+        ("two", "c=d"),
+    ]
+    assert {(t.messages[0].content, t.messages[1].content) for t in worker.submitted} == {
+        (who, path) for who in ("one", "two") for path in ("a/b", "c=d")
+    }
+
+
 async def test_continue_on_error_keeps_all_ok_true(tmp_path: Path) -> None:
     recipe = last_step("all_ok()").replace('item.text }}"', 'item.text }}", continue_on_error: true')
     async with open_desk(tmp_path, ScriptedWorker(fails_on("bad", retryable=False))) as desk:
@@ -114,7 +157,7 @@ steps:
         _, records = await desk.run(recipe, texts("x"))
     assert sorted(r["output"] for r in records) == ["curt 1 x", "curt 2 x", "kind 1 x", "kind 2 x"]
     assert {tuple(sorted(r["matrix"].items())) for r in records} == {
-        (("n", str(n)), ("tone", tone)) for n in (1, 2) for tone in ("kind", "curt")
+        (("n", n), ("tone", tone)) for n in (1, 2) for tone in ("kind", "curt")
     }
 
 
