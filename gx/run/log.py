@@ -32,7 +32,7 @@ from gx.core.event import Blob, Body, Event, decode_body, encode_body
 from gx.run import schema
 from gx.run.logfile import LogFile, Tail, explain
 
-CHECKPOINT_BYTES = 16 << 20
+CHECKPOINT_BYTES = 24 << 20
 """Size of the WAL past which it is folded into the file; a checkpoint inside a commit stalls it by 0.1 s and more."""
 GROUP_EVENTS = 10_000
 """The most events of one commit; 1,000 rows take some 10 ms."""
