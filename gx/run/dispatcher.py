@@ -7,6 +7,7 @@ result reaches the client only after its success is.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -35,6 +36,8 @@ CLOCK_JUMP_S = 5.0
 """A smaller step of the wall clock is taken for drift: time servers slew by less."""
 _CUT_TRIES = 3
 """How many benches may be lost while prompts are counted, which is nobody's turn."""
+VIEW_GC = (100_000, 50, 100)
+"""How seldom the collector looks for cycles: a view of a million small values holds none, and a look walks them all."""
 WATCH_EVERY_S = 2.0
 """How often attempts that run are compared with their time-outs."""
 _ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
@@ -112,6 +115,8 @@ class Dispatcher:
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Dispatcher:
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(*VIEW_GC)
         self._group: TaskGroup = await anyio.create_task_group().__aenter__()
         self._group.start_soon(self._loop)
         self._group.start_soon(self._serve_worker)
@@ -120,6 +125,7 @@ class Dispatcher:
     async def __aexit__(self, *exc: object) -> None:
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(None, None, None)
+        gc.set_threshold(*self._thresholds)
 
     async def _loop(self) -> None:
         while True:

@@ -32,8 +32,11 @@ from gx.core.event import Blob, Body, Event, decode_body, encode_body
 from gx.run import schema
 from gx.run.logfile import LogFile, Tail, explain
 
-CHECKPOINT_BYTES = 24 << 20
-"""Size of the WAL past which it is folded into the file; a checkpoint inside a commit stalls it by 0.1 s and more."""
+CHECKPOINT_BYTES = 48 << 20
+"""Size of the WAL past which it is folded into the file, beside the commits, since inside one it stalls it by 0.1 s.
+
+Smaller costs time: each rewrites more than was new. Larger costs memory: what is in the WAL is in memory too.
+"""
 GROUP_EVENTS = 10_000
 """The most events of one commit; 1,000 rows take some 10 ms."""
 GROUP_BYTES = 64 << 20
