@@ -124,7 +124,7 @@ class _Delivery:
 
 
 def _announce(started: Started) -> None:
-    if started.is_resumed:
+    if started.is_resumed and started.total:
         output.note(f"run {started.run} goes on: {started.done_before:,} of {started.total:,} tasks were done before")
     else:
         output.note(f"run {started.run}")
@@ -174,14 +174,14 @@ def finish(end: RunEnd) -> ExitCode:
     if end.error is not None:
         output.show_error(end.error)
         if end.status is not RunStatus.finished:
-            output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
+            output.note(_go_on(end))
         return output.exit_code_of(end.error)
     if end.status is RunStatus.stopped:
         more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
         output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
         return ExitCode.deadline if end.limit == "deadline" else ExitCode.budget
     if end.status is not RunStatus.finished:
-        output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
+        output.note(_go_on(end))
         return ExitCode.interrupted
     return ExitCode.some_failed if end.failed else ExitCode.ok
 
@@ -193,6 +193,13 @@ def _summary(end: RunEnd) -> str:
     parts += [f"{count:,} {name}" for name, count in named.items() if count]
     tokens = f"{end.tokens_in:,} tokens in, {end.tokens_out:,} out"
     return f"run {end.run}: {', '.join(parts)}; {tokens}; {end.seconds:.1f} s"
+
+
+def _go_on(end: RunEnd) -> str:
+    """What to do about the rest of an interrupted run."""
+    if end.is_streamed:
+        return "interrupted. What is finished is kept, and answered from the log when the same rows come again"
+    return f"interrupted. What is finished is kept; go on with: {resume_command()}"
 
 
 def resume_command() -> str:

@@ -48,6 +48,7 @@ class RunEnd(msgspec.Struct, kw_only=True):
     """How a run ended for this client. `failed` leaves out those of steps with `continue_on_error` (`excused`)."""
 
     run: str
+    is_streamed: bool
     status: RunStatus
     limit: str
     reason: str

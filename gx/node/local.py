@@ -84,6 +84,7 @@ class LocalRun:
         errors = [(t.row_id, *t.error) for t in failed[:5] if t.error]
         return RunEnd(
             run=state.id,
+            is_streamed=state.created.is_streamed,
             status=state.status,
             limit=state.stopped_by if state.status is RunStatus.stopped else "",
             reason=getattr(stop, "reason", ""),

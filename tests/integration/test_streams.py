@@ -29,7 +29,7 @@ def test_ctrl_c_ends_a_run_whose_pipe_stays_open(project: Project) -> None:
     running.record()
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(15) == ExitCode.interrupted  # stdin is still open
-    assert "go on with: " in running.end().err
+    assert "answered from the log when the same rows come again" in running.end().err
 
 
 def test_a_named_run_of_streamed_rows_goes_on_after_a_kill(project: Project) -> None:
