@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ WorkspaceOpt = Annotated[
 ]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 FOLLOW_EVERY_S = 0.25
+FOLLOW_PAGE = 10_000
 PAGE = 10_000
 
 
@@ -236,9 +238,15 @@ def _followed(
         if changed != seen:
             try:
                 with place.shared() as opened:
-                    for _, line in _lines(opened, run=run, kind=kind, after=after):
-                        yield line
-                    after, seen, is_told = max(after, opened.last_seq), changed, False
+                    page = list(islice(_lines(opened, run=run, kind=kind, after=after), FOLLOW_PAGE))
+                    if len(page) == FOLLOW_PAGE:
+                        after = page[-1][0]
+                    else:
+                        after, seen = max(after, opened.last_seq), changed
+                is_told = False
+                yield from (line for _, line in page)  # the lock is let go: whoever reads this may be slow
+                if changed != seen:
+                    continue
             except WorkspaceError as error:
                 if error.code not in ("workspace.locked", "workspace.empty"):
                     raise
