@@ -24,3 +24,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A tiny model that was trained on 512 tokens, or says so."""
     path: Path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     yield str(write_tiny_model(path, context=512))
+
+
+from tests.hub import server  # noqa: E402, F401  the fixture that downloads are tested with
