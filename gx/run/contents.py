@@ -17,6 +17,8 @@ from gx.core.ids import digest
 CAPACITY_BYTES = 16 << 20
 AHEAD = 8192
 """The most contents that are loaded before they are asked for."""
+LEAST_AHEAD = 64
+"""Items that may wait however large they are, so that workers never do."""
 _ENTRY_BYTES = 300
 """What an entry takes beside its content: the digest, the head of the bytes and a place in the dict; measured."""
 
@@ -52,6 +54,11 @@ class Contents:
         mean_bytes = self._bytes / len(self._kept) if self._kept else _ENTRY_BYTES
         ahead = islice(later, min(AHEAD, int(self._capacity / 2 / mean_bytes)))
         return self.find(dict.fromkeys([*refs, *ahead]))
+
+    def is_outrun_by(self, waiting: int) -> bool:
+        """Whether so many items that wait would push each other out, to be read back one by one, which is slow."""
+        mean_bytes = self._bytes / len(self._kept) if self._kept else 0
+        return waiting > LEAST_AHEAD and waiting * mean_bytes > self._capacity / 2
 
     def get(self, refs: Collection[Ref]) -> dict[Ref, bytes]:
         """The content of each ref. :raises LogError: if one was erased."""

@@ -341,7 +341,9 @@ class Dispatcher:
 
     async def _feed(self, run: ActiveRun, rows: Iterator[Row]) -> None:
         async def commit(bodies: list[e.Body], blobs: list[e.Blob]) -> bool:
-            while len(self._pending) > _PENDING_LIMIT:
+            while run.draining is None and (
+                len(self._pending) > _PENDING_LIMIT or self._contents.is_outrun_by(len(run.state.unprepared))
+            ):
                 self._room = anyio.Event()
                 await self._room.wait()
             if run.draining is not None:  # an input without end would keep it from ending

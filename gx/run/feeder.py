@@ -21,6 +21,8 @@ from gx.run.inputs import Row
 
 BATCH_ROWS = 512
 """Rows in one `inputs.read` event, at the most."""
+BATCH_BYTES = 8 << 20
+"""Content of one batch, after which it is handed over: a commit of large rows must fit DuckDB's memory."""
 _AHEAD_ROWS = 2048
 _PATIENCE_S = 0.5
 
@@ -101,9 +103,15 @@ def _take(waiting: queue.Queue[Row | Exception | None]) -> list[Row | Exception 
         got = [waiting.get(timeout=_PATIENCE_S)]
     except queue.Empty:
         return []
-    while len(got) < BATCH_ROWS and got[-1] is not None:
+    size = _size(got[0])
+    while len(got) < BATCH_ROWS and size < BATCH_BYTES and got[-1] is not None:
         try:
             got.append(waiting.get_nowait())
         except queue.Empty:
             break
+        size += _size(got[-1])
     return got
+
+
+def _size(row: Row | Exception | None) -> int:
+    return len(row.value) if isinstance(row, Row) and row.value is not None else 0

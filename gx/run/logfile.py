@@ -27,7 +27,7 @@ from gx.run import schema
 LOG_FILE = "log.duckdb"
 HEAD_FILE = "log.head"
 WAL_FILE = LOG_FILE + ".wal"
-MEMORY = "256MB"
+MEMORY = "1GB"
 """What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
 REOPENING_S = 5.0
 """How long questions wait for a file that is opened again, and the reopening for questions to end."""
