@@ -23,7 +23,7 @@ from gx.output import ExitCode
 if TYPE_CHECKING:
     from gx.node.workspace import Workspace
     from gx.run.log import EventLog
-    from gx.run.verify import Report
+    from gx.run.log.verify import Report
 
 WorkspaceOpt = Annotated[
     Path | None,
@@ -96,7 +96,7 @@ def log(
     if salvage:
         _report(_salvage(place), as_json)
     elif verify:
-        from gx.run.verify import verify as check
+        from gx.run.log.verify import verify as check
 
         with place.shared() as opened:
             report = check(opened)
@@ -144,7 +144,7 @@ def erase(
     """
     from gx.cli import show as showing
     from gx.cli.place import workspace_of
-    from gx.run.erase import erase as erase_content
+    from gx.run.log.erase import erase as erase_content
 
     can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not can_ask:
@@ -177,7 +177,7 @@ def _ask(
     max_rows: int | None = None,
 ) -> None:
     from gx.cli.place import workspace_of
-    from gx.run.query import run_sql
+    from gx.run.log.query import run_sql
 
     with workspace_of(workspace).shared() as opened:
         answer = run_sql(opened, question, timeout_s=timeout_s, max_rows=max_rows)
@@ -259,7 +259,7 @@ def _followed(
 def _salvage(place: Workspace) -> Report:
     import fcntl
 
-    from gx.run.verify import salvage
+    from gx.run.log.verify import salvage
 
     with place.locked(fcntl.LOCK_EX, 0.0):
         return salvage(place.folder)

@@ -197,7 +197,7 @@ def _workspace(place: Workspace) -> Check:
 
 def _log(place: Workspace) -> Check:
     """The log, if there is one and nobody writes it now."""
-    from gx.run.verify import verify
+    from gx.run.log.verify import verify
 
     began = time.monotonic()
     keep = f"keep a copy of {place.folder}; new runs in another folder are safe: --workspace DIR"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gx.run.log import EventLog
-from gx.run.verify import verify
+from gx.run.log.verify import verify
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")
 RECIPE = """\

@@ -22,10 +22,10 @@ from gx.core.event import (
     TaskSucceeded,
 )
 from gx.core.ids import digest
-from gx.run import erase as erase_module
-from gx.run.erase import erase
 from gx.run.log import EventLog
-from gx.run.verify import verify
+from gx.run.log import erase as erase_module
+from gx.run.log.erase import erase
+from gx.run.log.verify import verify
 
 SECRET = "the-secret-of-"
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gx.core.errors import InputError, UsageError
 from gx.core.ids import canonical
 from gx.run.inputs import Row, Source, open_inputs, take
-from gx.run.rowids import RowIds
+from gx.run.inputs.rowids import RowIds
 
 FAST = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

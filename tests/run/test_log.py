@@ -18,10 +18,9 @@ from gx.core.errors import LogError
 from gx.core.event import Blob, Body, Event, LogOpened, NodeStarted, NodeStopped, RunCreated, RunFinished, RunResumed
 from gx.core.event import TaskSucceeded as Succeeded
 from gx.core.ids import digest
-from gx.run import log as log_module
-from gx.run import schema
-from gx.run.log import EventLog
-from gx.run.logfile import HEAD_FILE, LOG_FILE, WAL_FILE, read_head
+from gx.run.log import EventLog, schema
+from gx.run.log import eventlog as log_module
+from gx.run.log.file import HEAD_FILE, LOG_FILE, WAL_FILE, read_head
 
 
 def stopped(n: int, start: int = 0) -> list[Body]:
@@ -364,7 +363,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gx.run.logfile.FORMAT", 2)
+    monkeypatch.setattr("gx.run.log.file.FORMAT", 2)
     EventLog.open(tmp_path, gx="9.9").close()
     monkeypatch.undo()
     error = refused(tmp_path)

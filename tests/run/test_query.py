@@ -12,7 +12,7 @@ from gx.core.errors import QueryError
 from gx.core.ids import digest
 from gx.core.task import EdgeLease
 from gx.run.log import EventLog
-from gx.run.query import run_sql
+from gx.run.log.query import run_sql
 
 RUN = "r-1"
 

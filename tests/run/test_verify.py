@@ -13,8 +13,8 @@ from gx.core.errors import LogError
 from gx.core.event import Blob, NodeStopped, RunCreated
 from gx.core.ids import digest
 from gx.run.log import EventLog
-from gx.run.logfile import HEAD_FILE, LOG_FILE, WAL_FILE
-from gx.run.verify import salvage, verify
+from gx.run.log.file import HEAD_FILE, LOG_FILE, WAL_FILE
+from gx.run.log.verify import salvage, verify
 
 WRITER = """
 import os, sys

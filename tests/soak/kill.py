@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gx.run.log import EventLog
-from gx.run.verify import verify
+from gx.run.log.verify import verify
 from tests.tiny_model import write_tiny_model
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")

@@ -23,9 +23,9 @@ from gx.core import event as e
 from gx.core.errors import LogError, NotFound
 from gx.core.event import Body, ContentErased, Ref, encode_body
 from gx.core.message import Value
-from gx.run import schema
-from gx.run.log import EventLog
-from gx.run.logfile import LOG_FILE, MEMORY, WAL_FILE, Tail, explain, insert_event, move_into_place, remove
+from gx.run.log import schema
+from gx.run.log.eventlog import EventLog
+from gx.run.log.file import LOG_FILE, MEMORY, WAL_FILE, Tail, explain, insert_event, move_into_place, remove
 
 REFERRING = ("run.created", "inputs.read", "task.queued", "task.prepared", "task.succeeded", "attempt.failed")
 """The kinds of events that refer to blobs."""

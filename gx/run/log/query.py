@@ -1,7 +1,7 @@
 """A person's SQL over the log: one question, read-only, bounded in time.
 
 It knows what may be asked, not what it means. Three walls, since none is enough alone: only a statement that reads is
-accepted; it runs in a read-only transaction; and the connection can open no file but the log's own (`gx.run.logfile`),
+accepted; it runs in a read-only transaction; and the connection can open no file but the log's own (`gx.run.log.file`),
 which the functions that read files are not given either. A guard rail for tired people, not a prison.
 """
 
@@ -15,7 +15,7 @@ import duckdb
 
 from gx.core.errors import QueryError
 from gx.core.message import Value
-from gx.run.log import EventLog
+from gx.run.log.eventlog import EventLog
 
 _READING = frozenset({"SELECT", "EXPLAIN"})
 _FILES = re.compile(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gx.core.errors import LogError
 from gx.core.message import Value
-from gx.run import schema
-from gx.run.log import EventLog
-from gx.run.logfile import HEAD_FILE, LOG_FILE, WAL_FILE, LogFile, read_head
+from gx.run.log import schema
+from gx.run.log.eventlog import EventLog
+from gx.run.log.file import HEAD_FILE, LOG_FILE, WAL_FILE, LogFile, read_head
 
 PAGE = 10_000
 

@@ -29,8 +29,8 @@ import msgspec
 from gx import __version__
 from gx.core.errors import LogError
 from gx.core.event import Blob, Body, Event, decode_body, encode_body
-from gx.run import schema
-from gx.run.logfile import LogFile, Tail, explain
+from gx.run.log import schema
+from gx.run.log.file import LogFile, Tail, explain
 
 CHECKPOINT_BYTES = 48 << 20
 """Size of the WAL past which it is folded into the file, beside the commits, since inside one it stalls it by 0.1 s.

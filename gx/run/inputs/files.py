@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from gx.core.errors import InputError
 from gx.core.ids import canonical
-from gx.run.lines import utf8
-from gx.run.rows import Read, size_fault, text_fault
-from gx.run.source import Source, file_digest, format_of
+from gx.run.inputs.lines import utf8
+from gx.run.inputs.rows import Read, size_fault, text_fault
+from gx.run.inputs.source import Source, file_digest, format_of
 
 _LOOK_BYTES = 8192
 

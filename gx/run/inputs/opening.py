@@ -1,8 +1,4 @@
-"""Inputs as rows: JSON lines, JSON arrays, CSV, plain lines, folders and globs of text files, and stdin.
-
-Rows stream in order, in memory that doesn't grow with the input. What is wrong with one row is that row's error and
-the rest goes on; what is wrong with the input as a whole is an `InputError`.
-"""
+"""Which reader an input gets, by what it is called and what it is; and how many of its rows are taken."""
 
 from __future__ import annotations
 
@@ -15,11 +11,9 @@ from typing import BinaryIO
 
 from gx.core.errors import InputError, UsageError
 from gx.flow.source import suggest
-from gx.run.files import FilesSource, find_files, readable
-from gx.run.rows import Row
-from gx.run.source import FORMATS, FileSource, Source, StreamSource, format_of
-
-__all__ = ["MAX_ROW_BYTES", "Row", "Source", "open_inputs", "take"]
+from gx.run.inputs.files import FilesSource, find_files, readable
+from gx.run.inputs.rows import Row
+from gx.run.inputs.source import FORMATS, FileSource, Source, StreamSource, format_of
 
 MAX_ROW_BYTES = 16 * 1024 * 1024
 _REFUSED = {".gz": "gunzip -c", ".zst": "zstd -dc", ".xz": "xz -dc", ".bz2": "bunzip2 -c", ".zip": "unzip -p"}

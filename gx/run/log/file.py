@@ -22,7 +22,7 @@ import msgspec
 
 from gx.core.errors import LogError
 from gx.core.event import FORMAT, LogOpened, encode_body
-from gx.run import schema
+from gx.run.log import schema
 
 LOG_FILE = "log.duckdb"
 HEAD_FILE = "log.head"

@@ -2,7 +2,7 @@
 
 It knows SQL and nothing of files, threads or transactions. Two invariants: `events` refuses UPDATE and DELETE, and a
 row's `hash` is SHA-256 of the hash before it and of the row's own text, so that no row can change unseen. The hot
-columns repeat what `data` says, for queries; they are not in the chain, and `gx.run.verify` compares them.
+columns repeat what `data` says, for queries; they are not in the chain, and `gx.run.log.verify` compares them.
 Views are the public SQL surface: a column may be added, never renamed.
 """
 

@@ -12,11 +12,11 @@ from typing import BinaryIO
 import msgspec
 
 from gx.core.errors import InputError
-from gx.run.csvrows import csv_rows
-from gx.run.jsonarray import UnclosedError, elements
-from gx.run.lines import Line, lines, rejoined, utf8
-from gx.run.rowids import RowIds
-from gx.run.rows import Read, Row, json_row, text_row
+from gx.run.inputs.csvrows import csv_rows
+from gx.run.inputs.jsonarray import UnclosedError, elements
+from gx.run.inputs.lines import Line, lines, rejoined, utf8
+from gx.run.inputs.rowids import RowIds
+from gx.run.inputs.rows import Read, Row, json_row, text_row
 
 FORMATS = {
     "jsonl": "JSON lines",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from gx.core.errors import InputError
 from gx.core.ids import canonical
-from gx.run.lines import Line
-from gx.run.rows import Read, size_fault, text_fault
+from gx.run.inputs.lines import Line
+from gx.run.inputs.rows import Read, size_fault, text_fault
 
 
 def csv_rows(lines: Iterator[Line], *, delimiter: str, max_bytes: int, name: str) -> Iterator[Read]:

@@ -9,7 +9,7 @@ import msgspec
 
 from gx.core.ids import canonical
 from gx.core.message import Value
-from gx.run.lines import Line
+from gx.run.inputs.lines import Line
 
 _BYTE = re.compile(r" ?\(byte (\d+)\)$")
 _PATH = re.compile(r" - at `[^`]*`$")  # msgspec's, which says nothing where no type was asked for

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from gx.run.lines import CHUNK_BYTES, Line, read_some
+from gx.run.inputs.lines import CHUNK_BYTES, Line, read_some
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # possessive: a string without an end is given up at once
 _OUTSIDE = re.compile(_STRING + rb'|["\[\]{},]', re.DOTALL)
