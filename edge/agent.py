@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from edge.engine.engine import Engine, Request, Result
+from edge.engine.engine import Request, Result
+from edge.engine.front import Front
 from gx.core.message import Answer, Failure, Outcome, Signal, Turn
 
 Emit = Callable[[Signal], None]
@@ -21,11 +22,11 @@ Emit = Callable[[Signal], None]
 _EXCERPT_CHARS = 400
 
 
-def take_turn(turn: Turn, emit: Emit, *, engine: Engine, cancelled: threading.Event) -> Outcome:
+async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event) -> Outcome:
     """Run a turn to its end and return what it came to.
 
-    `emit` gets the text as it comes, on the engine's thread, so it must be quick. Setting `cancelled` ends the turn
-    between two tokens, as the failure "cancelled".
+    `emit` gets the text as it comes, on the event loop. Setting `cancelled` ends the turn between two tokens, as the
+    failure "cancelled".
 
     :raises BenchError: if the engine is closed.
     """
@@ -40,7 +41,7 @@ def take_turn(turn: Turn, emit: Emit, *, engine: Engine, cancelled: threading.Ev
     def on_text(text: str, tokens_out: int) -> None:
         emit(Signal(task=turn.task, attempt=turn.attempt, text=text, tokens_out=tokens_out))
 
-    result = engine.submit(request, on_text=on_text, cancelled=cancelled).result()
+    result = await front.generate(request, on_text=on_text, cancelled=cancelled)
     return outcome_of(result, has_schema=turn.output_schema is not None)
 
 

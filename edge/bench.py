@@ -1,14 +1,14 @@
 """The bench's process, `python -m edge.bench`: frames of `ToBench` on stdin, frames of `FromBench` on stdout.
 
-It knows pipes and threads: a reader, a writer, the engine's own thread, one for loading and counting, and one for
-each turn under way. It doesn't know tasks beyond their name and attempt, and it keeps nothing.
+It knows pipes: one event loop reads, writes, and has a task for each turn under way; the engine has a thread of its
+own. It doesn't know tasks beyond their name and attempt, and it keeps nothing.
 
 Invariant: stdout carries frames and nothing else. Whatever prints (a library, a GGML assertion) prints on stderr,
 because file descriptor 1 is made to point there before anything is loaded.
 
 The process lives exactly as long as its stdin: when that closes it exits at once, whatever it is doing.
 
-Options: `--context N` tokens of a turn where a model doesn't say, `--threads N`, `--slots 1`.
+Options: `--context N` tokens of a turn where a model doesn't say, `--threads N`, `--slots N` turns at a time.
 
 For rehearsals only: `GX_BENCH_CRASH_ON=<text>` aborts the process, as a GGML assertion would, when a turn begins that
 has a user message with that text in it.
@@ -19,14 +19,15 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from edge import frames
 from gx.core.errors import BenchError, GxError
@@ -43,11 +44,11 @@ from gx.core.message import (
     Ready,
     Refused,
     Signal,
+    ToBench,
     Turn,
 )
 
 CRASH_VARIABLE = "GX_BENCH_CRASH_ON"
-SIGNAL_INTERVAL_S = 0.1
 # Frames that may wait for a slow reader; signals only take a quarter, so that a result never waits behind previews.
 _OUTGOING_FRAMES, _OUTGOING_SIGNALS = 256, 64
 _READ_BYTES = 1 << 16
@@ -55,40 +56,44 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Bench:
-    """Serves one desk. `incoming` and `outgoing` are file descriptors of its own."""
+    """Serves one desk. `incoming` and `outgoing` are pipes of its own."""
 
-    def __init__(self, incoming: int, outgoing: int, *, context_tokens: int | None, threads: int | None) -> None:
-        from edge.engine.engine import Engine  # after stdout is safe, and not before: it loads llama.cpp
+    def __init__(
+        self, incoming: int, outgoing: int, *, context_tokens: int | None, threads: int | None, slots: int | None
+    ) -> None:
+        from edge.engine.engine import DEFAULT_SLOTS, Engine  # after stdout is safe, and not before: it loads llama.cpp
+        from edge.engine.front import Front
 
         self._incoming, self._outgoing = incoming, outgoing
-        self._engine = Engine(threads=threads, context_tokens=context_tokens)
-        self._to_write: queue.Queue[bytes] = queue.Queue(_OUTGOING_FRAMES)
+        self._engine = Engine(threads=threads, context_tokens=context_tokens, slots=slots or DEFAULT_SLOTS)
+        self._front = Front(self._engine)
+        self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
-        # A few more turns than slots may be here, so that the next one is ready when one ends.
-        self._turns = ThreadPoolExecutor(self._engine.slots + 3, thread_name_prefix="turn")
-        self._asides = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._asides = anyio.CapacityLimiter(1)
 
-    def serve(self) -> None:
+    async def serve(self) -> None:
         """Announce the bench, then do as the desk says until its pipe closes. :raises BenchError: on a bad frame."""
-        threading.Thread(target=self._write, name="writer", daemon=True).start()
-        self._send(Ready(pid=os.getpid(), slots=self._engine.slots, engine=self._engine.build))
-        splitter = frames.Splitter()
-        while chunk := os.read(self._incoming, _READ_BYTES):
-            for body in splitter.feed(chunk):
-                self._obey(frames.to_bench(body))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write)
+            await self._send(Ready(pid=os.getpid(), slots=self._engine.slots, engine=self._engine.build))
+            splitter = frames.Splitter()
+            while chunk := await self._read():
+                for body in splitter.feed(chunk):
+                    self._obey(frames.to_bench(body), tasks)
+            os._exit(0)  # whatever is under way: nobody is there to hear of it
 
-    def _obey(self, message: Load | Count | Execute | Cancel) -> None:
-        """Begin what a message asks for. Nothing here waits: the reader must see what comes next."""
+    def _obey(self, message: ToBench, tasks: TaskGroup) -> None:
+        """Begin what a message asks for. Nothing here waits: what comes next must be seen."""
         match message:
             case Load():
                 # Known at once, so that a turn right behind this message finds it; loaded beside the reader.
                 self._engine.register(message.digest, message.path, message.context_tokens)
-                _start(self._asides, lambda: self._answer(message.request, lambda: self._load(message)))
+                tasks.start_soon(self._answer, message.request, lambda: self._load(message))
             case Count():
-                _start(self._asides, lambda: self._answer(message.request, lambda: self._count(message)))
+                tasks.start_soon(self._answer, message.request, lambda: self._count(message))
             case Execute(turn=turn):
                 self._cancelled[turn.task, turn.attempt] = threading.Event()
-                _start(self._turns, lambda: self._run(turn))
+                tasks.start_soon(self._run, turn)
             case Cancel():
                 event = self._cancelled.get((message.task, message.attempt))
                 if event is not None:
@@ -100,82 +105,54 @@ class Bench:
     def _count(self, message: Count) -> FromBench:
         return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats))
 
-    def _answer(self, request: int, work: Callable[[], FromBench]) -> None:
-        """Send what `work` returns, or why it failed."""
+    async def _answer(self, request: int, work: Callable[[], FromBench]) -> None:
+        """Send what `work`, in a thread, returns, or why it failed."""
         from edge.engine.engine import failure_of
 
         try:
-            answer = work()
+            answer = await anyio.to_thread.run_sync(work, limiter=self._asides)
         except GxError as error:
             answer = Refused(request=request, failure=failure_of(error))
         except Exception as error:  # noqa: BLE001 - exceptions don't cross a process
             message = f"{type(error).__name__}: {error}"
             answer = Refused(request=request, failure=Failure(code="internal", message=message))
-        self._send(answer)
+        await self._send(answer)
 
-    def _run(self, turn: Turn) -> None:
+    async def _run(self, turn: Turn) -> None:
         from edge.execute import execute
 
         _rehearse_crash(turn)
-        preview = _Preview(self._offer)
         cancelled = self._cancelled[turn.task, turn.attempt]
-        outcome = execute(turn, preview.add, engine=self._engine, cancelled=cancelled)
+        outcome = await execute(turn, self._offer, front=self._front, cancelled=cancelled)
         self._cancelled.pop((turn.task, turn.attempt), None)
-        self._send(Finished(task=turn.task, attempt=turn.attempt, outcome=outcome))
+        await self._send(Finished(task=turn.task, attempt=turn.attempt, outcome=outcome))
 
-    def _send(self, message: FromBench) -> None:
+    async def _send(self, message: FromBench) -> None:
         """Queue a message for the desk, waiting while it is far behind."""
-        self._to_write.put(frames.frame(message))
+        await self._to_write.send(frames.frame(message))
 
-    def _offer(self, message: Signal) -> bool:
-        """Queue a preview where there is room, and say whether there was."""
-        if self._to_write.qsize() >= _OUTGOING_SIGNALS:
-            return False
-        try:
-            self._to_write.put_nowait(frames.frame(message))
-        except queue.Full:
-            return False
-        return True
+    def _offer(self, message: Signal) -> None:
+        """Queue a preview where there is room; a desk that is behind misses some."""
+        if self._to_write.statistics().current_buffer_used < _OUTGOING_SIGNALS:
+            self._to_write.send_nowait(frames.frame(message))
 
-    def _write(self) -> None:
-        """The writer thread's whole life. A desk that is gone ends the process."""
+    async def _read(self) -> bytes:
+        await anyio.wait_readable(self._incoming)
+        return os.read(self._incoming, _READ_BYTES)
+
+    async def _write(self) -> None:
+        """Write what is queued, for ever. A desk that is gone ends the process."""
+        os.set_blocking(self._outgoing, False)
         try:
-            while True:
-                left = memoryview(self._to_write.get())
+            async for frame in self._written:
+                left = memoryview(frame)
                 while left:
-                    left = left[os.write(self._outgoing, left) :]
+                    try:
+                        left = left[os.write(self._outgoing, left) :]
+                    except BlockingIOError:
+                        await anyio.wait_writable(self._outgoing)
         except OSError:
             os._exit(0)
-
-
-class _Preview:
-    """Coalesces the text of one turn: a signal at most every `SIGNAL_INTERVAL_S`, later where the desk is behind."""
-
-    def __init__(self, offer: Callable[[Signal], bool]) -> None:
-        self._offer, self._held, self._due_s = offer, "", 0.0
-
-    def add(self, signal: Signal) -> None:
-        self._held += signal.text
-        now_s = time.monotonic()
-        if now_s < self._due_s or not self._held:
-            return
-        self._due_s = now_s + SIGNAL_INTERVAL_S
-        merged = Signal(task=signal.task, attempt=signal.attempt, text=self._held, tokens_out=signal.tokens_out)
-        if self._offer(merged):
-            self._held = ""
-
-
-def _start(pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-    """Run `work` in a pool. If it raises, an answer is lost, and the desk is owed the truth: the process ends."""
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException:  # noqa: BLE001 - told on stderr, and by the exit
-            traceback.print_exc()
-            os._exit(70)  # EX_SOFTWARE of <sysexits.h>
-
-    pool.submit(run)
 
 
 def _rehearse_crash(turn: Turn) -> None:
@@ -204,7 +181,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge.bench", description="The engine's process of gx.")
     parser.add_argument("--context", type=int, help="tokens of a turn, prompt and answer, where a model doesn't say")
     parser.add_argument("--threads", type=int, help="threads that compute (default: the cores it may use)")
-    parser.add_argument("--slots", type=int, choices=[1], default=1, help="turns that run at once")
+    parser.add_argument("--slots", type=int, help="turns that run at once")
     return parser.parse_args(argv)
 
 
@@ -215,14 +192,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the desk decides what it means
     incoming, outgoing = _private_pipes()
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an assertion should end the process, not start a debugger
+    bench = Bench(incoming, outgoing, context_tokens=options.context, threads=options.threads, slots=options.slots)
     try:
-        Bench(incoming, outgoing, context_tokens=options.context, threads=options.threads).serve()
-    except BenchError as error:
-        os.write(2, f"bench: {error.message}\n".encode())
+        anyio.run(bench.serve)
+    except* BenchError as group:
+        os.write(2, f"bench: {_first(group)}\n".encode())
         os._exit(2)
-    except OSError:
-        pass  # the pipe is gone, which is how a bench is told to go
-    os._exit(0)  # not sys.exit: threads in the middle of a decode aren't waited for
+    except* OSError:
+        os._exit(0)  # the pipe is gone, which is how a bench is told to go
+    except* BaseException:  # noqa: BLE001 - an answer is lost, and the desk is owed the truth: the process ends
+        traceback.print_exc()
+        os._exit(70)  # EX_SOFTWARE of <sysexits.h>
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":

@@ -11,23 +11,24 @@ import threading
 import traceback
 
 from edge.agent import Emit, take_turn
-from edge.engine.engine import Engine, failure_of
+from edge.engine.engine import failure_of
+from edge.engine.front import Front
 from gx.core.errors import GxError
 from gx.core.message import Failure, Outcome, Turn
 
 
-def execute(turn: Turn, emit: Emit, *, engine: Engine, cancelled: threading.Event | None = None) -> Outcome:
+async def execute(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event | None = None) -> Outcome:
     """Run a turn: an `Answer`, or a `Failure` that says why there is none.
 
-    `emit` gets previews of the text on the engine's thread; it must be quick. `cancelled`, once set, ends the turn
-    between two tokens. An exception that nobody foresaw becomes the failure "internal", with its traceback.
+    `emit` gets previews of the text. `cancelled`, once set, ends the turn between two tokens. An exception that nobody
+    foresaw becomes the failure "internal", with its traceback.
     """
     if turn.tools:
         names = ", ".join(f'"{tool.name}"' for tool in turn.tools)
         message = f"this turn brings tools ({names}), and agents can't call tools yet; take them out of the recipe"
         return Failure(code="unsupported", message=message, retryable=False)
     try:
-        return take_turn(turn, emit, engine=engine, cancelled=cancelled or threading.Event())
+        return await take_turn(turn, emit, front=front, cancelled=cancelled or threading.Event())
     except GxError as error:
         return failure_of(error)
     except Exception as error:  # noqa: BLE001 - the boundary where exceptions become values

@@ -1,10 +1,11 @@
-"""The engine: requests in, completions out, on one thread that owns every llama.cpp context.
+"""The engine: requests in, completions out, many at a time, on one thread that owns every llama.cpp context.
 
-It knows requests, in the order they came; it doesn't know tasks, leases or pipes. At present it runs one sequence at
-a time. Its interface is the one that many at a time will have: `submit` gives a future, and text comes by a callback.
+It knows requests, in the order they came; it doesn't know tasks, leases or pipes. A request's tokens and its grammar
+are made in the caller's thread; then it waits for a slot. The engine's thread takes rounds: it admits who fits, and
+every running request gets on.
 
 Invariant: each submitted request's future gets exactly one result, whatever happens: a `Completion`, or a `Failure`
-with what had been spent by then. Between any two tokens a request can be cancelled or run out of time.
+with what had been spent by then. Between any two calls of llama.cpp a request can be cancelled or run out of time.
 """
 
 from __future__ import annotations
@@ -14,52 +15,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
 
-import msgspec
-
-from edge.engine.llama import Tokens, build, default_threads
+from edge.engine.job import Completion, Job, OnText, Request, Result, failure_of
+from edge.engine.lane import Lanes
+from edge.engine.llama import Model, build, default_threads
 from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded, Place, Shelf
+from edge.engine.slots import Tokens
+from edge.engine.statistics import Counts, Statistics
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Failure, Message, ModelCard, Sampling, Usage, Value
+from gx.core.message import Message, ModelCard
 
-# An answer with less room than this isn't worth a prompt: the turn is refused instead of cut.
+__all__ = ["Completion", "Engine", "Request", "Result", "failure_of"]
+
 LEAST_ANSWER_TOKENS = 16
-
-OnText = Callable[[str, int], None]  # the text that became certain, and the tokens of the answer so far
-
-
-class Request(Value, frozen=True, kw_only=True):
-    """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it."""
-
-    model: str
-    messages: tuple[Message, ...]
-    sampling: Sampling = Sampling()
-    output_schema: dict[str, Any] | None = None
-    timeout_s: float | None = None
-
-
-class Completion(Value, frozen=True, kw_only=True):
-    """What was written. With an output schema `text` is a whole document that fits it, and `finish` is "stop"."""
-
-    text: str
-    finish: Literal["stop", "length"]
-    usage: Usage
-
-
-Result = Completion | Failure
-
-
-def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008 - a frozen value
-    """An error as the value that crosses processes. Only the engine's own trouble (`BenchError`) is worth a retry."""
-    message = f"{error.message}; {error.hint}" if error.hint else error.message
-    return Failure(code=error.code, message=message, retryable=isinstance(error, BenchError), usage=usage)
+"""An answer with less room than this isn't worth a prompt: the turn is refused instead of cut."""
+DEFAULT_SLOTS = 32
+"""So many rows of a decode keep a few cores busy; more gain little."""
 
 
 class Engine:
-    """Runs requests on models that it loads when they are first used, at most two at a time in memory.
+    """Runs requests on models that it loads when they are first used.
 
+    `slots` is how many run at a time, `cache_bytes` what their keys and values may take of the memory, per model;
     `threads` None takes the cores that the process may use; `context_tokens` None takes the model's own up to 8,192.
     """
 
@@ -68,16 +46,25 @@ class Engine:
         *,
         threads: int | None = None,
         context_tokens: int | None = None,
+        slots: int = DEFAULT_SLOTS,
+        cache_bytes: int = 4 << 30,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots, self.build = 1, build()
-        self._clock = clock
-        self._shelf = Shelf(threads=threads or default_threads(), context_tokens=context_tokens)
-        self._waiting: deque[_Job] = deque()
+        self.slots, self.build = slots, build()
+        self._threads, self._cache_bytes, self._clock = threads or default_threads(), cache_bytes, clock
+        self._statistics = Statistics()
+        self._shelf = Shelf(self._lanes, context_tokens=context_tokens)
+        self._arrived: deque[tuple[Job, Loaded]] = deque()
+        self._waiting: list[tuple[Job, Loaded]] = []
+        self._running: dict[Job, Loaded] = {}
         self._changed = threading.Condition()
-        self._is_closed = threading.Event()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._running)} running, {len(self._waiting)} waiting"
+        return f"<Engine {state}>"
 
     def register(self, digest: str, path: str, context_tokens: int | None = None) -> None:
         """Say where a model's file is; it is loaded when it is first used."""
@@ -97,142 +84,158 @@ class Engine:
         with self._shelf.borrow(digest) as loaded:
             return tuple(len(loaded.model.encode(chat)) for chat in chats)
 
+    def statistics(self) -> Counts:
+        """What was done so far."""
+        return self._statistics.read()
+
     def submit(
         self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
     ) -> Future[Result]:
-        """Queue a request. `on_text` is called on the engine's thread and must be quick; setting `cancelled` ends it.
+        """Encode a request, in the caller's thread, and queue it.
+
+        `on_text` is called on the engine's thread and must be quick; setting `cancelled` ends the request.
 
         :raises BenchError: if the engine is closed.
         """
-        job = _Job(request, on_text, cancelled or threading.Event(), self._clock())
+        job = Job(request, on_text=on_text, cancelled=cancelled or threading.Event(), now_s=self._clock())
+        if self._is_closed:
+            raise BenchError("the engine is closed")
+        try:
+            loaded = self._shelf.take(request.model)
+        except GxError as error:
+            job.end(failure_of(error))
+            return job.future
+        try:
+            _begin_writing(job, loaded)
+        except BaseException as error:
+            self._shelf.give_back(loaded)
+            if not isinstance(error, GxError):
+                raise
+            job.end(job.failure(error, self._clock()))
+            return job.future
         with self._changed:
-            if self._is_closed.is_set():
-                raise BenchError("the engine is closed")
-            self._waiting.append(job)
+            self._arrived.append((job, loaded))
             self._changed.notify()
         return job.future
 
     def close(self) -> None:
         """End the thread, failing what is queued or running as cancelled, and free the models."""
         with self._changed:
-            self._is_closed.set()
+            self._is_closed = True
             self._changed.notify()
         self._thread.join()
         self._shelf.close()
 
+    # ── the engine's thread ──────────────────────────────────────────────────────────────────────────────────────
+
     def _serve(self) -> None:
-        """The engine thread's whole life."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed.is_set())
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
+        """The thread's whole life."""
+        while not self._is_closed:
             try:
-                job.future.set_result(self._run(job))
-            except BaseException as error:  # noqa: BLE001 - the future's owner gets it, and this thread lives on
-                job.future.set_exception(error)
+                self._round()
+            except BaseException as error:  # noqa: BLE001 - the futures' owners get it, and this thread lives on
+                self._fail_all(error)
+        for job in (*self._running, *(job for job, _ in (*self._waiting, *self._arrived))):
+            job.cancelled.set()
+        for loaded in set(self._running.values()):
+            self._let_go(loaded.lanes.advance())  # a round begins with letting the cancelled go
+        self._waiting.extend(self._arrived)
+        self._dismiss()
 
-    def _run(self, job: _Job) -> Result:
-        try:
-            with self._shelf.borrow(job.request.model) as loaded:
-                job.begin(self._clock())  # from here on, its time runs: loading a model isn't its fault
-                try:
-                    return self._interruption(job) or self._write(job, loaded)
-                except BaseException:
-                    loaded.context.clear()  # whatever went wrong, the next request begins from what is known
-                    raise
-        except GxError as error:
-            return failure_of(error, job.usage)
-
-    def _write(self, job: _Job, loaded: Loaded) -> Result:
-        """Write one answer: prefill what the cache doesn't hold, then draw and decode until it is over."""
-        request, model, context = job.request, loaded.model, loaded.context
-        if not request.messages:
-            raise GxError("a turn needs at least one message, and this one has none", code="empty")
-        prompt = model.encode(request.messages)
-        job.usage = msgspec.structs.replace(job.usage, tokens_in=len(prompt))
-        writing = Writing(
-            prompt,
-            limit_tokens=_limit(prompt, request.sampling.max_tokens, context.context_tokens),
-            sampling=request.sampling,
-            constraint=None if request.output_schema is None else loaded.grammars.constraint(request.output_schema),
-            piece=model.piece,
-            eog=model.eog,
-        )
-        kept = context.reuse(writing.pending) if writing.finish is None else 0
-        job.usage = msgspec.structs.replace(job.usage, tokens_cached=min(kept, len(prompt)))
-        fresh = writing.pending[kept:]
-        while writing.finish is None:
-            row = context.decode(fresh, lambda: self._interruption(job) is not None)
-            job.mark(writing.tokens_out, self._clock())
-            stopped = self._interruption(job)
-            if stopped is not None or row is None:
-                return stopped or failure_of(BenchError("a decode stopped though nothing had asked for it"), job.usage)
-            writing.advance(row)
-            fresh = writing.pending
-            if job.on_text is not None:
-                job.on_text(writing.fresh_text(), writing.tokens_out)
-            self._answer_cancelled()
-        job.mark(writing.tokens_out, self._clock())
-        truncation = writing.truncation(request.sampling.max_tokens)
-        if truncation is not None:
-            return msgspec.structs.replace(truncation, usage=job.usage)
-        return Completion(text=writing.text, finish=writing.finish, usage=job.usage)
-
-    def _interruption(self, job: _Job) -> Failure | None:
-        """Why a job must end now, if it must."""
-        if job.cancelled.is_set() or self._is_closed.is_set():
-            return job.cancellation()
-        timeout_s = job.request.timeout_s
-        if timeout_s is None or self._clock() - job.begun_s < timeout_s:
-            return None
-        usage = job.usage
-        done = f"{usage.tokens_out} tokens of the answer" if usage.tokens_out else "none of the answer"
-        return Failure(
-            code="timeout",
-            message=f"the turn ran longer than {timeout_s:g} s: {usage.tokens_in} prompt tokens, and {done}, were done",
-            usage=usage,
-        )
-
-    def _answer_cancelled(self) -> None:
-        """Let go of queued requests that were cancelled: they needn't wait for the running one."""
-        if not self._waiting:
-            return
+    def _round(self) -> None:
+        """Take what arrived, admit who fits, and get everybody on."""
         with self._changed:
-            gone = [job for job in self._waiting if job.cancelled.is_set()]
-            for job in gone:
-                self._waiting.remove(job)
-        for job in gone:
-            job.future.set_result(job.cancellation())
+            if not self._running:
+                self._changed.wait_for(lambda: self._arrived or self._waiting or self._is_closed)
+            while self._arrived:
+                self._waiting.append(self._arrived.popleft())
+        if self._is_closed:
+            return
+        self._dismiss()
+        self._admit()
+        began_s = time.perf_counter()
+        for loaded in dict.fromkeys(self._running.values()):
+            self._let_go(loaded.lanes.advance())
+        self._statistics.add(busy_s=time.perf_counter() - began_s)
 
+    def _dismiss(self) -> None:
+        """End those who wait and were cancelled, and those whose answer was settled before the model was asked."""
+        kept = []
+        for job, loaded in self._waiting:
+            now_s = self._clock()
+            result: Result | None = job.interruption(now_s)
+            if result is None and job.writing.finish is not None:
+                job.begin(0, now_s)
+                result = job.result(now_s)
+            if result is None:
+                kept.append((job, loaded))
+            else:
+                job.end(result)
+                self._shelf.give_back(loaded)
+        self._waiting = kept
 
-class _Job:
-    """A request on its way, and what it has taken so far."""
+    def _admit(self) -> None:
+        """Give slots to those who wait, the first first. Who finds none holds up only those of the same model."""
+        kept: list[tuple[Job, Loaded]] = []
+        full: set[Loaded] = set()
+        for job, loaded in self._waiting:
+            try:
+                is_in = loaded not in full and loaded.lanes.admit(job)
+            except GxError as error:
+                job.end(job.failure(error, self._clock()))
+                self._shelf.give_back(loaded)
+                continue
+            if is_in:
+                self._running[job] = loaded
+                self._statistics.add(requests=1)
+            else:
+                full.add(loaded)
+                kept.append((job, loaded))
+        self._waiting = kept
 
-    def __init__(self, request: Request, on_text: OnText | None, cancelled: threading.Event, now_s: float) -> None:
-        self.request, self.on_text, self.cancelled = request, on_text, cancelled
-        self.future: Future[Result] = Future()
-        self.usage = Usage()
-        self.queued_s = self.begun_s = self.prefilled_s = now_s
+    def _let_go(self, ended: Sequence[Job]) -> None:
+        for job in ended:
+            self._statistics.ended(job.usage)
+            self._shelf.give_back(self._running.pop(job))
 
-    def begin(self, now_s: float) -> None:
-        self.begun_s = now_s
-        self.usage = Usage(queue_ms=(now_s - self.queued_s) * 1000)
+    def _fail_all(self, error: BaseException) -> None:
+        """Something that nobody foresaw: whoever runs gets the error, and the lanes begin anew."""
+        running, self._running = self._running, {}
+        for job in running:
+            job.raise_error(error)
+        for loaded in set(running.values()):
+            loaded.lanes.close()
+        for loaded in running.values():
+            self._shelf.give_back(loaded)
 
-    def mark(self, tokens_out: int, now_s: float) -> None:
-        """Note the answer's length. Time until the first row of logits is prefill, time after it is decode."""
-        if not self.usage.prefill_ms:
-            self.prefilled_s = now_s
-        self.usage = msgspec.structs.replace(
-            self.usage,
-            tokens_out=tokens_out,
-            prefill_ms=(self.prefilled_s - self.begun_s) * 1000,
-            decode_ms=(now_s - self.prefilled_s) * 1000,
+    def _lanes(self, model: Model, context_tokens: int) -> Lanes:
+        return Lanes(
+            model,
+            context_tokens=context_tokens,
+            n_slots=self.slots,
+            budget_tokens=self._cache_bytes // model.token_bytes,
+            threads=self._threads,
+            statistics=self._statistics,
+            now=self._clock,
         )
 
-    def cancellation(self) -> Failure:
-        return Failure(code="cancelled", message="the turn was cancelled", retryable=False, usage=self.usage)
+
+def _begin_writing(job: Job, loaded: Loaded) -> None:
+    """Encode the request. :raises GxError: if it can't be answered, whatever the model would say."""
+    request, model = job.request, loaded.model
+    if not request.messages:
+        raise GxError("a turn needs at least one message, and this one has none", code="empty")
+    prompt = model.encode(request.messages)
+    job.count_prompt(len(prompt))
+    writing = Writing(
+        prompt,
+        limit_tokens=_limit(prompt, request.sampling.max_tokens, loaded.card.context_tokens),
+        sampling=request.sampling,
+        constraint=None if request.output_schema is None else loaded.grammars.constraint(request.output_schema),
+        piece=model.piece,
+        eog=model.eog,
+    )
+    job.write(writing)
 
 
 def _limit(prompt: Tokens, max_tokens: int, context_tokens: int) -> int:

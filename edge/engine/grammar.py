@@ -85,12 +85,12 @@ class Constraint:
             self._settle()
         return list(tokens)
 
-    def pick(self, row: Row, sampler: Sampler) -> int:
-        """Draw an allowed token from `row` [n_vocab] float32, and take it.
+    def pick(self, row: Row, sampler: Sampler, *, best: int | None = None) -> int:
+        """Draw an allowed token from `row` [n_vocab] float32, and take it. `best` is as for `Sampler.pick`.
 
         :raises GxError: (code "schema") if the schema grew too complex for llguidance on the way.
         """
-        token = sampler.pick(row)
+        token = sampler.pick(row, best=best)
         if self._matcher.try_consume_tokens([token]) != 1:
             token = sampler.pick(row, self._allowed())
             self._matcher.consume_token(token)

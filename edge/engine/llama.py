@@ -2,9 +2,7 @@
 
 It knows pointers, batches, the vocabulary and the chat template that a GGUF file carries. It doesn't know what a turn
 is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`, `piece`) from any thread; a
-`Context` belongs to the one thread that decodes.
-
-Invariant: `Context.held` lists exactly the tokens whose keys and values are in the cache, in order.
+`Context` belongs to the one thread that decodes. What a context's slots hold is kept in `slots`.
 
 A GGML assertion aborts the process, so whatever can be checked is checked before the call; what the loader itself
 finds wrong it reports by NULL and a line in its log, which becomes the `ModelError`'s message.
@@ -15,10 +13,11 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 # OpenMP's busy waiting starves whoever shares the cores; libgomp reads this when llama_cpp loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -28,16 +27,27 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from edge.engine.slots import Copy, Move, Tokens
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
 
-Tokens = npt.NDArray[np.int32]  # [n_tokens] int32
 Row = npt.NDArray[np.float32]  # [n_vocab] float32: the logits of one position
+Rows = npt.NDArray[np.float32]  # [n_rows, n_vocab] float32
+
+
+class Fed(NamedTuple):
+    """Tokens for a slot, [n_tokens] int32, the first one at position `start`, and whose logits are wanted."""
+
+    slot: int
+    start: int
+    tokens: Tokens
+    wanted: Literal["none", "last", "all"]
+
 
 # What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
 DEFAULT_CONTEXT_TOKENS = 8192
-# Prompt tokens a decode call takes; between two calls a turn can be stopped. llama.cpp's own micro-batch.
-CHUNK_TOKENS = 512
+# The most tokens of one call, and of one pass over the weights: llama.cpp's own defaults.
+BATCH_TOKENS, PASS_TOKENS = 2048, 512
 # The GGUF specification: magic, version, tensor count, metadata count. Version 1 had other widths.
 _MAGIC, _HEADER_BYTES, _VERSIONS = b"GGUF", 24, (2, 3)
 # ggml_log_level: 3 is a warning, 4 an error.
@@ -50,6 +60,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+_STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid)
 _complaints: deque[str] = deque(maxlen=8)
 
 
@@ -122,6 +133,8 @@ class Model:
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
+        # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
+        self.can_share = not any(f(self._pointer) for f in _STATEFUL)
         try:
             self._formatter = _Formatter(
                 template=template.decode("utf-8", "replace") if template else CHATML,
@@ -130,6 +143,16 @@ class Model:
             )
         except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
+
+    @cached_property
+    def token_bytes(self) -> int:
+        """What the keys and values of one token take in the cache, in half precision."""
+        architecture = self._meta("general.architecture")
+        heads: int = llama_cpp.llama_model_n_head_kv(self._pointer)
+        width = llama_cpp.llama_model_n_embd(self._pointer) // max(1, llama_cpp.llama_model_n_head(self._pointer))
+        key, value = (int(self._meta(f"{architecture}.attention.{part}_length") or width) for part in ("key", "value"))
+        layers: int = llama_cpp.llama_model_n_layer(self._pointer)
+        return max(1, layers * heads * (key + value) * 2)
 
     def card(self, context_tokens: int) -> ModelCard:
         """What a desk is told of this model."""
@@ -216,86 +239,87 @@ class Model:
 
 
 class Context:
-    """The KV cache of one sequence over a model, and the decoding into it.
+    """The KV cache of some slots over a model, a sequence of at most `slot_tokens` each, and the decoding into them.
 
-    :raises ModelError: if there isn't the memory for `context_tokens`.
+    Each slot's memory is a stream of its own ("split", not "unified"), so that attention looks at no other's.
+
+    :raises ModelError: if there isn't the memory for it.
     """
 
-    def __init__(self, model: Model, *, context_tokens: int, threads: int) -> None:
+    def __init__(self, model: Model, *, slots: int, slot_tokens: int, threads: int) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = context_tokens, CHUNK_TOKENS, CHUNK_TOKENS, 1
+        params.n_seq_max, params.n_ctx, params.kv_unified = slots, slots * _padded(slot_tokens), False
+        params.n_batch, params.n_ubatch, params.no_perf = BATCH_TOKENS, PASS_TOKENS, True
         params.n_threads = params.n_threads_batch = threads
         _complaints.clear()
         self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
         if not self._pointer:
             raise ModelError(
-                f"no context of {context_tokens} tokens could be made for {model.path}: {_complaint()}",
+                f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {_complaint()}",
                 hint="ask for a smaller context",
             )
-        self.context_tokens, self._n_vocab = context_tokens, model.n_vocab
-        self.held: list[int] = []
+        self._n_vocab = model.n_vocab
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._batch = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
-        self._tokens = np.ctypeslib.as_array(self._batch.token, (CHUNK_TOKENS,))
-        self._positions = np.ctypeslib.as_array(self._batch.pos, (CHUNK_TOKENS,))
-        self._wants_logits = np.ctypeslib.as_array(self._batch.logits, (CHUNK_TOKENS,))
-        self._wants_logits[:] = 0
-        for i in range(CHUNK_TOKENS):
-            self._batch.n_seq_id[i], self._batch.seq_id[i][0] = 1, 0
+        self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
+        as_array = np.ctypeslib.as_array
+        self._tokens = as_array(self._batch.token, (BATCH_TOKENS,))
+        self._positions = as_array(self._batch.pos, (BATCH_TOKENS,))
+        self._wants_logits = as_array(self._batch.logits, (BATCH_TOKENS,))
+        as_array(self._batch.n_seq_id, (BATCH_TOKENS,))[:] = 1
+        # One array holds every token's slot: the pointers to them are turned to it once, and back before the free.
+        self._slots = np.zeros(BATCH_TOKENS, np.int32)
+        pointers = ctypes.cast(self._batch.seq_id, ctypes.POINTER(ctypes.c_uint64))
+        self._pointers = as_array(pointers, (BATCH_TOKENS,))
+        self._own_pointers = self._pointers.copy()
+        self._pointers[:] = self._slots.ctypes.data + self._slots.itemsize * np.arange(BATCH_TOKENS, dtype=np.uint64)
 
-    def reuse(self, prompt: Sequence[int]) -> int:
-        """Keep the longest prefix of `prompt` that the cache holds, forget the rest, and return its length.
+    def decode(self, parts: Sequence[Fed]) -> Rows:
+        """Decode tokens of some slots, in ascending order of the slots, at most `BATCH_TOKENS` in all.
 
-        At least one token is always left to decode, since only a decode gives logits.
+        Returns the logits that were wanted, in the order of the parts, [n_rows, n_vocab] float32: a part's last
+        token's, or all of its tokens'. They may be written to, and are good until the next call.
+
+        :raises BenchError: if llama.cpp can't decode; what these slots hold isn't known then.
         """
-        held = np.asarray(self.held[: len(prompt) - 1], np.int32)
-        differs = np.flatnonzero(held != np.asarray(prompt[: len(held)], np.int32))
-        n_kept = int(differs[0]) if len(differs) else len(held)
-        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, n_kept, -1):  # a recurrent state can't be cut
-            n_kept = 0
-            llama_cpp.llama_memory_clear(self._memory, True)
-        del self.held[n_kept:]
-        return n_kept
+        n = n_rows = 0
+        for slot, start, tokens, wanted in parts:
+            end = n + len(tokens)
+            self._tokens[n:end] = tokens
+            self._positions[n:end] = range(start, start + len(tokens))
+            self._slots[n:end] = slot
+            self._wants_logits[n:end] = wanted == "all"
+            self._wants_logits[end - 1] = wanted != "none"
+            n_rows += {"none": 0, "last": 1, "all": len(tokens)}[wanted]
+            n = end
+        self._batch.n_tokens = n
+        status = llama_cpp.llama_decode(self._pointer, self._batch)
+        if status != 0:
+            raise BenchError(f"llama.cpp could not decode {n} tokens (status {status}): {_complaint()}")
+        if not n_rows:
+            return np.empty((0, self._n_vocab), np.float32)
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._pointer), (n_rows, self._n_vocab))
 
-    def decode(self, tokens: Sequence[int] | Tokens, is_stopped: Callable[[], bool]) -> Row | None:
-        """Append tokens and return the logits after the last one, [n_vocab] float32, writable until the next call.
-
-        `None` if `is_stopped` said so between two chunks; `held` then ends where the decoding did.
-
-        :raises BenchError: if llama.cpp can't decode, or if there is no room; the cache is empty then.
-        """
-        if not len(tokens) or len(self.held) + len(tokens) > self.context_tokens:
-            raise BenchError(f"{len(tokens)} tokens don't fit after {len(self.held)} of {self.context_tokens}")
-        for start in range(0, len(tokens), CHUNK_TOKENS):
-            if start and is_stopped():
-                return None
-            self._decode_chunk(tokens[start : start + CHUNK_TOKENS], is_last=start + CHUNK_TOKENS >= len(tokens))
-        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._pointer, -1), (self._n_vocab,))
-
-    def clear(self) -> None:
-        """Forget every token."""
-        llama_cpp.llama_memory_clear(self._memory, True)
-        self.held.clear()
+    def move(self, moves: Iterable[Move]) -> None:
+        """Cut and copy sequences. A copy is of a whole sequence: a part of one would abort the process."""
+        for move in moves:
+            if isinstance(move, Copy):
+                llama_cpp.llama_memory_seq_cp(self._memory, move.source, move.target, -1, -1)
+                llama_cpp.llama_memory_seq_rm(self._memory, move.target, move.n_tokens, -1)
+            else:
+                llama_cpp.llama_memory_seq_rm(self._memory, move.slot, move.n_tokens, -1)
 
     def close(self) -> None:
         """Free the cache."""
         if self._pointer:
+            self._pointers[:] = self._own_pointers
             llama_cpp.llama_batch_free(self._batch)
             llama_cpp.llama_free(self._pointer)
             self._pointer = None
 
-    def _decode_chunk(self, chunk: Sequence[int] | Tokens, *, is_last: bool) -> None:
-        n, start = len(chunk), len(self.held)
-        self._tokens[:n] = chunk
-        self._positions[:n] = range(start, start + n)
-        self._wants_logits[n - 1] = is_last
-        self._batch.n_tokens = n
-        status = llama_cpp.llama_decode(self._pointer, self._batch)
-        self._wants_logits[n - 1] = 0
-        if status != 0:
-            self.clear()
-            raise BenchError(f"llama.cpp could not decode {n} tokens at {start} (status {status}): {_complaint()}")
-        self.held.extend(chunk.tolist() if isinstance(chunk, np.ndarray) else chunk)
+
+def _padded(tokens: int) -> int:
+    """What llama.cpp makes of a sequence's length: the next multiple of 256."""
+    return -(-tokens // 256) * 256
 
 
 def _check_header(path: str) -> None:

@@ -42,10 +42,11 @@ class Sampler:
         penalty = sampling.repetition_penalty
         self._penalty = penalty if penalty is not None and penalty != 1.0 else None
 
-    def pick(self, row: Row, allowed: npt.NDArray[np.int64] | None = None) -> int:
+    def pick(self, row: Row, allowed: npt.NDArray[np.int64] | None = None, *, best: int | None = None) -> int:
         """Draw a token from `row` [n_vocab] float32, which is left as it was.
 
-        `allowed` [k] int64 are the only tokens that may be drawn; `None` allows all.
+        `allowed` [k] int64 are the only tokens that may be drawn; `None` allows all. `best` is the row's likeliest
+        token, where that is known.
 
         :raises GxError: (code "model") if no logit is finite, so that there is nothing to draw from.
         """
@@ -53,7 +54,8 @@ class Sampler:
             row = self._penalised(row, self._penalty)
         if allowed is not None:
             row = row[allowed]
-        best = int(row.argmax())
+        if best is None or self._penalty is not None or allowed is not None:
+            best = int(row.argmax())
         if not math.isfinite(row[best]):
             raise GxError("the model computed logits that aren't numbers; its file may be damaged", code="model")
         chosen = best if self._sampling.temperature == 0 else self._draw(row)

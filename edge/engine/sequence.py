@@ -1,10 +1,11 @@
 """One answer while it is written: from the prompt's tokens, a row of logits at a time, to its end.
 
 It knows when an answer is over (an end token, a stop string, a whole document, the limit) and why; it knows no model
-and no cache. Whoever owns those decodes `pending` and hands the logits after it to `advance`, until `finish` is set.
+and no cache. Whoever owns those decodes `prompt`, hands the logits after it to `advance`, decodes what that returns,
+and so on until `finish` is set.
 
-Invariant: the prompt and all tokens taken so far, in order, are what was ever in `pending`; nothing is taken once
-`finish` is set, and never more than `limit_tokens`.
+Invariant: what `advance` returns continues the sequence, token by token; nothing is taken once `finish` is set, and
+never more than `limit_tokens`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+
 from edge.engine.grammar import Constraint
-from edge.engine.llama import Tokens
 from edge.engine.sampling import Row, Sampler
+from edge.engine.slots import Tokens
 from edge.engine.text import TextStream
 from gx.core.message import Failure, Sampling
 
@@ -25,7 +28,8 @@ class Writing:
     """The state of one answer.
 
     `prompt` [n_tokens] int32; `limit_tokens` is the most it may take; `piece` gives a token's bytes; `eog` are the
-    tokens that end an answer. Stop strings don't apply to an answer with a `constraint`: they would cut a document.
+    tokens that end an answer. `self.prompt`, [n_tokens] int32, also has what the constraint forces the
+    answer to begin with. Stop strings don't apply to an answer with a `constraint`: they would cut a document.
 
     :raises GxError: (code "sampling") if a setting is out of its range.
     """
@@ -46,25 +50,25 @@ class Writing:
         self._fresh: list[str] = []
         self.limit_tokens, self.tokens_out = limit_tokens, 0
         self.finish: Literal["stop", "length"] | None = None
-        self.pending: list[int] = prompt.tolist()
-        if constraint is not None:
-            self.pending += self._take(constraint.forced())
+        forced = self._take(constraint.forced()) if constraint is not None else []
+        self.prompt = np.concatenate([prompt, np.array(forced, np.int32)]) if forced else prompt
 
-    def advance(self, row: Row) -> None:
-        """Draw the next token from the logits after `pending`, [n_vocab] float32, and what follows of necessity.
+    def advance(self, row: Row, best: int | None = None) -> list[int]:
+        """Draw the next token from the logits after the last one, [n_vocab] float32, and what follows of necessity.
+
+        Returns what is to be decoded next. `best` is the row's likeliest token, where that is known.
 
         :raises GxError: (code "model" or "schema") if no token can be drawn.
         """
         if self._constraint is not None:
-            drawn = self._constraint.pick(row, self._sampler)
-            self.pending = self._take([drawn, *([] if self._constraint.is_complete else self._constraint.forced())])
-            return
-        drawn = self._sampler.pick(row)
-        if drawn in self._eog:
-            self.pending, self.finish = [], "stop"
-            self._fresh.append(self._stream.close())
-        else:
-            self.pending = self._take([drawn])
+            drawn = self._constraint.pick(row, self._sampler, best=best)
+            return self._take([drawn, *([] if self._constraint.is_complete else self._constraint.forced())])
+        drawn = self._sampler.pick(row, best=best)
+        if drawn not in self._eog:
+            return self._take([drawn])
+        self.finish = "stop"
+        self._fresh.append(self._stream.close())
+        return []
 
     def fresh_text(self) -> str:
         """The text that became certain since the last call."""

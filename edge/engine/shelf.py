@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
 from edge.engine.grammar import Grammars
-from edge.engine.llama import Context, Model
+from edge.engine.lane import Lanes
+from edge.engine.llama import Model
 from gx.core.errors import ModelError
 from gx.core.message import ModelCard, Value
+
+MakeLanes = Callable[[Model, int], Lanes]
+"""Makes the lanes of a model, of at most so many tokens each."""
 
 
 class Place(Value, frozen=True, kw_only=True):
@@ -28,17 +32,13 @@ class Place(Value, frozen=True, kw_only=True):
 
 
 class Loaded:
-    """A model in memory with its context. The context is for the engine's thread alone."""
+    """A model in memory with its lanes. The lanes are for the engine's thread alone."""
 
-    def __init__(self, digest: str, place: Place, *, context_tokens: int | None, threads: int) -> None:
+    def __init__(self, digest: str, place: Place, make_lanes: MakeLanes, context_tokens: int | None) -> None:
         self.place, self.users, self.is_retired = place, 0, False
         self.model = Model(digest, place.path)
-        try:
-            tokens = self.model.context_tokens(place.context_tokens or context_tokens)
-            self.context = Context(self.model, context_tokens=tokens, threads=threads)
-        except ModelError:
-            self.model.close()
-            raise
+        tokens = self.model.context_tokens(place.context_tokens or context_tokens)
+        self.lanes = make_lanes(self.model, tokens)
         self.card: ModelCard = self.model.card(tokens)
 
     @cached_property
@@ -47,15 +47,15 @@ class Loaded:
         return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
 
     def close(self) -> None:
-        self.context.close()
+        self.lanes.close()
         self.model.close()
 
 
 class Shelf:
     """The models by digest. `context_tokens` is the context where a model's own place doesn't say."""
 
-    def __init__(self, *, threads: int, context_tokens: int | None = None, room: int = 2) -> None:
-        self._threads, self._context_tokens, self._room = threads, context_tokens, room
+    def __init__(self, make_lanes: MakeLanes, *, context_tokens: int | None = None, room: int = 2) -> None:
+        self._make_lanes, self._context_tokens, self._room = make_lanes, context_tokens, room
         self._lock = threading.RLock()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
@@ -64,9 +64,8 @@ class Shelf:
         """Say where a model is. Never waits, not even for a load; a new place for a digest counts from its next use."""
         self._places[digest] = place
 
-    @contextmanager
-    def borrow(self, digest: str) -> Iterator[Loaded]:
-        """Use a model, loading it where that's needed.
+    def take(self, digest: str) -> Loaded:
+        """Use a model, until it is given back, loading it where that's needed.
 
         :raises ModelError: if it isn't registered, or can't be loaded.
         """
@@ -76,13 +75,23 @@ class Shelf:
                 loaded = self._load(digest)
             self._loaded.move_to_end(digest)
             loaded.users += 1
+            return loaded
+
+    def give_back(self, loaded: Loaded) -> None:
+        """End one use of a model."""
+        with self._lock:
+            loaded.users -= 1
+            if loaded.is_retired and not loaded.users:
+                loaded.close()
+
+    @contextmanager
+    def borrow(self, digest: str) -> Iterator[Loaded]:
+        """`take` and `give_back`. :raises ModelError: as `take` does."""
+        loaded = self.take(digest)
         try:
             yield loaded
         finally:
-            with self._lock:
-                loaded.users -= 1
-                if loaded.is_retired and not loaded.users:
-                    loaded.close()
+            self.give_back(loaded)
 
     def digests(self) -> list[str]:
         """What is loaded, least recently used first."""
@@ -103,7 +112,7 @@ class Shelf:
             self._retire(digest)
         while len(self._loaded) >= self._room:
             self._retire(next(iter(self._loaded)))
-        loaded = Loaded(digest, place, context_tokens=self._context_tokens, threads=self._threads)
+        loaded = Loaded(digest, place, self._make_lanes, self._context_tokens)
         self._loaded[digest] = loaded
         return loaded
 

@@ -40,7 +40,7 @@ class Pipe:
 
     def __init__(self, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edge.bench", "--threads=1"],
+            [sys.executable, "-P", "-m", "edge.bench", "--threads=1", "--slots=3"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -91,7 +91,7 @@ def load(tiny: str) -> Load:
 def bench() -> Iterator[Pipe]:
     pipe = Pipe()
     assert isinstance(ready := pipe.hear(), Ready)
-    assert ready.pid == pipe.process.pid and ready.slots == 1 and "llama-cpp-python" in ready.engine
+    assert ready.pid == pipe.process.pid and ready.slots == 3 and "llama-cpp-python" in ready.engine
     yield pipe
     pipe.process.kill()
     pipe.process.wait()

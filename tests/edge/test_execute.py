@@ -6,23 +6,34 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
-from edge.agent import outcome_of
+from edge.agent import Emit, outcome_of
 from edge.engine.engine import Completion, Engine
+from edge.engine.front import Front
 from edge.execute import execute
-from gx.core.message import Answer, Failure, Message, Sampling, Signal, ToolSpec, Turn, Usage
+from gx.core.message import Answer, Failure, Message, Outcome, Sampling, Signal, ToolSpec, Turn, Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr")
 
 
 @pytest.fixture(scope="module")
 def engine(tiny: str) -> Iterator[Engine]:
-    engine = Engine(threads=1)
+    engine = Engine(threads=1, slots=4)
     engine.register("tiny", tiny)
     yield engine
     engine.close()
+
+
+def run(turn: Turn, engine: Engine, emit: Emit = lambda _: None, cancelled: threading.Event | None = None) -> Outcome:
+    """`execute` on an event loop of its own."""
+
+    async def main() -> Outcome:
+        return await execute(turn, emit, front=Front(engine), cancelled=cancelled)
+
+    return anyio.run(main)
 
 
 def turn(**fields: Any) -> Turn:
@@ -50,7 +61,7 @@ def test_a_document_that_does_not_parse_is_invalid() -> None:
 
 def test_a_turn_gives_an_answer_and_previews_of_its_attempt(engine: Engine) -> None:
     told: list[Signal] = []
-    outcome = execute(turn(), told.append, engine=engine)
+    outcome = run(turn(), engine, told.append)
     assert isinstance(outcome, Answer)
     assert {(s.task, s.attempt) for s in told} == {("t", 2)}
     assert "".join(s.text for s in told).strip() == msgspec.json.decode(outcome.value, type=str)
@@ -61,7 +72,7 @@ def test_tools_are_refused_by_name(engine: Engine) -> None:
         ToolSpec(name="search", description="", parameters={}),
         ToolSpec(name="add", description="", parameters={}),
     )
-    outcome = execute(turn(tools=tools), lambda _: None, engine=engine)
+    outcome = run(turn(tools=tools), engine)
     assert isinstance(outcome, Failure)
     assert (outcome.code, outcome.retryable) == ("unsupported", False) and '"search", "add"' in outcome.message
 
@@ -69,7 +80,7 @@ def test_tools_are_refused_by_name(engine: Engine) -> None:
 def test_a_cancelled_turn_ends_before_it_begins(engine: Engine) -> None:
     cancelled = threading.Event()
     cancelled.set()
-    outcome = execute(turn(), lambda _: None, engine=engine, cancelled=cancelled)
+    outcome = run(turn(), engine, cancelled=cancelled)
     assert isinstance(outcome, Failure) and outcome.code == "cancelled"
 
 
@@ -77,15 +88,15 @@ def test_an_exception_becomes_an_internal_failure_with_its_traceback(engine: Eng
     def emit(_: Signal) -> None:
         raise ZeroDivisionError("a bug in whoever listens")
 
-    outcome = execute(turn(), emit, engine=engine)
+    outcome = run(turn(), engine, emit)
     assert isinstance(outcome, Failure)
     assert (outcome.code, outcome.retryable) == ("internal", True)
     assert outcome.message == "ZeroDivisionError: a bug in whoever listens" and "Traceback" in outcome.detail
-    assert isinstance(execute(turn(), lambda _: None, engine=engine), Answer)
+    assert isinstance(run(turn(), engine), Answer)
 
 
 def test_a_closed_engine_is_a_failure(tiny: str) -> None:
     engine = Engine(threads=1)
     engine.close()
-    outcome = execute(turn(), lambda _: None, engine=engine)
+    outcome = run(turn(), engine)
     assert isinstance(outcome, Failure) and (outcome.code, outcome.retryable) == ("bench", True)

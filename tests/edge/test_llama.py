@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 
-from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Context, Model
+from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Context, Fed, Model
+from edge.engine.slots import Copy, Cut
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message
 from tests.tiny_model import write_tiny_model
@@ -89,23 +93,44 @@ def test_the_context_is_never_longer_than_the_training(model: Model) -> None:
     assert model.context_tokens(4096) == 512
 
 
-def test_the_cache_holds_what_was_decoded_and_keeps_the_common_prefix(model: Model) -> None:
-    context = Context(model, context_tokens=512, threads=1)
-    assert context.reuse([1, 2, 3]) == 0
-    context.decode([1, 2, 3, 4, 5], lambda: False)
-    assert context.held == [1, 2, 3, 4, 5]
-    assert context.reuse([1, 2, 9, 9]) == 2 and context.held == [1, 2]
-    assert context.reuse([1, 2]) == 1  # one is left to decode
+@pytest.fixture
+def context(model: Model) -> Iterator[Context]:
+    context = Context(model, slots=3, slot_tokens=256, threads=1)
+    yield context
     context.close()
 
 
-def test_tokens_beyond_the_context_are_refused_before_llama_sees_them(model: Model) -> None:
-    context = Context(model, context_tokens=256, threads=1)
-    with pytest.raises(BenchError, match="300 tokens don't fit after 0 of 256"):
-        context.decode([1] * 300, lambda: False)
-    with pytest.raises(BenchError):
-        context.decode([], lambda: False)
-    context.close()
+def fed(slot: int, start: int, *tokens: int, wanted: Literal["none", "last", "all"] = "last") -> Fed:
+    return Fed(slot, start, np.array(tokens, np.int32), wanted)
+
+
+def test_many_sequences_in_one_call_give_the_rows_that_each_gives_alone(model: Model, context: Context) -> None:
+    together = context.decode([fed(0, 0, 5, 6, 7), fed(1, 0, 9, 8, wanted="all"), fed(2, 0, 4, wanted="none")]).copy()
+    assert together.shape == (3, model.n_vocab)
+    context.move([Cut(slot, 0) for slot in range(3)])
+    alone = [context.decode([fed(0, 0, 5, 6, 7)]).copy(), context.decode([fed(1, 0, 9, 8, wanted="all")]).copy()]
+    assert np.allclose(together, np.concatenate(alone), atol=1e-3)
+
+
+def test_a_copied_beginning_is_worth_the_computed_one(context: Context) -> None:
+    context.decode([fed(0, 0, 5, 6, 7, 8, 9)])
+    context.move([Copy(source=0, target=2, n_tokens=3)])
+    copied = context.decode([fed(2, 3, 11)]).copy()
+    computed = context.decode([fed(1, 0, 5, 6, 7, 11)])
+    assert np.allclose(copied, computed, atol=1e-3)
+
+
+def test_a_cut_sequence_goes_on_in_another_way(context: Context) -> None:
+    context.decode([fed(0, 0, 5, 6, 7, 8, 9)])
+    context.move([Cut(0, 2)])
+    cut = context.decode([fed(0, 2, 11)]).copy()
+    assert np.allclose(cut, context.decode([fed(1, 0, 5, 6, 11)]), atol=1e-3)
+
+
+def test_what_llama_cpp_refuses_is_an_error_with_its_reason(context: Context) -> None:
+    context.decode([fed(0, 0, 5, 6)])
+    with pytest.raises(BenchError, match="could not decode 1 tokens"):
+        context.decode([fed(0, 7, 1)])  # what is between isn't there
 
 
 def test_openmp_does_not_starve_its_neighbours() -> None:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import time
+
+from edge.engine.lane import Lanes
+from edge.engine.llama import Model
 from edge.engine.shelf import Place, Shelf
+from edge.engine.statistics import Statistics
 from gx.core.message import Message
 
 
+def lanes(model: Model, context_tokens: int) -> Lanes:
+    return Lanes(
+        model,
+        context_tokens=context_tokens,
+        n_slots=2,
+        budget_tokens=1024,
+        threads=1,
+        statistics=Statistics(),
+        now=time.monotonic,
+    )
+
+
 def test_a_borrowed_model_outlives_its_place_on_the_shelf(tiny: str) -> None:
-    shelf = Shelf(threads=1, context_tokens=256, room=1)
+    shelf = Shelf(lanes, context_tokens=256, room=1)
     for digest in "ab":
         shelf.register(digest, Place(path=tiny))
     with shelf.borrow("a") as first:
@@ -20,7 +37,7 @@ def test_a_borrowed_model_outlives_its_place_on_the_shelf(tiny: str) -> None:
 
 
 def test_a_model_without_users_is_freed_when_another_takes_its_place(tiny: str) -> None:
-    shelf = Shelf(threads=1, context_tokens=256, room=1)
+    shelf = Shelf(lanes, context_tokens=256, room=1)
     for digest in "ab":
         shelf.register(digest, Place(path=tiny))
     with shelf.borrow("a") as first:
@@ -34,7 +51,7 @@ def test_a_model_without_users_is_freed_when_another_takes_its_place(tiny: str) 
 
 
 def test_a_new_place_counts_from_the_next_use(tiny: str) -> None:
-    shelf = Shelf(threads=1)
+    shelf = Shelf(lanes)
     shelf.register("a", Place(path=tiny, context_tokens=256))
     with shelf.borrow("a") as before:
         shelf.register("a", Place(path=tiny, context_tokens=300))

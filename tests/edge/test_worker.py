@@ -47,7 +47,7 @@ async def until(source: Worker, kind: type[WorkerEvent]) -> list[WorkerEvent]:
 async def test_an_attempt_ends_in_an_answer_and_counts_towards_the_rate(tiny: str) -> None:
     async with worker(tiny) as edge:
         assert edge.lease() == EdgeLease(epoch=3, incarnation=1)
-        assert edge.capacity() == Capacity(slots=1, leases=2)
+        assert edge.capacity() == Capacity(slots=32, leases=48)
         assert edge.rate() == ASSUMED and edge.quote().usd_per_s == 0
         edge.submit(turn("a"))
         up, ended = await until(edge, AttemptEnded)
@@ -130,7 +130,64 @@ async def test_a_bench_that_cannot_start_says_why(tiny: str, tmp_path: Path) -> 
     with pytest.raises(BenchError, match="exit status 1") as caught:
         async with worker(tiny, PYTHONPATH=str(tmp_path)):
             pass
-    assert "libgomp is missing" in caught.value.message
+    assert caught.value.message.count("libgomp is missing") == 1
+
+
+def deadly(folder: Path, deaths: int) -> dict[str, str]:
+    """An environment in which the first `deaths` benches are killed before they are ready; each leaves a line."""
+    (folder / "sitecustomize.py").write_text(f"""
+import os
+with open({str(folder / "starts")!r}, "a+") as file:
+    file.write("started\\n")
+    file.flush()
+    file.seek(0)
+    if len(file.readlines()) <= {deaths}:
+        os.kill(os.getpid(), 9)
+""")
+    return {"PYTHONPATH": str(folder)}
+
+
+def starts(folder: Path) -> int:
+    return len((folder / "starts").read_text().splitlines())
+
+
+async def test_a_bench_that_dies_before_it_is_ready_is_started_again(tiny: str, tmp_path: Path) -> None:
+    with anyio.fail_after(40):
+        async with worker(tiny, **deadly(tmp_path, 2)) as edge:
+            (up,) = await until(edge, BenchUp)
+            assert isinstance(up, BenchUp) and up.incarnation == 1
+            assert edge.lease() == EdgeLease(epoch=3, incarnation=1)
+    assert starts(tmp_path) == 3
+
+
+async def test_a_bench_that_is_never_ready_is_given_up_with_a_hint(tiny: str, tmp_path: Path) -> None:
+    with anyio.fail_after(40), pytest.raises(BenchError) as caught:
+        async with worker(tiny, **deadly(tmp_path, 9)):
+            pass
+    assert starts(tmp_path) == 3
+    assert caught.value.message == "the bench did not start, 3 times in a row; the last: killed by signal 9 (SIGKILL)"
+    assert "gx doctor" in caught.value.hint
+
+
+async def test_a_bench_that_no_longer_starts_is_given_up(tiny: str, tmp_path: Path) -> None:
+    async with worker(tiny, **deadly(tmp_path, 0)) as edge:
+        (up,) = await until(edge, BenchUp)
+        assert isinstance(up, BenchUp)
+        deadly(tmp_path, 9)
+        os.kill(up.pid, signal.SIGKILL)
+        with anyio.fail_after(40), pytest.raises(BenchError, match="did not start, 3 times in a row"):
+            while True:
+                await edge.events()
+    assert starts(tmp_path) == 4
+
+
+async def test_an_engine_that_is_not_installed_is_not_tried_again(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp.py").write_text("import an_engine_that_is_not_there")
+    env = deadly(tmp_path, 0)
+    with anyio.fail_after(40), pytest.raises(BenchError, match="the engine is not installed") as caught:
+        async with worker(tiny, **env):
+            pass
+    assert starts(tmp_path) == 1 and "pip install" in caught.value.hint
 
 
 async def test_a_bench_that_always_dies_at_once_is_given_up(tiny: str) -> None:

@@ -1,0 +1,77 @@
+"""Which tokens the next calls of `llama_decode` take. Pure: numbers in, numbers out.
+
+A round decodes one token of every answer that is being written, in one call, and then prefills prompts in calls of
+their own, up to a budget, so that a long prompt never holds the others up for more than that. The two aren't mixed,
+and a prefill takes a few neighbouring slots, because llama.cpp cuts a batch into passes over the weights: a pass takes
+as many tokens of each of its sequences, and only sequences with consecutive numbers
+(https://github.com/ggml-org/llama.cpp, llama-batch.cpp, split_equal).
+
+Measured on two cores, 64 prompts of 72 tokens beside 32 slots: all in one call 14.6 s, one by one 13.0 s, by eights
+12.3 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+GROUP_SLOTS = 8
+"""The most slots of one prefill."""
+
+
+class Work(NamedTuple):
+    """A slot with something to decode: its number, how many tokens, and whether they are part of a prompt."""
+
+    slot: int
+    n_tokens: int
+    is_prompt: bool
+
+
+class Part(NamedTuple):
+    """How many tokens of a slot a call takes. The parts of a call are in ascending order of their slots."""
+
+    slot: int
+    n_tokens: int
+
+
+def next_calls(work: Sequence[Work], *, batch_tokens: int, pass_tokens: int) -> list[list[Part]]:
+    """The calls of one round, the one that decodes first. `work` is in the order of arrival.
+
+    `batch_tokens` is the most that a call may take, `pass_tokens` what llama.cpp computes at once. While most slots
+    write, the prompts get one pass a round; while most wait for their prompts, they get a whole batch.
+    """
+    decode = sorted(Part(w.slot, 1) for w in work if not w.is_prompt)
+    prompts = [w for w in work if w.is_prompt]
+    budget = batch_tokens if len(prompts) >= len(decode) else pass_tokens
+    chosen = sorted(_share(prompts, budget))
+    return ([decode] if decode else []) + _grouped(chosen, batch_tokens)
+
+
+def _share(prompts: Sequence[Work], budget: int) -> Iterator[Part]:
+    """Deal out the budget: half of it first to whoever waits longest, so that no prompt starves, then to the shortest.
+
+    A short prompt begins to write soon, and a slot that writes keeps the others company.
+    """
+    oldest, others = prompts[:1], sorted(prompts[1:], key=lambda w: w.n_tokens)
+    for work in (*oldest, *others):
+        most = max(1, budget // 2) if others and work in oldest else budget
+        n_tokens = min(work.n_tokens, most)
+        if n_tokens:
+            yield Part(work.slot, n_tokens)
+        budget -= n_tokens
+
+
+def _grouped(parts: Iterable[Part], batch_tokens: int) -> list[list[Part]]:
+    """Calls of neighbouring slots, from parts in ascending order of their slots."""
+    calls: list[list[Part]] = []
+    size = 0
+    for part in parts:
+        call = calls[-1] if calls else []
+        is_neighbour = bool(call) and call[-1].slot + 1 == part.slot
+        if is_neighbour and len(call) < GROUP_SLOTS and size + part.n_tokens <= batch_tokens:
+            call.append(part)
+            size += part.n_tokens
+        else:
+            calls.append([part])
+            size = part.n_tokens
+    return calls

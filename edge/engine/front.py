@@ -1,0 +1,85 @@
+"""The engine for an event loop: requests awaited, text as it comes, and nothing that blocks.
+
+It knows loops and threads, and nothing of what a request asks for. Encoding a prompt and compiling a grammar take
+milliseconds, and loading a model seconds, so they run in threads. Text reaches the loop a few times a second, whatever
+the engine's pace; while the loop is behind, what comes is joined.
+
+Invariant: each request that was begun ends in the engine too, also when whoever awaits it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from edge.engine.engine import Engine
+from edge.engine.job import OnText, Request, Result
+
+TEXT_EVERY_S = 0.1
+"""How often text is brought to the loop: faster than anyone reads, and seldom enough to cost nothing."""
+WAITING_PER_SLOT = 4
+"""Requests that may be encoded and wait, beside those that run; further ones wait as they came."""
+ENCODERS = 2
+
+
+class Front:
+    """Awaits what an engine does. It belongs to the loop that it is first used on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._room = anyio.Semaphore(engine.slots * (1 + WAITING_PER_SLOT))
+        self._encoders = anyio.CapacityLimiter(ENCODERS)
+
+    async def generate(
+        self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
+    ) -> Result:
+        """Run a request. `on_text` is called on the loop; setting `cancelled` ends it as the failure "cancelled".
+
+        A full queue makes it wait, and whoever calls it, too. Cancelling the caller ends the request as well.
+
+        :raises BenchError: if the engine is closed.
+        """
+        cancelled = cancelled or threading.Event()
+        feed = None if on_text is None else _Feed(asyncio.get_running_loop(), on_text)
+        async with self._room:
+            try:
+                submit = partial(self.engine.submit, request, on_text=feed.push if feed else None, cancelled=cancelled)
+                future = await anyio.to_thread.run_sync(submit, limiter=self._encoders)
+                result = await asyncio.wrap_future(future)
+            except BaseException:
+                cancelled.set()
+                raise
+        if feed is not None:
+            feed.flush()
+        return result
+
+
+class _Feed:
+    """Brings one answer's text from the engine's thread to the loop, joined."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_text: OnText) -> None:
+        self._loop, self._on_text = loop, on_text
+        self._lock = threading.Lock()
+        self._held, self._tokens_out, self._due_s = "", 0, 0.0
+
+    def push(self, text: str, tokens_out: int) -> None:
+        """Called by the engine's thread."""
+        with self._lock:
+            self._held += text
+            self._tokens_out = tokens_out
+        now_s = time.monotonic()
+        if text and now_s >= self._due_s:
+            self._due_s = now_s + TEXT_EVERY_S
+            self._loop.call_soon_threadsafe(self.flush)
+
+    def flush(self) -> None:
+        """Called on the loop."""
+        with self._lock:
+            text, self._held = self._held, ""
+        if text:
+            self._on_text(text, self._tokens_out)

@@ -1,0 +1,145 @@
+"""A request on its way through the engine: what it asks for, what it has taken so far, and how it ends.
+
+It knows instants that it is given, and reads no clock. Invariant: its future gets exactly one result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+import msgspec
+
+from edge.engine.sequence import Writing
+from gx.core.errors import BenchError, GxError
+from gx.core.message import Failure, Message, Sampling, Usage, Value
+
+OnText = Callable[[str, int], None]
+"""Gets the text that became certain, and the number of tokens of the answer so far."""
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it."""
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    output_schema: dict[str, Any] | None = None
+    timeout_s: float | None = None
+
+
+class Completion(Value, frozen=True, kw_only=True):
+    """What was written. With an output schema `text` is a whole document that fits it, and `finish` is "stop"."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    usage: Usage
+
+
+Result = Completion | Failure
+
+
+def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008 - a frozen value
+    """An error as the value that crosses processes. Only the engine's own trouble (`BenchError`) is worth a retry."""
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    return Failure(code=error.code, message=message, retryable=isinstance(error, BenchError), usage=usage)
+
+
+class Job:
+    """One request. It is encoded, it waits, it begins, it advances, and it ends."""
+
+    writing: Writing
+    need_tokens: int
+
+    def __init__(self, request: Request, *, on_text: OnText | None, cancelled: threading.Event, now_s: float) -> None:
+        self.request, self.on_text, self.cancelled = request, on_text, cancelled
+        self.future: Future[Result] = Future()
+        self.is_prefilled = False
+        self.usage = Usage()
+        self._queued_s = now_s
+        self._begun_s: float | None = None
+        self._prefilled_s = now_s
+
+    def count_prompt(self, n_tokens: int) -> None:
+        """The prompt has that many tokens."""
+        self.usage = Usage(tokens_in=n_tokens)
+
+    def write(self, writing: Writing) -> None:
+        """Its answer will be this one. `need_tokens` is the most that prompt and answer may come to."""
+        self.writing, self.need_tokens = writing, self.usage.tokens_in + writing.limit_tokens
+
+    def begin(self, cached_tokens: int, now_s: float) -> None:
+        """It got a slot, whose cache holds that many tokens of its prompt. Its time runs from here on."""
+        self._begun_s = now_s
+        self.usage = msgspec.structs.replace(self.usage, queue_ms=(now_s - self._queued_s) * 1000)
+        self.reuse(cached_tokens)
+
+    def reuse(self, cached_tokens: int) -> None:
+        """That many tokens of the prompt are in the cache, and needn't be computed."""
+        self.usage = msgspec.structs.replace(self.usage, tokens_cached=min(cached_tokens, self.usage.tokens_in))
+
+    def advance(self, row: Any, best: int, now_s: float) -> list[int]:
+        """Continue the answer by a row of logits, [n_vocab] float32; what is to be decoded next.
+
+        :raises GxError: if it can't be continued.
+        """
+        if not self.is_prefilled:
+            self.is_prefilled, self._prefilled_s = True, now_s
+        tokens = self.writing.advance(row, best)
+        if self.on_text is not None:
+            self.on_text(self.writing.fresh_text(), self.writing.tokens_out)
+        return tokens
+
+    def interruption(self, now_s: float) -> Failure | None:
+        """Why it must end now, if it must."""
+        if self.cancelled.is_set():
+            usage = self.account(now_s)
+            return Failure(code="cancelled", message="the turn was cancelled", retryable=False, usage=usage)
+        timeout_s = self.request.timeout_s
+        if timeout_s is None or self._begun_s is None or now_s - self._begun_s < timeout_s:
+            return None
+        usage = self.account(now_s)
+        done = f"{usage.tokens_out} tokens of the answer" if usage.tokens_out else "none of the answer"
+        return Failure(
+            code="timeout",
+            message=f"the turn ran longer than {timeout_s:g} s: {usage.tokens_in} prompt tokens, and {done}, were done",
+            usage=usage,
+        )
+
+    def result(self, now_s: float) -> Result:
+        """What was written, as its result."""
+        writing, usage = self.writing, self.account(now_s)
+        truncation = writing.truncation(self.request.sampling.max_tokens)
+        if truncation is not None:
+            return msgspec.structs.replace(truncation, usage=usage)
+        return Completion(text=writing.text, finish=writing.finish or "length", usage=usage)
+
+    def failure(self, error: GxError, now_s: float) -> Failure:
+        """An error as its result."""
+        return failure_of(error, self.account(now_s))
+
+    def end(self, result: Result) -> None:
+        """Give the result, once."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def raise_error(self, error: BaseException) -> None:
+        """Give an error that nobody foresaw, as an exception."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def account(self, now_s: float) -> Usage:
+        """Bring `usage` up to date. Time until the first row of logits is prefill, time after it is decode."""
+        if self._begun_s is None:
+            self.usage = msgspec.structs.replace(self.usage, queue_ms=(now_s - self._queued_s) * 1000)
+            return self.usage
+        prefilled_s = self._prefilled_s if self.is_prefilled else now_s
+        self.usage = msgspec.structs.replace(
+            self.usage,
+            tokens_out=self.writing.tokens_out,
+            prefill_ms=(prefilled_s - self._begun_s) * 1000,
+            decode_ms=(now_s - prefilled_s) * 1000,
+        )
+        return self.usage

@@ -1,0 +1,196 @@
+"""The jobs that share one context: every round, each of them gets a token, or its prompt gets on.
+
+It joins what is pure (which slot, which tokens) to the llama.cpp context, and belongs to the engine's thread.
+Invariant: a slot is busy exactly as long as a job is in it, and a job leaves with its result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from edge.engine.batch import Part, Work, next_calls
+from edge.engine.job import Job, Result
+from edge.engine.lanes import LaneState, Make, Wait, choose
+from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model
+from edge.engine.slots import Copy, Move, Slots
+from edge.engine.statistics import Statistics
+from gx.core.errors import BenchError, GxError
+
+
+class Lanes:
+    """The lanes of one model, made as they are needed. `budget_tokens` is what all together may hold."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        context_tokens: int,
+        n_slots: int,
+        budget_tokens: int,
+        threads: int,
+        statistics: Statistics,
+        now: Callable[[], float],
+    ) -> None:
+        self._model, self._context_tokens = model, context_tokens
+        self._n_slots, self._budget_tokens = n_slots, budget_tokens
+        self._threads, self._statistics, self._now = threads, statistics, now
+        self._lanes: list[Lane] = []
+        self._admitted = 0
+
+    def __repr__(self) -> str:
+        return f"<Lanes {self._lanes}>"
+
+    @property
+    def is_idle(self) -> bool:
+        return all(lane.is_idle for lane in self._lanes)
+
+    def admit(self, job: Job) -> bool:
+        """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
+        choice = choose(
+            job.need_tokens,
+            [lane.state() for lane in self._lanes],
+            context_tokens=self._context_tokens,
+            n_slots=self._n_slots,
+            budget_tokens=self._budget_tokens,
+        )
+        if isinstance(choice, Wait):
+            return False
+        if isinstance(choice, Make):
+            for index in sorted(choice.drop, reverse=True):
+                self._lanes.pop(index).close()
+            self._lanes.append(self._make(choice))
+        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
+        self._admitted += 1
+        lane.admit(job, self._admitted)
+        return True
+
+    def advance(self) -> list[Job]:
+        """One round of every lane that has jobs; which of them ended."""
+        busy = [lane for lane in self._lanes if not lane.is_idle]
+        ended = [job for lane in busy for job in lane.interrupt()]
+        return ended + [job for lane in busy for job in lane.round()]
+
+    def close(self) -> None:
+        """Free the memory. No job is in any lane."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+
+    def _make(self, choice: Make) -> Lane:
+        return Lane(
+            self._model,
+            n_slots=choice.n_slots,
+            slot_tokens=choice.slot_tokens,
+            threads=self._threads,
+            statistics=self._statistics,
+            now=self._now,
+        )
+
+
+class Lane:
+    """A context of `n_slots` slots of `slot_tokens` tokens each."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_slots: int,
+        slot_tokens: int,
+        threads: int,
+        statistics: Statistics,
+        now: Callable[[], float],
+    ) -> None:
+        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=threads)
+        self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
+        self._jobs: dict[int, Job] = {}  # by slot, in the order of arrival
+        self._statistics, self._now = statistics, now
+        self._used_at = 0
+
+    def __repr__(self) -> str:
+        return f"<Lane {self._slots!r}>"
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._jobs
+
+    def state(self) -> LaneState:
+        return LaneState(self._slots.slot_tokens, len(self._slots), self._slots.n_free, self._used_at)
+
+    def admit(self, job: Job, used_at: int) -> None:
+        """Give a job one of the free slots, and what the cache holds of its prompt."""
+        self._used_at = used_at
+        slot, moves = self._slots.place(job.writing.prompt)
+        self._jobs[slot] = job
+        job.begin(self._slots.held(slot), self._now())
+        self._move(moves)
+
+    def interrupt(self) -> list[Job]:
+        """End the jobs that were cancelled or have run out of time; which they are."""
+        now_s = self._now()
+        ended = [(slot, why) for slot, job in self._jobs.items() if (why := job.interruption(now_s)) is not None]
+        return [self._leave(slot, why) for slot, why in ended]
+
+    def round(self) -> list[Job]:
+        """Decode once for whoever writes, and prefill some prompts; which jobs ended."""
+        self._move(self._slots.settle())
+        work = [
+            Work(slot, len(self._slots.pending(slot)), not job.is_prefilled)
+            for slot, job in self._jobs.items()
+            if not self._slots.waits(slot)
+        ]
+        ended: list[Job] = []
+        for call in next_calls(work, batch_tokens=BATCH_TOKENS, pass_tokens=PASS_TOKENS):
+            try:
+                ended += self._decode(call)
+            except BenchError as error:
+                ended += [
+                    self._leave(slot, self._jobs[slot].failure(error, self._now()), is_sound=False) for slot, _ in call
+                ]
+        return ended
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _decode(self, call: Sequence[Part]) -> list[Job]:
+        """One call, and what follows from its logits; which jobs ended."""
+        slots, fed, ready = self._slots, list[Fed](), list[int]()
+        for slot, n_tokens in call:
+            pending = slots.pending(slot)
+            is_last = n_tokens == len(pending)
+            fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], "last" if is_last else "none"))
+            if is_last:
+                ready.append(slot)
+        is_prompt = not self._jobs[call[0].slot].is_prefilled
+        began_s = time.perf_counter()
+        rows = self._context.decode(fed)
+        self._statistics.decoded(fed, is_prompt=is_prompt, seconds=time.perf_counter() - began_s)
+        for slot, n_tokens in call:
+            slots.advance(slot, n_tokens)
+        best = rows.argmax(axis=1).tolist() if ready else []
+        now_s = self._now()
+        ended: list[Job] = []
+        for slot, row, token in zip(ready, rows, best, strict=True):
+            job = self._jobs[slot]
+            try:
+                tokens = job.advance(row, token, now_s)
+            except GxError as error:
+                ended.append(self._leave(slot, job.failure(error, now_s)))
+                continue
+            if job.writing.finish is None:
+                slots.extend(slot, tokens)
+            else:
+                ended.append(self._leave(slot, job.result(now_s)))
+        return ended
+
+    def _leave(self, slot: int, result: Result, *, is_sound: bool = True) -> Job:
+        job = self._jobs.pop(slot)
+        self._move(self._slots.release(slot) if is_sound else self._slots.forget(slot))
+        job.end(result)
+        return job
+
+    def _move(self, moves: Sequence[Move]) -> None:
+        self._context.move(moves)
+        for move in moves:
+            if isinstance(move, Copy):
+                self._jobs[move.target].reuse(move.n_tokens)

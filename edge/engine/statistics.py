@@ -1,0 +1,49 @@
+"""What the engine has done: tokens, calls and seconds, added up by the engine's thread and read by anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from edge.engine.llama import Fed
+from gx.core.message import Usage, Value
+
+
+class Counts(Value, frozen=True, kw_only=True):
+    """A reading. Seconds are those spent within llama.cpp; `cached_tokens` are prompt tokens that weren't computed."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prefill_tokens: int = 0
+    prefill_calls: int = 0
+    prefill_s: float = 0.0
+    decode_tokens: int = 0
+    decode_calls: int = 0
+    decode_s: float = 0.0
+    busy_s: float = 0.0
+
+
+class Statistics:
+    """The sums. One thread adds; a reading may be a call behind."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = dict.fromkeys(Counts.__struct_fields__, 0)
+
+    def add(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._sums[name] += amount
+
+    def decoded(self, fed: Sequence[Fed], *, is_prompt: bool, seconds: float) -> None:
+        """A call of `llama_decode` took so long."""
+        tokens = sum(len(part.tokens) for part in fed)
+        kind = "prefill" if is_prompt else "decode"
+        self.add(**{f"{kind}_tokens": tokens, f"{kind}_calls": 1, f"{kind}_s": seconds})
+
+    def ended(self, usage: Usage) -> None:
+        """A request ended, having taken so much."""
+        self.add(prompt_tokens=usage.tokens_in, cached_tokens=usage.tokens_cached)
+
+    def read(self) -> Counts:
+        return msgspec.convert(self._sums, Counts)

@@ -1,0 +1,171 @@
+"""A cache that makes the moves it is told to holds what the slots say, and every prompt gets on."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.engine.slots import Copy, Cut, Move, Slots, Tokens
+
+
+class Cache:
+    """What llama.cpp would hold: a list of tokens for each slot."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.cells: list[list[int]] = [[] for _ in range(len(slots))]
+
+    def move(self, moves: list[Move]) -> None:
+        for move in moves:
+            if isinstance(move, Copy):
+                assert move.source != move.target
+                self.cells[move.target] = self.cells[move.source][: move.n_tokens]
+                assert len(self.cells[move.target]) == move.n_tokens
+            else:
+                del self.cells[move.slot][move.n_tokens :]
+
+    def decode(self, slot: int, n_tokens: int) -> None:
+        self.cells[slot] += self.slots.pending(slot)[:n_tokens].tolist()
+        self.slots.advance(slot, n_tokens)
+
+
+def tokens(*numbers: int) -> Tokens:
+    return np.array(numbers, np.int32)
+
+
+SHARED = tuple(range(100, 200))
+
+
+def place(cache: Cache, *prompt: int) -> int:
+    slot, moves = cache.slots.place(tokens(*prompt))
+    cache.move(moves)
+    return slot
+
+
+def test_of_many_prompts_at_once_the_first_computes_what_they_share() -> None:
+    slots = Slots(3, 256)
+    cache = Cache(slots)
+    first, second, third = (place(cache, *SHARED, 7, number) for number in range(3))
+    assert [slots.waits(s) for s in (first, second, third)] == [False, True, True]
+    cache.decode(first, 102)
+    cache.move(slots.settle())
+    assert cache.cells[second] == cache.cells[third] == [*SHARED, 7]
+    assert slots.pending(second).tolist() == [1] and slots.pending(third).tolist() == [2]
+
+
+def test_the_next_prompt_of_a_kind_copies_nothing() -> None:
+    cache = Cache(slots := Slots(3, 256))
+    slot = place(cache, *SHARED, 1)
+    cache.decode(slot, 101)
+    cache.move(slots.release(slot))
+    again, moves = slots.place(tokens(*SHARED, 2))
+    assert again == slot and moves == [Cut(slot, 100)] and slots.held(slot) == 100
+
+
+def test_a_chat_comes_back_to_the_slot_that_knows_it() -> None:
+    cache = Cache(slots := Slots(3, 512))
+    chats = [place(cache, *SHARED, *[number] * 50) for number in range(3)]
+    for _ in range(3):
+        for slot in chats:
+            if not slots.waits(slot):
+                cache.decode(slot, len(slots.pending(slot)))
+        cache.move(slots.settle())
+    for slot in chats:
+        cache.move(slots.release(slot))
+    for number in (2, 0, 1):
+        assert place(cache, *SHARED, *[number] * 60) == chats[number]
+        assert slots.held(chats[number]) == 150
+
+
+def test_one_token_is_always_left_to_decode() -> None:
+    cache = Cache(slots := Slots(1, 64))
+    cache.decode(place(cache, 1, 2, 3), 3)
+    cache.move(slots.release(0))
+    assert place(cache, 1, 2, 3) == 0
+    assert slots.pending(0).tolist() == [3]
+
+
+def test_who_waits_for_a_donor_that_leaves_takes_what_is_there() -> None:
+    cache = Cache(slots := Slots(2, 256))
+    first, second = place(cache, *SHARED, 1), place(cache, *SHARED, 2)
+    cache.decode(first, 40)
+    cache.move(slots.release(first))
+    assert not slots.waits(second) and slots.held(second) == 40
+
+
+def test_nothing_is_taken_from_a_cache_that_cannot_be_trusted() -> None:
+    cache = Cache(slots := Slots(2, 256))
+    first, second = place(cache, *SHARED, 1), place(cache, *SHARED, 2)
+    cache.decode(first, 40)
+    cache.move(slots.forget(first))
+    assert not slots.waits(second) and slots.held(second) == 0 and cache.cells == [[], []]
+
+
+def test_the_slot_beside_the_busy_ones_is_taken_and_else_the_oldest() -> None:
+    cache = Cache(slots := Slots(4, 64))
+    busy = [place(cache, number) for number in (1, 2, 3, 4)]
+    assert busy == [0, 1, 2, 3]
+    for slot in (3, 0, 1):
+        cache.decode(slot, 1)
+        cache.move(slots.release(slot))
+    assert place(cache, 9) == 3  # 1 and 3 are beside 2, and 3 was used before 1
+
+
+def test_a_sequence_that_cannot_be_cut_is_never_shared() -> None:
+    cache = Cache(slots := Slots(2, 256, can_share=False))
+    cache.decode(place(cache, *SHARED, 1), 101)
+    second = place(cache, *SHARED, 2)
+    assert not slots.waits(second) and slots.held(second) == 0
+
+
+PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=120).map(lambda bits: [7] * 40 + bits)
+
+
+@given(
+    prompts=st.lists(PROMPTS, min_size=1, max_size=12),
+    steps=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=40),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_cache_always_holds_the_beginning_of_each_plan(
+    prompts: list[list[int]], steps: list[tuple[int, int, int]]
+) -> None:
+    cache = Cache(slots := Slots(4, 256))
+    plans: dict[int, list[int]] = {}
+    waiting = [*prompts]
+
+    def check() -> None:
+        for slot, plan in plans.items():
+            held = slots.held(slot)
+            assert cache.cells[slot] == plan[:held]
+            assert slots.pending(slot).tolist() == plan[held:]
+
+    for slot, n, act in steps:
+        if slots.n_free and waiting:
+            prompt = waiting.pop()
+            plans[place(cache, *prompt)] = prompt
+        check()
+        if slot in plans:
+            if act == 0:
+                del plans[slot]
+                cache.move(slots.release(slot))
+            elif act == 1:
+                del plans[slot]
+                cache.move(slots.forget(slot))
+            elif act == 2:
+                plans[slot] += [3, 4]
+                slots.extend(slot, [3, 4])
+            elif act == 3 and not slots.waits(slot) and slots.held(slot):
+                del plans[slot][slots.held(slot) :]
+                cache.move(slots.rewind(slot, slots.held(slot)))
+            elif not slots.waits(slot):
+                cache.decode(slot, min(n, len(slots.pending(slot))))
+        cache.move(slots.settle())
+        check()
+    for _ in range(len(slots)):  # nobody waits for ever
+        for slot in plans:
+            if not slots.waits(slot):
+                cache.decode(slot, len(slots.pending(slot)))
+        cache.move(slots.settle())
+    assert all(not len(slots.pending(slot)) for slot in plans)
+    check()
