@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from edge.engine.embedding import Embedding, Vectors
 from edge.engine.job import Completion, Job, OnText, Request, Result, failure_of
 from edge.engine.lane import Lanes
 from edge.engine.llama import Model, build, default_threads
@@ -23,7 +24,7 @@ from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded, Place, Shelf
 from edge.engine.slots import Tokens
 from edge.engine.statistics import Counts, Statistics
-from gx.core.errors import BenchError, GxError
+from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
 
 __all__ = ["Completion", "Engine", "Request", "Result", "failure_of"]
@@ -57,6 +58,7 @@ class Engine:
         self._arrived: deque[tuple[Job, Loaded]] = deque()
         self._waiting: list[tuple[Job, Loaded]] = []
         self._running: dict[Job, Loaded] = {}
+        self._embeddings: deque[tuple[Embedding, Loaded]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -118,6 +120,30 @@ class Engine:
             self._changed.notify()
         return job.future
 
+    def embed(
+        self, digest: str, texts: Sequence[str], *, is_normalized: bool = True, cancelled: threading.Event | None = None
+    ) -> Future[Vectors]:
+        """The vectors of some texts, [n_texts, dimensions] float32; of a reranker, their scores, [n_texts, 1].
+
+        They are computed in batches, between the rounds of whatever is being written.
+
+        :raises ModelError: if the model can't be loaded, or is no embedding model.
+        :raises GxError: (code "context") if a text is longer than the model takes. :raises BenchError: if closed.
+        """
+        loaded = self._shelf.take(digest)
+        try:
+            tokens = _encode_texts(texts, loaded)
+            with self._changed:
+                if self._is_closed:
+                    raise BenchError("the engine is closed")
+                embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=cancelled or threading.Event())
+                self._embeddings.append((embedding, loaded))
+                self._changed.notify()
+        except BaseException:
+            self._shelf.give_back(loaded)
+            raise
+        return embedding.future
+
     def close(self) -> None:
         """End the thread, failing what is queued or running as cancelled, and free the models."""
         with self._changed:
@@ -141,12 +167,15 @@ class Engine:
             self._let_go(loaded.lanes.advance())  # a round begins with letting the cancelled go
         self._waiting.extend(self._arrived)
         self._dismiss()
+        for embedding, loaded in self._embeddings:
+            embedding.future.cancel()
+            self._shelf.give_back(loaded)
 
     def _round(self) -> None:
         """Take what arrived, admit who fits, and get everybody on."""
         with self._changed:
-            if not self._running:
-                self._changed.wait_for(lambda: self._arrived or self._waiting or self._is_closed)
+            if not self._running and not self._embeddings:
+                self._changed.wait_for(lambda: self._arrived or self._waiting or self._embeddings or self._is_closed)
             while self._arrived:
                 self._waiting.append(self._arrived.popleft())
         if self._is_closed:
@@ -156,7 +185,23 @@ class Engine:
         began_s = time.perf_counter()
         for loaded in dict.fromkeys(self._running.values()):
             self._let_go(loaded.lanes.advance())
+        if self._embeddings:
+            self._embed()
         self._statistics.add(busy_s=time.perf_counter() - began_s)
+
+    def _embed(self) -> None:
+        """One batch of the first of those who want vectors."""
+        embedding, loaded = self._embeddings[0]
+        try:
+            is_done = embedding.cancelled.is_set() or embedding.advance(loaded.encoder(self._threads))
+        except Exception as error:  # noqa: BLE001 - the future's owner gets it
+            embedding.future.set_exception(error)
+            is_done = True
+        if is_done:
+            self._embeddings.popleft()
+            if not embedding.future.done():
+                embedding.future.cancel()
+            self._shelf.give_back(loaded)
 
     def _dismiss(self) -> None:
         """End those who wait and were cancelled, and those whose answer was settled before the model was asked."""
@@ -223,6 +268,8 @@ class Engine:
 def _begin_writing(job: Job, loaded: Loaded) -> None:
     """Encode the request. :raises GxError: if it can't be answered, whatever the model would say."""
     request, model = job.request, loaded.model
+    if not model.can_write:
+        raise ModelError(f"{model.path} is an embedding model: it can't write answers", hint="name a chat model")
     if not request.messages:
         raise GxError("a turn needs at least one message, and this one has none", code="empty")
     prompt = model.encode(request.messages)
@@ -233,9 +280,24 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
         sampling=request.sampling,
         constraint=None if request.output_schema is None else loaded.grammars.constraint(request.output_schema),
         piece=model.piece,
-        eog=model.eog,
+        eog=frozenset() if request.ignores_end else model.eog,
     )
     job.write(writing)
+
+
+def _encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
+    model, most = loaded.model, loaded.card.context_tokens
+    if not model.can_embed:
+        raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
+    encoded = [model.tokenize(text, adds_special=True) for text in texts]
+    for number, tokens in enumerate(encoded):
+        if len(tokens) > most:
+            raise GxError(
+                f"text {number} is too long to embed: {len(tokens)} tokens, and the model takes {most}",
+                code="context",
+                hint="split it",
+            )
+    return encoded
 
 
 def _limit(prompt: Tokens, max_tokens: int, context_tokens: int) -> int:

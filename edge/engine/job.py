@@ -21,13 +21,17 @@ OnText = Callable[[str, int], None]
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it."""
+    """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it.
+
+    An answer that `ignores_end` goes on to `max_tokens`, so that measurements do equal work.
+    """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
     timeout_s: float | None = None
+    ignores_end: bool = False
 
 
 class Completion(Value, frozen=True, kw_only=True):

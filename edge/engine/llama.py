@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from edge.engine.gguf import check_header
 from edge.engine.slots import Copy, Move, Tokens
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
@@ -48,8 +49,6 @@ class Fed(NamedTuple):
 DEFAULT_CONTEXT_TOKENS = 8192
 # The most tokens of one call, and of one pass over the weights: llama.cpp's own defaults.
 BATCH_TOKENS, PASS_TOKENS = 2048, 512
-# The GGUF specification: magic, version, tensor count, metadata count. Version 1 had other widths.
-_MAGIC, _HEADER_BYTES, _VERSIONS = b"GGUF", 24, (2, 3)
 # ggml_log_level: 3 is a warning, 4 an error.
 _LOG_ERROR = 4
 _PIECE_BYTES = 256
@@ -107,7 +106,7 @@ class Model:
     """
 
     def __init__(self, digest: str, path: str) -> None:
-        _check_header(path)
+        check_header(path)
         self.digest, self.path = digest, path
         _complaints.clear()
         self._pointer: Any = llama_cpp.llama_model_load_from_file(
@@ -122,12 +121,14 @@ class Model:
             raise
 
     def _read(self) -> None:
-        if self._meta(f"{self._meta('general.architecture')}.attention.causal") == "false":
-            raise ModelError(f"{self.path} is an embedding model: it can't write answers", hint="name a chat model")
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self._pointer)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         if self.n_vocab <= 0:
             raise ModelError(f"{self.path} has no vocabulary", hint="name a GGUF file that holds a whole model")
+        architecture = self._meta("general.architecture")
+        pooling = int(self._meta(f"{architecture}.pooling_type") or llama_cpp.LLAMA_POOLING_TYPE_NONE)
+        self.can_embed, self.is_reranker = pooling > 0, pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
+        self.can_write = not self.can_embed and self._meta(f"{architecture}.attention.causal") != "false"
         self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._pointer)
         self._pieces: dict[int, bytes] = {}
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
@@ -191,13 +192,16 @@ class Model:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
         return self.tokenize(self.render(messages))
 
-    def tokenize(self, text: str) -> Tokens:
-        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such, and none is added."""
+    def tokenize(self, text: str, *, adds_special: bool = False) -> Tokens:
+        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such.
+
+        With `adds_special` come those that the model wants at the beginning and the end of a text of its own.
+        """
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 16
         found = np.empty(room, np.int32)
         buffer = found.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, False, True)
+        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, adds_special, True)
         if n_tokens < 0:
             raise ModelError(f"the tokenizer of {self.path} makes more tokens than bytes of a text of {len(raw)} bytes")
         return found[:n_tokens]
@@ -260,18 +264,7 @@ class Context:
             )
         self._n_vocab = model.n_vocab
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
-        as_array = np.ctypeslib.as_array
-        self._tokens = as_array(self._batch.token, (BATCH_TOKENS,))
-        self._positions = as_array(self._batch.pos, (BATCH_TOKENS,))
-        self._wants_logits = as_array(self._batch.logits, (BATCH_TOKENS,))
-        as_array(self._batch.n_seq_id, (BATCH_TOKENS,))[:] = 1
-        # One array holds every token's slot: the pointers to them are turned to it once, and back before the free.
-        self._slots = np.zeros(BATCH_TOKENS, np.int32)
-        pointers = ctypes.cast(self._batch.seq_id, ctypes.POINTER(ctypes.c_uint64))
-        self._pointers = as_array(pointers, (BATCH_TOKENS,))
-        self._own_pointers = self._pointers.copy()
-        self._pointers[:] = self._slots.ctypes.data + self._slots.itemsize * np.arange(BATCH_TOKENS, dtype=np.uint64)
+        self._batch = _Batch(BATCH_TOKENS)
 
     def decode(self, parts: Sequence[Fed]) -> Rows:
         """Decode tokens of some slots, in ascending order of the slots, at most `BATCH_TOKENS` in all.
@@ -283,16 +276,11 @@ class Context:
         """
         n = n_rows = 0
         for slot, start, tokens, wanted in parts:
-            end = n + len(tokens)
-            self._tokens[n:end] = tokens
-            self._positions[n:end] = range(start, start + len(tokens))
-            self._slots[n:end] = slot
-            self._wants_logits[n:end] = wanted == "all"
-            self._wants_logits[end - 1] = wanted != "none"
+            n = self._batch.add(n, slot, start, tokens)
+            self._batch.wants_logits[n - len(tokens) : n] = wanted == "all"
+            self._batch.wants_logits[n - 1] = wanted != "none"
             n_rows += {"none": 0, "last": 1, "all": len(tokens)}[wanted]
-            n = end
-        self._batch.n_tokens = n
-        status = llama_cpp.llama_decode(self._pointer, self._batch)
+        status = llama_cpp.llama_decode(self._pointer, self._batch.of(n))
         if status != 0:
             raise BenchError(f"llama.cpp could not decode {n} tokens (status {status}): {_complaint()}")
         if not n_rows:
@@ -311,33 +299,99 @@ class Context:
     def close(self) -> None:
         """Free the cache."""
         if self._pointer:
-            self._pointers[:] = self._own_pointers
-            llama_cpp.llama_batch_free(self._batch)
+            self._batch.close()
             llama_cpp.llama_free(self._pointer)
             self._pointer = None
+
+
+class Encoder:
+    """Texts in, vectors out, over an embedding model or a reranker; pooled as the model's file says.
+
+    Every text of a batch is a sequence of its own, and all of it is computed in one pass: `batch_tokens` is the longest
+    text, too. :raises ModelError: if there isn't the memory for it.
+    """
+
+    batch_texts = 64
+
+    def __init__(self, model: Model, *, threads: int, batch_tokens: int) -> None:
+        self.batch_tokens = batch_tokens
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = batch_tokens
+        params.n_seq_max, params.kv_unified, params.embeddings, params.no_perf = self.batch_texts, True, True, True
+        params.n_threads = params.n_threads_batch = threads
+        _complaints.clear()
+        self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
+        if not self._pointer:
+            raise ModelError(f"no encoder of {batch_tokens} tokens could be made for {model.path}: {_complaint()}")
+        self._memory = llama_cpp.llama_get_memory(self._pointer)  # NULL for a model that is an encoder only
+        self._run = llama_cpp.llama_decode if self._memory else llama_cpp.llama_encode
+        width = llama_cpp.llama_model_n_cls_out if model.is_reranker else llama_cpp.llama_model_n_embd_out
+        self.dimensions: int = width(model._pointer)
+        self._batch = _Batch(batch_tokens)
+        self._batch.wants_logits[:] = 1
+
+    def encode(self, texts: Sequence[Tokens]) -> Rows:
+        """The vectors of at most `batch_texts` texts of together at most `batch_tokens` tokens, [n_texts, dimensions].
+
+        A reranker's are scores. :raises BenchError: if llama.cpp can't encode.
+        """
+        n = 0
+        for sequence, tokens in enumerate(texts):
+            n = self._batch.add(n, sequence, 0, tokens)
+        if self._memory:
+            llama_cpp.llama_memory_clear(self._memory, False)
+        status = self._run(self._pointer, self._batch.of(n))
+        if status != 0:
+            raise BenchError(f"llama.cpp could not encode {n} tokens (status {status}): {_complaint()}")
+        rows = [llama_cpp.llama_get_embeddings_seq(self._pointer, sequence) for sequence in range(len(texts))]
+        return np.stack([np.ctypeslib.as_array(row, (self.dimensions,)) for row in rows])
+
+    def close(self) -> None:
+        """Free the context."""
+        if self._pointer:
+            self._batch.close()
+            llama_cpp.llama_free(self._pointer)
+            self._pointer = None
+
+
+class _Batch:
+    """llama.cpp's batch of up to `n_tokens` tokens, seen through numpy: filling it by ctypes would take longer."""
+
+    def __init__(self, n_tokens: int) -> None:
+        self._batch = llama_cpp.llama_batch_init(n_tokens, 0, 1)
+        as_array = np.ctypeslib.as_array
+        self._tokens = as_array(self._batch.token, (n_tokens,))
+        self._positions = as_array(self._batch.pos, (n_tokens,))
+        self.wants_logits = as_array(self._batch.logits, (n_tokens,))
+        as_array(self._batch.n_seq_id, (n_tokens,))[:] = 1
+        # One array holds every token's sequence: the pointers to them are turned to it once, and back before the free.
+        self._sequences = np.zeros(n_tokens, np.int32)
+        self._pointers = as_array(ctypes.cast(self._batch.seq_id, ctypes.POINTER(ctypes.c_uint64)), (n_tokens,))
+        self._own_pointers = self._pointers.copy()
+        offsets = self._sequences.itemsize * np.arange(n_tokens, dtype=np.uint64)
+        self._pointers[:] = np.uint64(self._sequences.ctypes.data) + offsets
+
+    def add(self, n: int, sequence: int, start: int, tokens: Tokens) -> int:
+        """Put the tokens of a sequence, the first at position `start`, behind the first `n`; how many there are now."""
+        end = n + len(tokens)
+        self._tokens[n:end] = tokens
+        self._positions[n:end] = range(start, start + len(tokens))
+        self._sequences[n:end] = sequence
+        return end
+
+    def of(self, n_tokens: int) -> Any:
+        """The batch of the first `n_tokens`."""
+        self._batch.n_tokens = n_tokens
+        return self._batch
+
+    def close(self) -> None:
+        self._pointers[:] = self._own_pointers
+        llama_cpp.llama_batch_free(self._batch)
 
 
 def _padded(tokens: int) -> int:
     """What llama.cpp makes of a sequence's length: the next multiple of 256."""
     return -(-tokens // 256) * 256
-
-
-def _check_header(path: str) -> None:
-    """Refuse what the loader needn't see. :raises ModelError: naming what is wrong with the file."""
-    try:
-        with Path(path).open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        hint = "check the path, or fetch the model again"
-        raise ModelError(f"the model file {path} can't be read: {error.strerror or error}", hint=hint) from error
-    if header[:4] != _MAGIC:
-        found = f"it begins with {header[:4]!r}" if header else "it is empty"
-        raise ModelError(f"{path} isn't a GGUF file: {found}, not {_MAGIC!r}", hint="name a file in the GGUF format")
-    if len(header) < _HEADER_BYTES:
-        raise ModelError(f"{path} is cut short: it ends within its header ({len(header)} bytes)", hint="fetch it again")
-    version = int.from_bytes(header[4:8], "little")
-    if version not in _VERSIONS:
-        raise ModelError(f"{path} is GGUF version {version}; versions 2 and 3 can be read", hint="convert it again")
 
 
 def _load_error(path: str) -> ModelError:

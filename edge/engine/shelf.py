@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+from edge.engine.embedding import BATCH_TOKENS
 from edge.engine.grammar import Grammars
 from edge.engine.lane import Lanes
-from edge.engine.llama import Model
+from edge.engine.llama import Encoder, Model
 from gx.core.errors import ModelError
 from gx.core.message import ModelCard, Value
 
@@ -36,6 +37,7 @@ class Loaded:
 
     def __init__(self, digest: str, place: Place, make_lanes: MakeLanes, context_tokens: int | None) -> None:
         self.place, self.users, self.is_retired = place, 0, False
+        self._encoder: Encoder | None = None
         self.model = Model(digest, place.path)
         tokens = self.model.context_tokens(place.context_tokens or context_tokens)
         self.lanes = make_lanes(self.model, tokens)
@@ -46,8 +48,17 @@ class Loaded:
         """Made with the first schema: it takes a fifth of a second."""
         return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
 
+    def encoder(self, threads: int) -> Encoder:
+        """What embeds texts, made with the first of them. For the engine's thread alone."""
+        if self._encoder is None:
+            batch_tokens = max(BATCH_TOKENS, self.card.context_tokens)
+            self._encoder = Encoder(self.model, threads=threads, batch_tokens=batch_tokens)
+        return self._encoder
+
     def close(self) -> None:
         self.lanes.close()
+        if self._encoder is not None:
+            self._encoder.close()
         self.model.close()
 
 

@@ -1,0 +1,44 @@
+"""Peers built from the llama.cpp source inside the very llama-cpp-python release that gx uses, with its flags."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+
+FLAGS = ("-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
+         "-DLLAMA_BUILD_EXAMPLES=OFF")  # fmt: skip
+TARGETS = ("llama-server", "llama-batched-bench", "llama-quantize")
+
+
+def binary(name: str) -> Path:
+    """The path of one of `TARGETS`, built where it isn't yet: some 6 minutes on two cores."""
+    release = version("llama-cpp-python")
+    folder = Path(platformdirs.user_cache_dir("gx", appauthor=False)) / "bench" / f"llama.cpp-{release}"
+    path = folder / "build" / "bin" / name
+    if not path.exists():
+        if not (folder / "CMakeLists.txt").exists():
+            _unpack(release, folder)
+        sys.stderr.write(f"building llama.cpp's tools in {folder}\n")
+        make = ("cmake", "--build", "build", "-j", "--target", *TARGETS)
+        for command in (("cmake", "-S", ".", "-B", "build", *FLAGS), make):
+            subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)
+    return path
+
+
+def _unpack(release: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        wanted = ("--no-binary", ":all:", "--no-deps", "-d", temporary, f"llama-cpp-python=={release}")
+        command = ("uv", "run", "--no-project", "--with", "pip", "python", "-m", "pip", "download", *wanted)
+        subprocess.run(command, check=True)
+        (archive,) = Path(temporary).glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            root = packed.getnames()[0].split("/")[0]
+            packed.extractall(temporary, filter="data")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (Path(temporary) / root / "vendor" / "llama.cpp").rename(folder)
