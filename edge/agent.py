@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from edge.engine.engine import Request, Result
+from edge.engine.engine import Completion, Request, Weights
 from edge.engine.front import Front
+from gx.core.errors import BenchError
 from gx.core.message import Answer, Failure, Outcome, Signal, Turn
 
 Emit = Callable[[Signal], None]
@@ -42,10 +43,12 @@ async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threadin
         emit(Signal(task=turn.task, attempt=turn.attempt, text=text, tokens_out=tokens_out))
 
     result = await front.generate(request, on_text=on_text, cancelled=cancelled)
+    if isinstance(result, Weights):
+        raise BenchError("options were weighed that nobody had asked for")
     return outcome_of(result, has_schema=turn.output_schema is not None)
 
 
-def outcome_of(result: Result, *, has_schema: bool) -> Outcome:
+def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
     """What an engine's result is worth to a task.
 
     The grammar vouches for a document's shape; that it parses is still checked, because a value that doesn't would

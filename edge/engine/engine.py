@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+import numpy as np
+
 from edge.engine.embedding import Embedding, Vectors
-from edge.engine.job import Completion, Job, OnText, Request, Result, failure_of
+from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lane import Lanes
 from edge.engine.llama import Model, build, default_threads
+from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded, Place, Shelf
 from edge.engine.slots import Tokens
@@ -27,7 +30,7 @@ from edge.engine.statistics import Counts, Statistics
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
 
-__all__ = ["Completion", "Engine", "Request", "Result", "failure_of"]
+__all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]
 
 LEAST_ANSWER_TOKENS = 16
 """An answer with less room than this isn't worth a prompt: the turn is refused instead of cut."""
@@ -272,7 +275,15 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
         raise ModelError(f"{model.path} is an embedding model: it can't write answers", hint="name a chat model")
     if not request.messages:
         raise GxError("a turn needs at least one message, and this one has none", code="empty")
-    prompt = model.encode(request.messages)
+    text = model.render(request.messages) + request.opening
+    if request.options:
+        prompt, options = _split(model.tokenize(text), [model.tokenize(text + option) for option in request.options])
+        job.count_prompt(len(prompt))
+        longest = max(map(len, options))
+        _limit(prompt, longest, loaded.card.context_tokens, least=longest)
+        job.write(Scoring(prompt, options))
+        return
+    prompt = model.tokenize(text)
     job.count_prompt(len(prompt))
     writing = Writing(
         prompt,
@@ -283,6 +294,18 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
         eog=frozenset() if request.ignores_end else model.eog,
     )
     job.write(writing)
+
+
+def _split(prompt: Tokens, wholes: Sequence[Tokens]) -> tuple[Tokens, list[list[int]]]:
+    """The tokens that prompt and options together begin with, and how each option goes on.
+
+    An option's first characters may be one token with the prompt's last ones, so the whole is encoded, and then cut.
+    """
+    common = min(len(prompt), *(len(whole) - 1 for whole in wholes))
+    for whole in wholes:
+        differs = np.flatnonzero(whole[:common] != prompt[:common])
+        common = int(differs[0]) if len(differs) else common
+    return prompt[:common], [whole[common:].tolist() for whole in wholes]
 
 
 def _encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
@@ -300,12 +323,12 @@ def _encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
     return encoded
 
 
-def _limit(prompt: Tokens, max_tokens: int, context_tokens: int) -> int:
-    """How long the answer may get. :raises GxError: (code "context") if it has too little room."""
+def _limit(prompt: Tokens, max_tokens: int, context_tokens: int, least: int = LEAST_ANSWER_TOKENS) -> int:
+    """How long the answer may get. :raises GxError: (code "context") if it has less room than `least`."""
     left = context_tokens - len(prompt)
     if max_tokens <= left:
         return max_tokens
-    if left >= LEAST_ANSWER_TOKENS:
+    if left >= least:
         return left
     raise GxError(
         f"the prompt doesn't fit: {len(prompt)} prompt tokens and max_tokens {max_tokens} are more than the context of "

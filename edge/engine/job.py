@@ -6,12 +6,14 @@ It knows instants that it is given, and reads no clock. Invariant: its future ge
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
 import msgspec
 
+from edge.engine.llama import Rows, Wanted
+from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from gx.core.errors import BenchError, GxError
 from gx.core.message import Failure, Message, Sampling, Usage, Value
@@ -23,13 +25,17 @@ OnText = Callable[[str, int], None]
 class Request(Value, frozen=True, kw_only=True):
     """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it.
 
-    An answer that `ignores_end` goes on to `max_tokens`, so that measurements do equal work.
+    The answer continues `opening`, which counts as its beginning and isn't given back. With `options`, nothing is
+    written: each of them is weighed as the continuation. An answer that `ignores_end` goes on to `max_tokens`, so that
+    measurements do equal work.
     """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
+    opening: str = ""
+    options: tuple[str, ...] = ()
     timeout_s: float | None = None
     ignores_end: bool = False
 
@@ -42,7 +48,14 @@ class Completion(Value, frozen=True, kw_only=True):
     usage: Usage
 
 
-Result = Completion | Failure
+class Weights(Value, frozen=True, kw_only=True):
+    """How likely each option is after the prompt: natural logarithms of probabilities, in the order of the options."""
+
+    log_likelihoods: tuple[float, ...]
+    usage: Usage
+
+
+Result = Completion | Weights | Failure
 
 
 def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008 - a frozen value
@@ -54,7 +67,7 @@ def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008
 class Job:
     """One request. It is encoded, it waits, it begins, it advances, and it ends."""
 
-    writing: Writing
+    writing: Writing | Scoring
     need_tokens: int
 
     def __init__(self, request: Request, *, on_text: OnText | None, cancelled: threading.Event, now_s: float) -> None:
@@ -70,7 +83,7 @@ class Job:
         """The prompt has that many tokens."""
         self.usage = Usage(tokens_in=n_tokens)
 
-    def write(self, writing: Writing) -> None:
+    def write(self, writing: Writing | Scoring) -> None:
         """Its answer will be this one. `need_tokens` is the most that prompt and answer may come to."""
         self.writing, self.need_tokens = writing, self.usage.tokens_in + writing.limit_tokens
 
@@ -84,14 +97,27 @@ class Job:
         """That many tokens of the prompt are in the cache, and needn't be computed."""
         self.usage = msgspec.structs.replace(self.usage, tokens_cached=min(cached_tokens, self.usage.tokens_in))
 
-    def advance(self, row: Any, best: int, now_s: float) -> list[int]:
-        """Continue the answer by a row of logits, [n_vocab] float32; what is to be decoded next.
+    @property
+    def is_prompt(self) -> bool:
+        """Whether what is to be decoded is a run of tokens known beforehand, and not an answer that grows."""
+        return not self.is_prefilled or isinstance(self.writing, Scoring)
 
-        :raises GxError: if it can't be continued.
+    def wanted(self, *, is_last: bool) -> Wanted:
+        """Of which tokens of the next call it wants the logits; `is_last`: they are all that is pending."""
+        if self.is_prefilled and isinstance(self.writing, Scoring):
+            return "all"
+        return "last" if is_last else "none"
+
+    def advance(self, rows: Rows, best: Sequence[int], now_s: float) -> list[int]:
+        """Go on by the logits that it wanted, [n_rows, n_vocab]; what is to be decoded next.
+
+        `best` are the rows' likeliest tokens, [n_rows]. :raises GxError: if it can't go on.
         """
         if not self.is_prefilled:
             self.is_prefilled, self._prefilled_s = True, now_s
-        tokens = self.writing.advance(row, best)
+        if isinstance(self.writing, Scoring):
+            return self.writing.advance(rows)
+        tokens = self.writing.advance(rows[-1], best[-1])
         if self.on_text is not None:
             self.on_text(self.writing.fresh_text(), self.writing.tokens_out)
         return tokens
@@ -115,6 +141,8 @@ class Job:
     def result(self, now_s: float) -> Result:
         """What was written, as its result."""
         writing, usage = self.writing, self.account(now_s)
+        if isinstance(writing, Scoring):
+            return Weights(log_likelihoods=tuple(writing.log_likelihoods.tolist()), usage=usage)
         truncation = writing.truncation(self.request.sampling.max_tokens)
         if truncation is not None:
             return msgspec.structs.replace(truncation, usage=usage)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from edge.engine.batch import Part, Work, next_calls
 from edge.engine.job import Job, Result
 from edge.engine.lanes import LaneState, Make, Wait, choose
-from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model
+from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model, rows_of
 from edge.engine.slots import Copy, Move, Slots
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, GxError
@@ -135,7 +135,7 @@ class Lane:
         """Decode once for whoever writes, and prefill some prompts; which jobs ended."""
         self._move(self._slots.settle())
         work = [
-            Work(slot, len(self._slots.pending(slot)), not job.is_prefilled)
+            Work(slot, len(self._slots.pending(slot)), job.is_prompt)
             for slot, job in self._jobs.items()
             if not self._slots.waits(slot)
         ]
@@ -154,34 +154,39 @@ class Lane:
 
     def _decode(self, call: Sequence[Part]) -> list[Job]:
         """One call, and what follows from its logits; which jobs ended."""
-        slots, fed, ready = self._slots, list[Fed](), list[int]()
+        slots, fed = self._slots, list[Fed]()
         for slot, n_tokens in call:
             pending = slots.pending(slot)
-            is_last = n_tokens == len(pending)
-            fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], "last" if is_last else "none"))
-            if is_last:
-                ready.append(slot)
-        is_prompt = not self._jobs[call[0].slot].is_prefilled
+            wanted = self._jobs[slot].wanted(is_last=n_tokens == len(pending))
+            fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], wanted))
+        is_prompt = self._jobs[call[0].slot].is_prompt
         began_s = time.perf_counter()
         rows = self._context.decode(fed)
         self._statistics.decoded(fed, is_prompt=is_prompt, seconds=time.perf_counter() - began_s)
         for slot, n_tokens in call:
             slots.advance(slot, n_tokens)
-        best = rows.argmax(axis=1).tolist() if ready else []
+        best = rows.argmax(axis=1).tolist() if len(rows) else []
         now_s = self._now()
-        ended: list[Job] = []
-        for slot, row, token in zip(ready, rows, best, strict=True):
-            job = self._jobs[slot]
-            try:
-                tokens = job.advance(row, token, now_s)
-            except GxError as error:
-                ended.append(self._leave(slot, job.failure(error, now_s)))
+        results: list[tuple[int, Result]] = []
+        first = 0
+        for slot, _, tokens, wanted in fed:
+            n_rows = rows_of(tokens, wanted)
+            if not n_rows:
                 continue
-            if job.writing.finish is None:
-                slots.extend(slot, tokens)
-            else:
-                ended.append(self._leave(slot, job.result(now_s)))
-        return ended
+            job, mine = self._jobs[slot], slice(first, first + n_rows)
+            first += n_rows
+            try:
+                drawn = job.advance(rows[mine], best[mine], now_s)
+            except GxError as error:
+                results.append((slot, job.failure(error, now_s)))
+                continue
+            if job.writing.finish is not None:
+                results.append((slot, job.result(now_s)))
+            elif drawn:
+                if job.writing.starts_over:
+                    self._move(slots.rewind(slot, len(job.writing.prompt)))
+                slots.extend(slot, drawn)
+        return [self._leave(slot, result) for slot, result in results]
 
     def _leave(self, slot: int, result: Result, *, is_sound: bool = True) -> Job:
         job = self._jobs.pop(slot)

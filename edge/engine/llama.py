@@ -36,13 +36,22 @@ Row = npt.NDArray[np.float32]  # [n_vocab] float32: the logits of one position
 Rows = npt.NDArray[np.float32]  # [n_rows, n_vocab] float32
 
 
+Wanted = Literal["none", "last", "all"]
+"""Of which tokens the logits are wanted."""
+
+
 class Fed(NamedTuple):
     """Tokens for a slot, [n_tokens] int32, the first one at position `start`, and whose logits are wanted."""
 
     slot: int
     start: int
     tokens: Tokens
-    wanted: Literal["none", "last", "all"]
+    wanted: Wanted
+
+
+def rows_of(tokens: Tokens, wanted: Wanted) -> int:
+    """How many rows of logits come of them."""
+    return len(tokens) if wanted == "all" else int(wanted == "last")
 
 
 # What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
@@ -279,7 +288,7 @@ class Context:
             n = self._batch.add(n, slot, start, tokens)
             self._batch.wants_logits[n - len(tokens) : n] = wanted == "all"
             self._batch.wants_logits[n - 1] = wanted != "none"
-            n_rows += {"none": 0, "last": 1, "all": len(tokens)}[wanted]
+            n_rows += rows_of(tokens, wanted)
         status = llama_cpp.llama_decode(self._pointer, self._batch.of(n))
         if status != 0:
             raise BenchError(f"llama.cpp could not decode {n} tokens (status {status}): {_complaint()}")

@@ -34,6 +34,8 @@ class Writing:
     :raises GxError: (code "sampling") if a setting is out of its range.
     """
 
+    starts_over = False
+
     def __init__(
         self,
         prompt: Tokens,

@@ -1,0 +1,96 @@
+"""Options are weighed as the model would weigh them one by one, whatever else runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.engine.engine import Completion, Engine, Request, Weights
+from edge.engine.llama import Context, Fed, Model
+from edge.engine.scoring import Scoring, probabilities
+from gx.core.errors import GxError
+from gx.core.message import Failure, Message, Sampling
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: str, packaged: str) -> Iterator[Engine]:
+    engine = Engine(threads=1, slots=4)
+    engine.register("tiny", tiny)
+    engine.register("smol", packaged, 2048)
+    yield engine
+    engine.close()
+
+
+OPTIONS = ("billing", "bug", "how-to", "an account that has a longer name")
+
+
+def request(text: str = "Ticket", model: str = "tiny", **fields: Any) -> Request:
+    return Request(model=model, messages=(Message(role="user", content=text),), **fields)
+
+
+def by_hand(path: str, prompt: str, option: str) -> float:
+    """The log-likelihood of `option`, computed by itself."""
+    model = Model("m", path)
+    context = Context(model, slots=1, slot_tokens=512, threads=1)
+    whole, beginning = model.tokenize(prompt + option), len(model.tokenize(prompt))
+    rows = context.decode([Fed(0, 0, whole, "all")]).astype(np.float64)
+    logs = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
+    total = sum(float(logs[at - 1, whole[at]]) for at in range(beginning, len(whole)))
+    context.close()
+    model.close()
+    return total
+
+
+def test_an_option_weighs_what_its_tokens_weigh(engine: Engine, tiny: str) -> None:
+    result = engine.submit(request(opening='{"category": "', options=OPTIONS)).result(60)
+    assert isinstance(result, Weights)
+    prompt = Model("m", tiny).render((Message(role="user", content="Ticket"),)) + '{"category": "'
+    expected = [by_hand(tiny, prompt, option) for option in OPTIONS]
+    assert np.allclose(result.log_likelihoods, expected, atol=1e-2)
+
+
+def test_company_changes_no_weights(engine: Engine) -> None:
+    alone = engine.submit(request("one", options=OPTIONS)).result(60)
+    futures = [engine.submit(request(text, options=OPTIONS)) for text in ("one", "two", "three", "four", "five")]
+    writing = engine.submit(request("six", sampling=Sampling(max_tokens=30)))
+    results = [future.result(60) for future in futures]
+    assert isinstance(alone, Weights) and isinstance(results[0], Weights)
+    assert np.allclose(alone.log_likelihoods, results[0].log_likelihoods, atol=1e-2)
+    assert len({result.log_likelihoods for result in results if isinstance(result, Weights)}) == 5
+    assert isinstance(writing.result(60), Completion)
+
+
+def test_a_real_model_prefers_what_makes_sense(engine: Engine) -> None:
+    ask = request("Is the sky blue or is it square?", "smol", opening="The sky is", options=(" blue", " square"))
+    result = engine.submit(ask).result(60)
+    assert isinstance(result, Weights)
+    assert probabilities(np.array(result.log_likelihoods))[0] > 0.9
+
+
+def test_long_options_are_weighed_in_parts(engine: Engine, tiny: str) -> None:
+    long = "word " * 150
+    texts = [long + str(number) for number in range(8)]
+    futures = [engine.submit(request(text, options=(long + "end", "short"))) for text in texts]
+    results = [future.result(60) for future in futures]
+    prompt = Model("m", tiny).render((Message(role="user", content=texts[7]),))
+    assert isinstance(results[7], Weights)
+    assert results[7].log_likelihoods[0] == pytest.approx(by_hand(tiny, prompt, long + "end"), abs=0.5)
+
+
+def test_what_does_not_fit_is_refused(engine: Engine) -> None:
+    failure = engine.submit(request(options=("a", "word " * 600))).result(60)
+    assert isinstance(failure, Failure) and failure.code == "context"
+
+
+def test_a_choice_of_nothing_is_refused() -> None:
+    with pytest.raises(GxError, match="at least one option"):
+        Scoring(np.array([1], np.int32), [])
+
+
+def test_a_baseline_takes_away_what_the_model_likes_anyway() -> None:
+    weights, baseline = np.log([0.6, 0.4]), np.log([0.9, 0.1])
+    assert probabilities(weights).tolist() == pytest.approx([0.6, 0.4])
+    assert probabilities(weights, baseline).tolist() == pytest.approx([1 / 7, 6 / 7])
