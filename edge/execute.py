@@ -11,6 +11,7 @@ import threading
 import traceback
 
 from edge.agent import Emit, take_turn
+from edge.choose import choose
 from edge.engine.engine import failure_of
 from edge.engine.front import Front
 from gx.core.errors import GxError
@@ -28,7 +29,10 @@ async def execute(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.
         message = f"this turn brings tools ({names}), and agents can't call tools yet; take them out of the recipe"
         return Failure(code="unsupported", message=message, retryable=False)
     try:
-        return await take_turn(turn, emit, front=front, cancelled=cancelled or threading.Event())
+        cancelled = cancelled or threading.Event()
+        if turn.choice is not None:
+            return await choose(turn, front=front, cancelled=cancelled)
+        return await take_turn(turn, emit, front=front, cancelled=cancelled)
     except GxError as error:
         return failure_of(error)
     except Exception as error:  # noqa: BLE001 - the boundary where exceptions become values

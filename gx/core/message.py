@@ -49,6 +49,10 @@ class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
     stop: tuple[str, ...] = ()
 
 
+Choice = Literal["scored", "calibrated"]
+"""How one of a schema's options is chosen: by its likelihood, or by what the input adds to it."""
+
+
 class ToolSpec(Value, frozen=True, kw_only=True):
     """A tool that the model may call: its name, what it does, and the JSON Schema of its arguments."""
 
@@ -72,7 +76,8 @@ class Usage(Value, frozen=True, kw_only=True):
 class Turn(Value, frozen=True, kw_only=True):
     """One trip to the model within a task. `model` is the SHA-256 of its file; `turn` counts from 0.
 
-    `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text.
+    `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text. With `choice`, the
+    schema's options are weighed instead of written, "calibrated" against a prompt without content.
     `timeout_s` counts from the moment the bench begins the turn.
     """
 
@@ -84,6 +89,7 @@ class Turn(Value, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
+    choice: Choice | None = None
     tools: tuple[ToolSpec, ...] = ()
     sample: int = 0
     timeout_s: float | None = None
@@ -95,7 +101,8 @@ class Turn(Value, frozen=True, kw_only=True):
         order, which is the order of the answer's fields.
         """
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
-        return digest_of(1, self.model, self.messages, self.sampling, schema, self.tools, self.sample)
+        chosen = () if self.choice is None else (self.choice,)
+        return digest_of(1, self.model, self.messages, self.sampling, schema, self.tools, self.sample, *chosen)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""
@@ -111,12 +118,20 @@ class Call(Value, frozen=True, kw_only=True):
     arguments: dict[str, Any]
 
 
+Scores = dict[str, dict[str, float]]
+
+
 class Answer(Value, frozen=True, kw_only=True, tag="answer"):
-    """A turn that ended in a result. `value` is JSON: the object that the schema asked for, or the text as a string."""
+    """A turn that ended in a result. `value` is JSON: the object that the schema asked for, or the text as a string.
+
+    `scores`, of a turn with a choice: for each field ("" where the answer is the choice itself), the probability of
+    each of its options.
+    """
 
     value: msgspec.Raw
     usage: Usage = Usage()
     finish: Literal["stop", "length"] = "stop"
+    scores: Scores | None = None
 
 
 class Calls(Value, frozen=True, kw_only=True, tag="calls"):

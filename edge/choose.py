@@ -1,0 +1,107 @@
+"""A turn that chooses: the options of its schema weighed by the model, field after field, and the likeliest taken.
+
+It knows schemas of enums and turns; it doesn't know tokens. Each field is weighed after the fields before it, as they
+were chosen, in the very JSON that constrained writing would give, so the two can be compared.
+
+Invariant: the answer fits the schema, whatever the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge.engine.engine import Request, Weights
+from edge.engine.front import Front
+from edge.engine.scoring import probabilities
+from gx.core.errors import GxError
+from gx.core.message import Answer, Failure, Message, Outcome, Scores, Turn, Usage
+
+CONTENT_FREE = "N/A"
+"""What stands for an input without content: Zhao et al. 2021, https://arxiv.org/abs/2102.09690, section 4."""
+
+
+class Field(NamedTuple):
+    """A choice to make: its name, the text before it, and its options as they would be written, with what follows."""
+
+    name: str
+    opening: str
+    options: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Outcome:
+    """Answer a turn that has a `choice`.
+
+    :raises GxError: (code "choice") if its schema has anything but enums. :raises BenchError: if the engine is closed.
+    """
+    text, scores, usage = "", Scores(), Usage()
+    for field in fields_of(turn.output_schema):
+        text += field.opening
+        weighed = await _weigh(turn, turn.messages, text, field, front, cancelled)
+        if isinstance(weighed, Failure):
+            return weighed
+        baseline = None
+        if turn.choice == "calibrated":
+            empty = await _weigh(turn, _without_content(turn.messages), text, field, front, cancelled)
+            if isinstance(empty, Failure):
+                return empty
+            baseline = np.array(empty.log_likelihoods)
+            usage = _sum(usage, empty.usage)
+        shares = probabilities(np.array(weighed.log_likelihoods), baseline)
+        scores[field.name] = {_name(v): round(float(s), 6) for v, s in zip(field.values, shares, strict=True)}
+        text += field.options[int(shares.argmax())]
+        usage = _sum(usage, weighed.usage)
+    return Answer(value=msgspec.Raw(text.encode()), usage=usage, scores=scores)
+
+
+def fields_of(schema: dict[str, Any] | None) -> Iterator[Field]:
+    """The choices that a schema leaves. :raises GxError: (code "choice") if it has anything but enums."""
+    if schema is not None and "enum" in schema:
+        yield Field("", "", tuple(map(_json, schema["enum"])), tuple(schema["enum"]))
+        return
+    properties: dict[str, Any] = (schema or {}).get("properties", {})
+    if not properties or not all(isinstance(field, dict) and field.get("enum") for field in properties.values()):
+        raise GxError(
+            "a choice needs an output schema that is an enum, or an object whose every property is one", code="choice"
+        )
+    for number, (name, field) in enumerate(properties.items(), start=1):
+        opening = f"{'{' if number == 1 else ''}{_json(name)}: "
+        after = "}" if number == len(properties) else ", "
+        yield Field(name, opening, tuple(_json(v) + after for v in field["enum"]), tuple(field["enum"]))
+
+
+async def _weigh(
+    turn: Turn, messages: tuple[Message, ...], text: str, field: Field, front: Front, cancelled: threading.Event
+) -> Weights | Failure:
+    request = Request(
+        model=turn.model, messages=messages, opening=text, options=field.options, timeout_s=turn.timeout_s
+    )
+    result = await front.generate(request, cancelled=cancelled)
+    if isinstance(result, Weights | Failure):
+        return result
+    raise GxError("an answer was written where options were to be weighed", code="internal")
+
+
+def _without_content(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The same conversation, the last thing that the user says having no content."""
+    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
+    return tuple(Message(role=m.role, content=CONTENT_FREE) if i == last else m for i, m in enumerate(messages))
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    sums = {name: getattr(one, name) + getattr(other, name) for name in Usage.__struct_fields__}
+    return Usage(**sums)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
