@@ -398,6 +398,17 @@ class _Batch:
         llama_cpp.llama_batch_free(self._batch)
 
 
+def requantize(source: str, target: str, kind: Literal["bf16", "q8_0"], *, threads: int) -> None:
+    """Write the weights of a GGUF file in another format. :raises ModelError: if llama.cpp can't."""
+    check_header(source)
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = {"bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}[kind]
+    params.nthread, params.allow_requantize = threads, True
+    _complaints.clear()
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
+        raise ModelError(f"{source} can't be written as {kind}: {_complaint()}", hint="is there room for the copy?")
+
+
 def _padded(tokens: int) -> int:
     """What llama.cpp makes of a sequence's length: the next multiple of 256."""
     return -(-tokens // 256) * 256
