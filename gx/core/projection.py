@@ -224,8 +224,17 @@ def _end(run: RunState, task: TaskState, status: Status) -> None:
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
     run.live -= 1
-    if task.key is not None and run.leaders.get(task.key) == task.id and status is not Status.succeeded:
+    if status is Status.succeeded:
+        _let_follow(run, task)
+    elif task.key is not None and run.leaders.get(task.key) == task.id:
         _promote(run, task)
+
+
+def _let_follow(run: RunState, leader: TaskState) -> None:
+    """The tasks of an equal key needn't wait any more. Most end in the same batch; who doesn't is prepared anew."""
+    for task_id in run.followers.pop(leader.id, ()):
+        if not run.tasks[task_id].status.is_terminal:
+            run.ready[task_id] = None
 
 
 def _promote(run: RunState, leader: TaskState) -> None:
