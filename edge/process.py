@@ -25,6 +25,7 @@ _TAIL_BYTES = 4096
 # Whoever inherited its stderr could keep that open for ever.
 _LAST_WORDS_S = 1.0
 _ENGINE_HINT = "install it with: pip install 'gx[edge]'"
+_START_HINT = "`gx doctor` tries the engine; one that is killed may be short of memory"
 
 
 class BenchProcess:
@@ -101,12 +102,19 @@ class BenchProcess:
         lines = self._tail.decode("utf-8", "replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 
-    def start_error(self, what: str) -> BenchError:
-        """Why it never became ready, with its last words."""
+    @property
+    def lacks_engine(self) -> bool:
+        """Whether it ended because something isn't installed, so that no other one would start."""
+        return "No module named" in self.last_words()
+
+    def start_error(self, what: str, times: int) -> BenchError:
+        """Why it never became ready, the last of so many in a row, with its last words."""
         words = self.last_words()
-        if "No module named" in words:
+        if self.lacks_engine:
             return BenchError(f"the engine is not installed: {words}", hint=_ENGINE_HINT)
-        return BenchError(f"the bench did not start: {what}" + (f"; its last words: {words}" if words else ""))
+        told = f"; its last words: {words}" if words and words not in what else ""
+        often = f", {times} times in a row; the last" if times > 1 else ""
+        return BenchError(f"the bench did not start{often}: {what}{told}", hint=_START_HINT)
 
     async def _read(self, on_message: Callable[[FromBench], None]) -> None:
         splitter = frames.Splitter()

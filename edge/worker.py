@@ -50,6 +50,7 @@ START_S = 60.0
 # A bench that ends so soon, with nothing to do, wasn't killed by its work: another one would end the same way.
 _AT_ONCE_S = 5.0
 _MOST_DEATHS_AT_ONCE = 5
+_MOST_FAILED_STARTS = 3
 _BACKOFF_S = 0.1
 
 
@@ -59,7 +60,7 @@ class EdgeWorker:
     `epoch` is the node's; `threads` and `context_tokens` None leave those to the bench; `env` is added to the
     environment. Use it as an async context manager: entering starts the bench, leaving ends it.
 
-    :raises BenchError: on entering, if the bench doesn't come up.
+    :raises BenchError: on entering, if no bench comes up.
     """
 
     name = "edge"
@@ -111,7 +112,10 @@ class EdgeWorker:
         self._told.discard(digest)
 
     async def start(self) -> None:
-        """Bring up the first bench. :raises BenchError: if it doesn't come up within a minute, with its last words."""
+        """Bring up the first bench; it has a minute for that, and so have the two that follow if it doesn't.
+
+        :raises BenchError: if none comes up, with the last one's last words.
+        """
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started", hint="async with EdgeWorker(...)")
         if not self._incarnation:
@@ -125,8 +129,8 @@ class EdgeWorker:
             await self._launched.stop()
 
     def capacity(self) -> Capacity:
-        """One lease more than slots, so that the next turn is there when one ends."""
-        return Capacity(slots=self._slots, leases=self._slots + 1)
+        """Half as many leases more than slots, so that the next turns are there when several end at once."""
+        return Capacity(slots=self._slots, leases=self._slots + (self._slots + 1) // 2)
 
     def lease(self) -> EdgeLease | None:
         """The binding of a lease granted now; `None` while no bench is up, or the last one's end is yet to be told."""
@@ -212,26 +216,29 @@ class EdgeWorker:
             await tasks.__aexit__(None, None, None)
 
     async def _supervise(self, *, task_status: TaskStatus[None]) -> None:
-        """Keep a bench up. What is wrong with the first one is raised; later on it comes out of `events`."""
-        deaths_at_once = 0
+        """Keep a bench up. Why none comes up at first is raised; later on it comes out of `events`."""
+        try:
+            await self._keep_up(task_status)
+        except BenchError as error:
+            if not self._incarnation:
+                raise
+            self._give_up(error)
+
+    async def _keep_up(self, task_status: TaskStatus[None]) -> None:
+        """Start one bench after the other. :raises BenchError: if another one would end as the last ones did."""
+        deaths_at_once = failed_starts = 0
         while not self._is_closing:
-            try:
-                bench = await self._live(task_status)
-            except BenchError as error:
-                if not self._incarnation:
-                    raise
-                self._give_up(error)
-                return
+            bench = await self._live(task_status)
             if self._is_closing:
                 return
             reason = bench.reason or "for no known reason"
+            failed_starts = 0 if self._bench is bench else failed_starts + 1
             deaths_at_once = deaths_at_once + 1 if self._bury(bench, reason) else 0
-            if not self._incarnation:
-                raise bench.start_error(reason)
+            if failed_starts and (bench.lacks_engine or failed_starts == _MOST_FAILED_STARTS):
+                raise bench.start_error(reason, failed_starts)
             if deaths_at_once >= _MOST_DEATHS_AT_ONCE:
                 times = f"{deaths_at_once} times in a row as soon as it ran"
-                self._give_up(BenchError(f"the bench ended {times}, the last time: {reason}"))
-                return
+                raise BenchError(f"the bench ended {times}, the last time: {reason}")
             if deaths_at_once:
                 await anyio.sleep(_BACKOFF_S * 2 ** (deaths_at_once - 1))
 

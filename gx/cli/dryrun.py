@@ -32,12 +32,11 @@ SHOWN_LINES, SHOWN_CHARS = 12, 1200
 
 def dry_run(asked: Submission, settings: Settings, workspace: Workspace) -> int:
     """Show what the run would do; the exit code. :raises GxError: if it couldn't begin."""
-    from gx.flow.parse import parse_recipe, resolve_params
-    from gx.flow.plan import make_plan
+    from gx.flow.parse import plan_recipe
     from gx.run.dryrun import CONTEXT_TOKENS, Forecaster, past
 
-    recipe = parse_recipe(asked.recipe_text, file=asked.recipe_file)
-    plan = make_plan(recipe, resolve_params(recipe, asked.params))
+    plan = plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
+    recipe = plan.recipe
     models = _models(recipe, settings, Path(asked.recipe_folder))
     rows = _survey(asked, plan, settings)
     with _log(workspace) as log:

@@ -64,18 +64,16 @@ def evaluate(
     from gx import settings
     from gx.cli import running
     from gx.cli.run import submission
-    from gx.flow.parse import parse_recipe, resolve_params
-    from gx.flow.plan import make_plan
+    from gx.flow.parse import plan_recipe
     from gx.node.workspace import Workspace
     from gx.run.evaluate import compare
 
     output.set_mode(as_json=as_json, quiet=quiet)
     asked = submission(recipe, inputs=inputs, fmt=fmt, params=params, limit=limit, sample=sample)
-    parsed = parse_recipe(asked.recipe_text, file=asked.recipe_file)
-    plan = make_plan(parsed, resolve_params(parsed, asked.params))
-    chosen = parsed.output if step is None else step
-    if chosen != parsed.output:
-        asked = _with_output(asked, parsed, chosen)
+    plan = plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
+    chosen = plan.recipe.output if step is None else step
+    if chosen != plan.recipe.output:
+        asked = _with_output(asked, plan.recipe, chosen)
     found = settings.load(workspace=workspace)
     if labels == "-" and inputs == "-":
         raise UsageError("--labels and --inputs can't both be stdin")

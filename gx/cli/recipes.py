@@ -170,11 +170,9 @@ def init(
 
 def _checked(path: Path, settings: Settings) -> str:
     """The recipe in a few words, once it is known to be one. :raises GxError: at the first thing wrong."""
-    from gx.flow.parse import load_recipe
-    from gx.flow.plan import make_plan
+    from gx.flow.parse import plan_recipe, read_recipe, readable
 
-    recipe = load_recipe(path)
-    make_plan(recipe, {name: param.default for name, param in recipe.params.items()})
+    recipe = plan_recipe(read_recipe(path), None, file=readable(path)).recipe
     _check_models(path, recipe, settings)
     counts = {"step": recipe.steps, "agent": recipe.agents, "model": recipe.models, "param": recipe.params}
     return ", ".join(f"{len(of)} {name}{'s' if len(of) != 1 else ''}" for name, of in counts.items() if of)

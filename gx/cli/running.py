@@ -39,6 +39,10 @@ def execute(
     """
     import anyio
 
+    from gx.cli import interrupt, progress  # noqa: F401  loaded before an event loop answers a Ctrl-C
+    from gx.node import local  # noqa: F401
+
+    interrupt.hand_over()
     try:
         return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of the node's task group
@@ -58,7 +62,6 @@ async def _execute(
     import anyio
 
     from gx.cli.progress import StatusLine
-    from gx.core.view import RunStatus
     from gx.node.local import open_node
 
     async with open_node(workspace, settings) as node:
@@ -74,11 +77,7 @@ async def _execute(
             group.cancel_scope.cancel()
         if status is not None:
             status.clear()
-        end = run.end(time.time())
-        end.error = end.error or delivery.error()
-        if not delivery.is_complete and end.status is RunStatus.finished:
-            end.status = RunStatus.interrupted
-        return end
+        return run.end(time.time(), is_delivered=delivery.is_complete, error=delivery.error())
 
 
 class _Delivery:
@@ -175,15 +174,12 @@ def finish(end: RunEnd) -> ExitCode:
         output.show_error(end.error)
         if end.status is not RunStatus.finished:
             output.note(_go_on(end))
-        return output.exit_code_of(end.error)
-    if end.status is RunStatus.stopped:
+    elif end.status is RunStatus.stopped:
         more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
         output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
-        return ExitCode.deadline if end.limit == "deadline" else ExitCode.budget
-    if end.status is not RunStatus.finished:
+    elif end.status is not RunStatus.finished:
         output.note(_go_on(end))
-        return ExitCode.interrupted
-    return ExitCode.some_failed if end.failed else ExitCode.ok
+    return end.exit_code
 
 
 def _summary(end: RunEnd) -> str:

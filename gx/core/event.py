@@ -325,12 +325,16 @@ class TaskSkipped(Value, frozen=True, kw_only=True, tag="task.skipped"):
 
 
 class ContentErased(Value, frozen=True, kw_only=True, tag="content.erased"):
-    """Blobs were removed at somebody's wish; their digests stay, so the chain still verifies."""
+    """Blobs were removed at somebody's wish; their digests stay, so the chain still verifies.
+
+    `also` are other runs that lost content by it, having had the same.
+    """
 
     blobs: tuple[Ref, ...]
     subject: str
     run: str | None = None
     task: str | None = None
+    also: tuple[str, ...] = ()
 
 
 Body = (

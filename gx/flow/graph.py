@@ -8,6 +8,7 @@ task that exists is not made again. A step waits for the whole of what it needs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from gx.core import event as e
 from gx.core.ids import task_id
@@ -17,7 +18,8 @@ from gx.core.view import RunState, StepState, TaskState
 from gx.flow import templates
 from gx.flow.plan import Plan, StepPlan
 
-_ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
+TASK_ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
+"""The events that bring a task to its end."""
 
 
 class Grouping(Value, frozen=True, kw_only=True):
@@ -35,13 +37,13 @@ def expand(plan: Plan, run: RunState, rows: e.InputsRead) -> list[e.Body]:
         for step in plan.steps
         if step.step.for_each == "inputs" and not run.step(step.id).is_unfolded and _may_begin(plan, run, step)
         if _closed_gate(plan, run, step) is None
-        for body in _row_tasks(run, step, rows.rows)
+        for body in _missing(run, step, map(of_row, rows.rows))
     ]
 
 
 def may_unfold(run: RunState, cause: e.Body) -> bool:
     """Whether `unfold` may have something to add after `cause`, which has been folded into `run`."""
-    if isinstance(cause, _ENDS):
+    if isinstance(cause, TASK_ENDS):
         state = run.steps[run.tasks[cause.task].step]
         return state.is_unfolded and state.live == 0
     return isinstance(cause, e.InputsEnded | e.StepUnfolded | e.StepSkipped | e.StepGrouped)
@@ -168,60 +170,68 @@ def _unfold(plan: Plan, run: RunState, step: StepPlan) -> Iterator[e.Body]:
         yield e.StepSkipped(run=run.id, step=step.id, reason=reason)
         return
     if step.step.for_each == "inputs":
-        yield from _row_tasks(run, step, run.rows)
+        yield from _missing(run, step, map(of_row, run.rows))
         if not run.inputs_ended:
             return
-        count = len(run.rows) * len(step.combos)
+        count = len(run.rows)
     elif step.step.for_each is not None:
         items = run.step(step.step.for_each).successes(_result_level(plan, run, step.step.for_each))
-        for item in items:
-            yield from _tasks(
-                run, step, index=item.index, row_id=item.row_id, path=item.path, item=item.output, of=item
-            )
-        count = len(items) * len(step.combos)
+        yield from _missing(run, step, map(_of_task, items))
+        count = len(items)
     else:
-        yield from _tasks(run, step, index=0, row_id=step.id, path="", item=None, of=None)
-        count = len(step.combos)
-    yield e.StepUnfolded(run=run.id, step=step.id, tasks=count)
+        yield from _missing(run, step, [of_nothing(step)])
+        count = 1
+    yield e.StepUnfolded(run=run.id, step=step.id, tasks=count * len(step.combos))
 
 
-def _row_tasks(run: RunState, step: StepPlan, rows: Iterable[e.InputRow]) -> Iterator[e.Body]:
-    for row in rows:
-        for combo in step.combos:
-            path = _path(str(row.index), combo)
-            if (made := task_id(run.id, step.id, path)) not in run.tasks:
-                yield e.TaskQueued(
-                    run=run.id,
-                    task=made,
-                    step=step.id,
-                    path=path,
-                    index=row.index,
-                    id=row.id,
-                    item=row.item,
-                    input=row.item,
-                    error=row.error,
-                    is_batch=row.is_batch,
-                    matrix=combo,
-                )
+class Origin(Value, frozen=True):
+    """What the tasks of a step are made from, one for each combination: a row, an earlier task, or nothing."""
+
+    path: str
+    index: int
+    row_id: str
+    item: e.Ref | None = None
+    input: e.Ref | None = None
+    matrix: dict[str, Any] = {}
+    error: str | None = None
+    is_batch: bool = False
 
 
-def _tasks(
-    run: RunState, step: StepPlan, *, index: int, row_id: str, path: str, item: e.Ref | None, of: TaskState | None
-) -> Iterator[e.Body]:
-    for combo in step.combos:
-        place = _path(path, combo)
-        if (made := task_id(run.id, step.id, place)) not in run.tasks:
-            yield e.TaskQueued(
-                run=run.id,
-                task=made,
-                step=step.id,
-                path=place,
-                index=index,
-                id=row_id,
-                item=item,
-                input=of.input if of else None,
-                matrix=((of.matrix or {}) if of else {}) | combo,
-            )
+def of_row(row: e.InputRow) -> Origin:
+    """A row of the input."""
+    return Origin(str(row.index), row.index, row.id, row.item, row.item, {}, row.error, row.is_batch)
+
+
+def of_nothing(step: StepPlan) -> Origin:
+    """A step without `for_each`."""
+    return Origin("", 0, step.id)
+
+
+def _of_task(task: TaskState) -> Origin:
+    return Origin(task.path, task.index, task.row_id, task.output, task.input, task.matrix or {})
+
+
+def queued(run_id: str, step: StepPlan, origin: Origin, combo: dict[str, Any]) -> e.TaskQueued:
+    """The task of that combination; its id is a digest of its place."""
+    path = "/".join([origin.path, *(f"{name}={value}" for name, value in combo.items())])
+    return e.TaskQueued(
+        run=run_id,
+        task=task_id(run_id, step.id, path),
+        step=step.id,
+        path=path,
+        index=origin.index,
+        id=origin.row_id,
+        item=origin.item,
+        input=origin.input,
+        error=origin.error,
+        is_batch=origin.is_batch,
+        matrix=origin.matrix | combo if origin.matrix else combo,
+    )
+
+
+def _missing(run: RunState, step: StepPlan, origins: Iterable[Origin]) -> Iterator[e.Body]:
+    bodies = (queued(run.id, step, origin, combo) for origin in origins for combo in step.combos)
+    return (body for body in bodies if body.task not in run.tasks)
 
 
 def _span_tasks(run: RunState, step: StepPlan, state: StepState) -> Iterator[e.Body]:
@@ -233,7 +243,3 @@ def _span_tasks(run: RunState, step: StepPlan, state: StepState) -> Iterator[e.B
                 run=run.id, task=made, step=step.id, path=place, index=number, id=step.id, level=level, span=span
             )
     yield e.StepUnfolded(run=run.id, step=step.id, tasks=len(state.levels[level]), level=level)
-
-
-def _path(base: str, combo: dict[str, object]) -> str:
-    return "/".join([base, *(f"{name}={value}" for name, value in combo.items())])

@@ -1,28 +1,58 @@
 """Whether an agent's `output` is a JSON Schema that an answer can be constrained to.
 
-A structural check with places, cheap enough for every parse. The engine's grammar compiler has the last word on what
-it supports. Reference: JSON Schema draft-07 and 2020-12, the parts that describe values.
+A structural check with places, cheap enough for every parse. What llguidance 1.9 can't decode is refused by name; it
+has the last word on the rest (options of `oneOf` that overlap, properties that are counted, patterns with an error).
+Reference: JSON Schema draft-07 and 2020-12, the parts that describe values.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any
 
+from gx.core.errors import RecipeError
 from gx.flow.source import Node, suggest
 
 TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
-_OF_NAMES = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas")
-_OF_ONE = ("additionalProperties", "not", "if", "then", "else", "contains", "propertyNames", "additionalItems")
+_OF_NAMES = ("properties", "patternProperties", "definitions", "$defs")
+_OF_ONE = ("additionalProperties", "additionalItems")
 _OF_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SIZES = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _OTHERS = (
     "type", "enum", "const", "items", "required", "pattern", "format", "$ref", "title", "description", "default",
-    "examples", "example", "uniqueItems", "deprecated", "readOnly", "$schema", "$id", "$comment", "dependentRequired",
-    "unevaluatedProperties",
+    "examples", "example", "deprecated", "readOnly", "$schema", "$id", "$comment",
 )  # fmt: skip
-_KNOWN = (*_OF_NAMES, *_OF_ONE, *_OF_MANY, *(name for pair in _SIZES for name in pair), *_BOUNDS, *_OTHERS)
+_IN_WORDS = "leave it out, and say it in the persona or the prompt"
+_CHOICE = "write the cases as `anyOf`, each with its own `properties` and `required`"
+_LISTED = "write `additionalProperties: false`, or list the fields in `properties`"
+_ITEMS = "describe every element in `items`, or the first ones in `prefixItems`"
+_REF = "refer to a part of this schema with `$ref: '#/$defs/name'`"
+_REFUSED = {
+    "not": "say what is allowed with `enum`, `anyOf` or `pattern`",
+    "if": _CHOICE, "then": _CHOICE, "else": _CHOICE,
+    "dependencies": _CHOICE, "dependentRequired": _CHOICE, "dependentSchemas": _CHOICE,
+    "propertyNames": "give the names a pattern with `patternProperties`",
+    "unevaluatedProperties": _LISTED, "unevaluatedItems": _ITEMS,
+    "uniqueItems": _IN_WORDS, "contains": _ITEMS, "minContains": _ITEMS, "maxContains": _ITEMS,
+    "$dynamicRef": _REF, "$dynamicAnchor": _REF, "$recursiveRef": _REF, "$recursiveAnchor": _REF,
+}  # fmt: skip
+"""Keywords that generation can't be constrained by, and what to write instead."""
+_KNOWN = (*_OF_NAMES, *_OF_ONE, *_OF_MANY, *(name for pair in _SIZES for name in pair), *_BOUNDS, *_OTHERS, *_REFUSED)
+_FORMATS = (
+    "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown",
+)  # fmt: skip
+_REGEX = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:<[=!]|[=!>#]|P=)", re.DOTALL)
+_NO_REGEX = (
+    (("(?=", "(?!", "(?<=", "(?<!"), "look-around"),
+    (("\\b", "\\B"), "a word boundary"),
+    ((*(f"\\{digit}" for digit in range(1, 10)), "\\k", "(?P="), "a back-reference"),
+    (("(?>",), "an atomic group"),
+    (("(?#",), "a comment"),
+    (("\\Z",), "`\\Z`"),
+)
+"""What other regular expressions have and those of llguidance (https://docs.rs/regex/latest/regex/#syntax) have not."""
 
 
 def check_output(root: Node) -> None:
@@ -30,7 +60,7 @@ def check_output(root: Node) -> None:
     _check(root, root)
 
 
-_OPEN = ("additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if")
+_OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref")
 
 
 def closed(schema: Any) -> Any:
@@ -63,6 +93,8 @@ def _check(node: Node, root: Node) -> None:
         close = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
         if key not in _KNOWN and close:
             raise key_node.error(f"expected a keyword of JSON Schema, got `{key}`", f"did you mean `{close[0]}`?")
+        if key in _REFUSED:
+            raise _undecodable(key_node, f"`{key}`", _REFUSED[key])
     parts: dict[str, Node] = node.value
     if "type" in parts:
         _check_type(parts["type"])
@@ -82,10 +114,36 @@ def _check(node: Node, root: Node) -> None:
         _list(parts["enum"], "values")
     _check_sizes(parts)
     _check_required(parts)
-    if "pattern" in parts and parts["pattern"].kind != "text":
-        raise parts["pattern"].error(f"expected a regular expression, got {parts['pattern']}")
+    if "pattern" in parts:
+        if parts["pattern"].kind != "text":
+            raise parts["pattern"].error(f"expected a regular expression, got {parts['pattern']}")
+        _check_pattern(parts["pattern"])
+    for key_node in parts["patternProperties"].keys.values() if "patternProperties" in parts else ():
+        _check_pattern(key_node)
+    _check_format(parts)
     if "$ref" in parts:
         _check_ref(parts["$ref"], root)
+
+
+def _undecodable(node: Node, what: str, hint: str) -> RecipeError:
+    got = f"expected what an answer can be constrained to, got {what}, which generation doesn't support"
+    return node.error(got, hint)
+
+
+def _check_pattern(node: Node) -> None:
+    for token in _REGEX.findall(str(node.value)):
+        for refused, name in _NO_REGEX:
+            if token in refused:
+                raise _undecodable(node, f"a pattern with {name}", "write a pattern without it")
+
+
+def _check_format(parts: dict[str, Node]) -> None:
+    if "format" not in parts or parts["format"].value in _FORMATS:
+        return
+    types = parts["type"].plain() if "type" in parts else ["string"]
+    if "string" in types:  # of anything else it says nothing
+        hint = suggest(str(parts["format"].value), _FORMATS, "formats")
+        raise _undecodable(parts["format"], f"the format {parts['format'].value!r}", hint)
 
 
 def _check_type(node: Node) -> None:
@@ -105,6 +163,9 @@ def _check_sizes(parts: dict[str, Node]) -> None:
     for key in _BOUNDS:
         if key in parts and parts[key].kind not in ("integer", "number"):
             raise parts[key].error(f"expected a number, got {parts[key]}")
+    if "minimum" in parts and "maximum" in parts and parts["minimum"].value > parts["maximum"].value:
+        got = f"{parts['minimum']} and {parts['maximum']}"
+        raise parts["minimum"].error(f"expected `minimum` to be at most `maximum`, got {got}", "change one of them")
 
 
 def _check_required(parts: dict[str, Node]) -> None:

@@ -20,19 +20,40 @@ from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
 from gx.flow.outputs import closed
 from gx.flow.params import read_param, resolve_params
+from gx.flow.plan import Plan, make_plan
 from gx.flow.source import LINE_BREAK, Node
 from gx.flow.templates import bare
 from gx.flow.yamltree import MAX_CHARACTERS, read_yaml
 
-__all__ = ["fingerprint_source", "load_recipe", "parse_recipe", "read_recipe", "readable", "resolve_params"]
+__all__ = [
+    "fingerprint_source", "load_recipe", "parse_recipe", "plan_recipe", "read_recipe", "readable", "resolve_params",
+]  # fmt: skip
 
 
 def parse_recipe(text: str, *, file: str = "recipe.yaml") -> Recipe:
     """The recipe that `text` holds; `file` is its name in errors. :raises RecipeError: at the first thing wrong."""
+    return _parse(text, file)[0]
+
+
+def plan_recipe(text: str, given: dict[str, str] | None, *, file: str = "recipe.yaml") -> Plan:
+    """The plan of the recipe that `text` holds, with parameters by the texts of `--set`.
+
+    `None` for `given` asks whether it is a recipe at all: then the parameters are the defaults that there are.
+
+    :raises RecipeError: at the first thing wrong.
+    :raises UsageError: if a parameter isn't one of the recipe's, is of another type, or is missing.
+    """
+    recipe, root = _parse(text, file)
+    if given is None:
+        return make_plan(recipe, {name: p.default for name, p in recipe.params.items() if not p.required}, root)
+    return make_plan(recipe, resolve_params(recipe, given), root)
+
+
+def _parse(text: str, file: str) -> tuple[Recipe, Node]:
     root = read_yaml(text, file=file)
     recipe = _recipe(RECIPE.read(root), root)
     check_recipe(recipe, root)
-    return recipe
+    return recipe, root
 
 
 def load_recipe(path: Path) -> Recipe:

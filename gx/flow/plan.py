@@ -13,6 +13,7 @@ from gx.core.ids import canonical
 from gx.core.message import Value
 from gx.core.recipe import Recipe, Step
 from gx.flow import templates
+from gx.flow.source import Node
 
 STATUS_FUNCTIONS = frozenset({"always", "all_ok", "any_ok"})
 """What `when` may ask of the steps before: run anyway, only if nothing failed, if at least one succeeded."""
@@ -65,14 +66,14 @@ class Plan(Value, frozen=True, kw_only=True):
         return any(s.step.for_each == "inputs" for s in self.steps)
 
 
-def make_plan(recipe: Recipe, params: dict[str, Any]) -> Plan:
-    """The plan of `recipe` with `params` fixed.
+def make_plan(recipe: Recipe, params: dict[str, Any], root: Node | None = None) -> Plan:
+    """The plan of `recipe` with `params` fixed; `root` is where the recipe was read, for the places of errors.
 
     :raises RecipeError: if a matrix names an agent that there is not, or a `when` can't be decided with these params.
     """
     steps = tuple(_step_plan(recipe, step) for step in _in_order(recipe.steps))
     for step in steps:
-        _check_gate(step, params)
+        _check_gate(step, params, root and root.at("steps", recipe.steps.index(step.step), "when"))
     return Plan(recipe=recipe, params=params, steps=steps)
 
 
@@ -103,9 +104,9 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
     used = templates.names_in(step.when, is_expression=True) if step.when else frozenset()
     is_gate = used <= STATUS_FUNCTIONS | {"params"}
     texts = [t for t in (step.prompt, step.combine) if t]
-    reads = frozenset().union(*(templates.steps_in(t) for t in texts)) if texts else frozenset()
+    reads = frozenset().union(*(templates.members_in(t, "steps") for t in texts)) if texts else frozenset()
     if step.when:
-        reads |= templates.steps_in(step.when, is_expression=True)
+        reads |= templates.members_in(step.when, "steps", is_expression=True)
     return StepPlan(
         step=step,
         combos=combos,
@@ -117,9 +118,12 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
     )
 
 
-def _check_gate(step: StepPlan, params: dict[str, Any]) -> None:
-    """Decide the gate for each answer that the status functions can give, so that no run finds out that it can't be."""
-    if step.gate is None:
+def _check_gate(step: StepPlan, params: dict[str, Any], node: Node | None) -> None:
+    """Decide the gate for each answer that the status functions can give, so that no run finds out that it can't be.
+
+    One that reads a parameter which isn't there yet is left for later.
+    """
+    if step.gate is None or not params.keys() >= templates.members_in(step.gate, "params", is_expression=True):
         return
     yes, no = (lambda: True), (lambda: False)
     for all_ok, any_ok in product((yes, no), repeat=2):
@@ -127,4 +131,5 @@ def _check_gate(step: StepPlan, params: dict[str, Any]) -> None:
         try:
             templates.holds(step.gate, names)
         except templates.TemplateFailure as error:
-            raise RecipeError(f"the `when` of step `{step.id}`: {error.message}") from None
+            message = f"the `when` of step `{step.id}`: {error.message}"
+            raise (RecipeError(message) if node is None else node.error(message)) from None

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gx.core.errors import GxError
 
 MAX_OUTPUT_CHARS = 8_000_000
 """A rendered prompt longer than this is refused: no context holds a tenth of it."""
+MAX_STEPS = 1_000_000
+"""Rounds of loops and calls in one rendering: some eight characters of the longest prompt each."""
+MAX_CPU_S = 3.0
+"""What a rendering may take of a core; a million steps of the usual kind take one second."""
+_STEPS_A_LOOK = 16
+"""Steps between two looks at the clock: one alone may take a tenth of a second, with a text of `MAX_OUTPUT_CHARS`."""
 
 
 _ERRORS = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
@@ -48,9 +55,44 @@ def _finalize(value: Any) -> Any:
     return value
 
 
-class Environment(ImmutableSandboxedEnvironment):
-    """Jinja2's sandbox, where `item.values` is the field of that name, and arithmetic can't eat the machine."""
+class _Work:
+    """What one rendering has done so far."""
 
+    __slots__ = ("look_at", "steps", "until_s")
+
+    def __init__(self) -> None:
+        self.steps, self.look_at, self.until_s = 0, _STEPS_A_LOOK, 0.0
+
+    def add(self, steps: int) -> None:
+        """Count rounds of a loop, or a call. :raises TemplateFailure: if that is too much."""
+        self.steps += steps
+        if self.steps < self.look_at:
+            return
+        self.look_at = self.steps + _STEPS_A_LOOK
+        now_s = time.thread_time()
+        self.until_s = self.until_s or now_s + MAX_CPU_S
+        if self.steps > MAX_STEPS or now_s > self.until_s:
+            much = f"{MAX_STEPS:,} steps" if self.steps > MAX_STEPS else f"{MAX_CPU_S:g} s of computing"
+            raise TemplateFailure(f"the template makes more work than {much}", code="template.too_long")
+
+
+class _Context(Context):
+    """The names of one rendering, and its work: macros and blocks share them."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.work = _Work()
+
+    def derived(self, locals: dict[str, Any] | None = None) -> Context:
+        made: Any = super().derived(locals)
+        made.work = self.work
+        return made  # type: ignore[no-any-return]
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, where `item.values` is the field of that name, and no loop or sum can eat the machine."""
+
+    context_class = _Context
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -62,6 +104,33 @@ class Environment(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """No method that makes a text as long as it is told."""
         return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _PADDING)
+
+    def _generate(self, source: nodes.Template, *args: Any, **named: Any) -> str:
+        """Python's code for a template, whose loops go through `counted`."""
+        for loop in source.find_all(nodes.For):
+            counted = nodes.EnvironmentAttribute("counted", lineno=loop.lineno)
+            items = [nodes.ContextReference(lineno=loop.lineno), loop.iter]
+            loop.iter = nodes.Call(counted, items, [], None, None, lineno=loop.lineno)
+        source.set_environment(self)
+        return super()._generate(source, *args, **named)
+
+    def counted(self, context: _Context, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, each of which is a step of the rendering's work; so many at a time are counted in advance."""
+        work, ahead = context.work, 0
+        for item in items:
+            if not ahead:
+                work.add(_STEPS_A_LOOK)
+                ahead = _STEPS_A_LOOK
+            ahead -= 1
+            yield item
+        work.steps -= ahead
+
+    def call(self, context: _Context, obj: Any, /, *args: Any, **named: Any) -> Any:  # type: ignore[override]
+        """A call is a step; what a recursive loop is called with, is a loop as well."""
+        context.work.add(1)
+        if isinstance(obj, LoopContext):
+            args = tuple(self.counted(context, part) for part in args)
+        return super().call(context, obj, *args, **named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Numbers multiply and divide; texts and lists may be repeated within reason; there are no powers."""
@@ -150,14 +219,14 @@ def names_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
 
 
 @lru_cache(maxsize=512)
-def steps_in(source: str, *, is_expression: bool = False) -> frozenset[str]:
-    """The step ids that a template reads as `steps.x` or `steps["x"]`."""
+def members_in(source: str, owner: str, *, is_expression: bool = False) -> frozenset[str]:
+    """What a template reads as `owner.x` or `owner["x"]`."""
     text = "{{ " + bare(source) + " }}" if is_expression else source
     found: set[str] = set()
     for node in ENVIRONMENT.parse(text).find_all((nodes.Getattr, nodes.Getitem)):
         if not isinstance(node, nodes.Getattr | nodes.Getitem):
             continue
-        if isinstance(node.node, nodes.Name) and node.node.name == "steps":
+        if isinstance(node.node, nodes.Name) and node.node.name == owner:
             if isinstance(node, nodes.Getattr):
                 found.add(node.attr)
             elif isinstance(node.arg, nodes.Const):

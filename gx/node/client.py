@@ -7,6 +7,7 @@ import msgspec
 from gx.core.errors import GxError, UsageError
 from gx.core.message import Value
 from gx.core.view import RunStatus
+from gx.output import ExitCode, exit_code_of
 
 
 class Submission(Value, frozen=True, kw_only=True):
@@ -44,8 +45,11 @@ class Progress(Value, frozen=True, kw_only=True):
     elapsed_s: float
 
 
-class RunEnd(msgspec.Struct, kw_only=True):
-    """How a run ended for this client. `failed` leaves out those of steps with `continue_on_error` (`excused`)."""
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended for this client. `failed` leaves out those of steps with `continue_on_error` (`excused`).
+
+    A run that is finished in the log and whose results this client didn't take, was interrupted for it.
+    """
 
     run: str
     is_streamed: bool
@@ -66,6 +70,17 @@ class RunEnd(msgspec.Struct, kw_only=True):
     first_errors: list[tuple[str, str, str]]
     warnings: list[str]
     error: GxError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the client's process ends with: an error comes first, then a limit, then what was left or failed."""
+        if self.error is not None:
+            return exit_code_of(self.error)
+        if self.status is RunStatus.stopped:
+            return ExitCode.deadline if self.limit == "deadline" else ExitCode.budget
+        if self.status is not RunStatus.finished:
+            return ExitCode.interrupted
+        return ExitCode.some_failed if self.failed else ExitCode.ok
 
 
 class Started(Value, frozen=True, kw_only=True):

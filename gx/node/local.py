@@ -16,14 +16,13 @@ from pathlib import Path
 from gx import __version__, wiring
 from gx.core import event as e
 from gx.core import ids
-from gx.core.errors import UsageError
+from gx.core.errors import GxError, UsageError
 from gx.core.projection import fold
 from gx.core.recipe import Recipe
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
-from gx.flow.params import resolve_params
-from gx.flow.plan import Plan, make_plan
+from gx.flow.plan import Plan
 from gx.node.client import Progress, RunEnd, Started, Submission
 from gx.node.workspace import Workspace
 from gx.run.active import ActiveRun
@@ -74,18 +73,19 @@ class LocalRun:
             elapsed_s=now - self._began,
         )
 
-    def end(self, now: float) -> RunEnd:
-        """How the run ended for this client."""
+    def end(self, now: float, *, is_delivered: bool = True, error: GxError | None = None) -> RunEnd:
+        """How the run ended for this client; whether all records were handed on, and what went wrong in that."""
         state, plan = self._active.state, self._active.plan
         tolerant = {s.id for s in plan.steps if s.step.continue_on_error}
         failed = [t for t in state.tasks.values() if t.status is Status.failed]
         excused = sum(t.step in tolerant for t in failed)
         stop = self._active.draining
+        is_cut_off = state.status is RunStatus.finished and not is_delivered
         errors = [(t.row_id, *t.error) for t in failed[:5] if t.error]
         return RunEnd(
             run=state.id,
             is_streamed=state.created.is_streamed,
-            status=state.status,
+            status=RunStatus.interrupted if is_cut_off else state.status,
             limit=state.stopped_by if state.status is RunStatus.stopped else "",
             reason=getattr(stop, "reason", ""),
             succeeded=state.count(Status.succeeded),
@@ -101,7 +101,7 @@ class LocalRun:
             skipped_steps={s.id: s.skipped for s in state.steps.values() if s.skipped},
             first_errors=errors,
             warnings=list(self._source.warnings) if self._source else [],
-            error=self._active.error,
+            error=self._active.error or error,
         )
 
 
@@ -127,9 +127,8 @@ class LocalNode:
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
         began = self._clock.now()
-        recipe = parse.parse_recipe(asked.recipe_text, file=asked.recipe_file)
-        params = resolve_params(recipe, asked.params)
-        plan = make_plan(recipe, params)
+        plan = parse.plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
+        recipe, params = plan.recipe, plan.params
         models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
         self._models.update({model.sha256: model for model in models.values()})
         source = source_of(asked, plan, self._settings)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.message import Turn
 from gx.core.task import Status
@@ -27,10 +25,6 @@ from gx.run.record import Record
 
 CREDITS = 1024
 """Results that a client may leave untaken before its run gets no new grants (DESIGN §6)."""
-HANG_GRACE_S = 10.0
-"""How long after its time an attempt may take to end before its worker is taken for hung."""
-PREPARE_BATCH = 256
-"""Tasks prepared between two commits."""
 
 
 class ActiveRun:
@@ -45,7 +39,7 @@ class ActiveRun:
         self.leased_at: dict[str, float] = {}
         self.is_grouping: set[tuple[str, int]] = set()
         self.is_dirty = True
-        self.draining: e.Body | None = None
+        self.draining: scheduler.LastWord | None = None
         self.draining_since = 0.0
         self.error: GxError | None = None
         self.is_over = False
@@ -57,42 +51,26 @@ class ActiveRun:
         self._news = anyio.Event()
         self._queue_earlier_results()
 
-    # ── preparing ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── how it stands ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_to_prepare(self, leases: int, now: float) -> list[str]:
-        """Which tasks to prepare now, so that the window of what may run stays full and no fuller.
+    def held(self) -> scheduler.Held:
+        """What this process holds of the run, for those who decide."""
+        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_slow)
 
-        Tasks that may run and whose turns are not at hand (after a restart, a back-off, or the end of a leader) come
-        first; then queued ones, in order.
-        """
-        if self.is_slow or self.draining is not None:
-            return []
-        state, window = self.state, max(4 * leases, 64)
-        runnable = (*state.suspects, *scheduler.due(state, now), *islice(state.ready, window))
-        chosen = [task_id for task_id in runnable if task_id not in self.turns][:PREPARE_BATCH]
-        room = min(window - len(state.ready), PREPARE_BATCH) - len(chosen)
-        if room > 0:
-            chosen.extend(islice(state.unprepared, room))
-        return chosen
+    def drain(self, last: scheduler.LastWord, monotonic: float) -> None:
+        """Grant nothing more; `last` is the run's last word here, once what is leased has ended."""
+        if self.draining is None:
+            self.draining, self.draining_since = last, monotonic
+
+    def was_cut_off(self, monotonic: float) -> None:
+        """The worker is restarted under what it runs: its time starts anew."""
+        self.leased_at.clear()
+        self.draining_since = monotonic
 
     def task_waits(self, task: TaskState) -> None:
         """A task can't run for now: its turn is made again when it can, so that waiting takes no memory."""
         if task.status is Status.prepared and task.id not in self.state.ready and task.id not in self.state.suspects:
             self.turns.pop(task.id, None)
-
-    def overdue(self, monotonic: float) -> str | None:
-        """Why the worker must be taken for hung: an attempt in it outlived its time-out, or its cancellation.
-
-        A worker holds attempts that have not begun, so two time-outs may pass before one is overdue.
-        """
-        for task_id, since in self.leased_at.items():
-            timeout_s = self.plan.step(self.state.tasks[task_id].step).step.timeout_s
-            if timeout_s is not None and monotonic > since + 2 * timeout_s + HANG_GRACE_S:
-                return f"an attempt with a time-out of {timeout_s:g} s did not end in {monotonic - since:.0f} s"
-        is_cancelled = isinstance(self.draining, e.RunStopped) and self.draining.limit == "deadline"
-        if is_cancelled and self.state.leased and monotonic > self.draining_since + HANG_GRACE_S:
-            return "cancelled attempts did not end"
-        return None
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
 

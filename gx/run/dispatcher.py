@@ -1,8 +1,8 @@
 """The loop: decide, commit, fold, hand out leases, publish.
 
-It holds no rules. What follows from what is in `gx.flow.graph` and `gx.run.scheduler`; this file gathers their events,
-commits them in one batch, folds them, and only then acts. A turn reaches a worker only after its lease is durable; a
-result reaches the client only after its success is.
+It holds no rules. What follows from what is in `gx.flow.graph`, `gx.run.scheduler` and `gx.run.outcomes`; this file
+gathers their events, commits them in one batch, folds them, and only then acts. A turn reaches a worker only after its
+lease is durable; a result reaches the client only after its success is.
 """
 
 from __future__ import annotations
@@ -17,30 +17,23 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gx.core import event as e
-from gx.core.errors import BenchError, GxError
-from gx.core.ids import mix_seed
-from gx.core.message import Answer, Failure, Signal
+from gx.core.errors import GxError
+from gx.core.message import Signal
 from gx.core.ports import AttemptEnded, BenchDown, BenchUp, Clock, Worker, WorkerEvent
 from gx.core.projection import fold
-from gx.core.task import EdgeLease
-from gx.core.view import View
+from gx.core.view import RunState, View
 from gx.flow import graph
-from gx.run import feeder, grouping, scheduler
+from gx.run import feeder, grouping, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.inputs import Row
 
 _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
-CLOCK_JUMP_S = 5.0
-"""A smaller step of the wall clock is taken for drift: time servers slew by less."""
-_CUT_TRIES = 3
-"""How many benches may be lost while prompts are counted, which is nobody's turn."""
 VIEW_GC = (100_000, 50, 100)
 """How seldom the collector looks for cycles: a view of a million small values holds none, and a look walks them all."""
-WATCH_EVERY_S = 2.0
-"""How often attempts that run are compared with their time-outs."""
-_ENDS = (e.TaskSucceeded, e.TaskFailed, e.TaskCancelled, e.TaskSkipped)
+_LONGEST_SLEEP_S = 3600.0
+_SHORTEST_SLEEP_S = 0.001
 
 MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
 
@@ -63,7 +56,7 @@ class Dispatcher:
         self._active: dict[str, ActiveRun] = {}
         self._incarnation = 0
         self._hung: set[int] = set()
-        self._clock_offset = clock.now() - clock.monotonic()
+        self._last = self._moment()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
         self._inbox: list[WorkerEvent] = []
@@ -83,32 +76,31 @@ class Dispatcher:
 
     async def activate(self, run: ActiveRun) -> None:
         """Take up a run that is in the view: void what an earlier node left leased, unfold what is missing."""
-        await self.commit(scheduler.recover(run.state, epoch=self._epoch))
+        await self.commit(outcomes.recover(run.state, epoch=self._epoch))
         self._active[run.state.id] = run
         self._group.start_soon(run.publish, self._wake)
         if run.rows is not None and not run.state.inputs_ended:
             self._group.start_soon(self._feed, run, run.rows)
+        self._start_grouping(run)
         self._wake()
 
     def drain(self, run_id: str, reason: str) -> None:
         """Grant nothing more; when what is leased has ended, the run is interrupted."""
-        self._drain(self._active[run_id], e.RunInterrupted(run=run_id, reason=reason))
+        self._active[run_id].drain(e.RunInterrupted(run=run_id, reason=reason), self._clock.monotonic())
         self._wake()
 
     def cancel(self, run_id: str, reason: str) -> None:
         """End every task of the run that has not ended."""
         run = self._active[run_id]
-        for task in run.state.leased.values():
-            if self._worker is not None:
-                self._worker.cancel(task.id, task.attempt)
-        self._pending.extend(scheduler.cancel(run.state, reason))
+        self._cancel_leased(run)
+        self._pending.extend(outcomes.cancel(run.state, reason))
         self._wake()
 
     def leftovers(self) -> list[e.Body]:
         """What is to be written of runs that were still going when the dispatcher was left: stopped now."""
         made: list[e.Body] = []
         for run_id, run in self._active.items():
-            made.extend(scheduler.recover(run.state, epoch=self._epoch + 1))
+            made.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
             made.append(run.draining or e.RunInterrupted(run=run_id, reason="stopped at once"))
         return made
 
@@ -152,117 +144,93 @@ class Dispatcher:
                 if run.is_dirty:
                     run.is_dirty = False
                     bodies.extend(graph.unfold(run.plan, run.state))
-        now = self._clock.now()
-        if (jump_s := self._jump(now)) is not None:
+        at, last = self._moment(), self._last
+        self._last = at
+        if (jump_s := scheduler.clock_jump(last, at)) is not None:
             bodies.extend(e.ClockJumped(run=run_id, by_s=jump_s) for run_id in self._active)
             return bodies, blobs
         inbox, self._inbox = self._inbox, []
         for event in inbox:
-            bodies.extend(self._settle(event, now, blobs))
-        free = self._free(settled=sum(isinstance(event, AttemptEnded) for event in inbox))
+            bodies.extend(self._settle(event, at.wall, blobs))
+        leases = self._worker.capacity().leases if self._worker is not None else 0
+        free = scheduler.free_leases(leases, self._states(), inbox)
         for run in list(self._active.values()):
-            made = self._advance(run, now, free, blobs, bodies)
+            made = self._advance(run, at, free, blobs, bodies)
             free -= sum(isinstance(body, e.TaskLeased) for body in made)
             bodies.extend(made)
         return bodies, blobs
 
-    def _jump(self, now: float) -> float | None:
-        """How far the wall clock moved since the last time beside the time that passed; `None` for the usual drift."""
-        offset = now - self._clock.monotonic()
-        by_s, self._clock_offset = offset - self._clock_offset, offset
-        return by_s if abs(by_s) > CLOCK_JUMP_S else None
+    def _moment(self) -> scheduler.Moment:
+        return scheduler.Moment(self._clock.now(), self._clock.monotonic())
 
-    def _free(self, *, settled: int) -> int:
-        """Leases that may be granted, counting those whose end is about to be committed."""
-        if self._worker is None:
-            return 0
-        return self._worker.capacity().leases - sum(len(r.state.leased) for r in self._active.values()) + settled
+    def _states(self) -> Iterator[RunState]:
+        return (run.state for run in self._active.values())
 
     def _advance(
-        self, run: ActiveRun, now: float, free: int, blobs: list[e.Blob], before: list[e.Body]
+        self, run: ActiveRun, at: scheduler.Moment, free: int, blobs: list[e.Blob], before: list[e.Body]
     ) -> list[e.Body]:
-        """What one run does next, `before` being what is to be committed already: end, stop, prepare, grant."""
-        state, bodies = run.state, list[e.Body]()
-        if not before and self._is_done(run):
-            return [scheduler.finish(state)]
-        if run.draining is None and (stop := scheduler.limit(state, now, before)) is not None:
-            self._drain(run, stop)
-            for task in state.leased.values() if stop.limit == "deadline" else ():
-                if self._worker is not None:
-                    self._worker.cancel(task.id, task.attempt)
-        if self._worker is not None and (why := run.overdue(self._clock.monotonic())) is not None:
-            run.leased_at.clear()
-            run.draining_since = self._clock.monotonic()
+        """Do what a run does next, and return its events; `before` are those that are to be committed already."""
+        worker = self._worker
+        leases = worker.capacity().leases if worker is not None else None
+        move = scheduler.advance(run.plan, run.state, run.held(), at, leases=leases, before=before)
+        if move.stop is not None:
+            run.drain(move.stop, at.monotonic)
+        if move.is_cut_off:
+            self._cancel_leased(run)
+        if move.hung and worker is not None:
+            run.was_cut_off(at.monotonic)
             self._hung.add(self._incarnation)
-            self._worker.restart(why)
-        if run.draining is not None:
-            return [run.draining] if not before and not state.leased else []
-        capacity = self._worker.capacity().leases if self._worker is not None else 2
-        if chosen := run.next_to_prepare(capacity, now):
-            prepared = run.preparer.prepare(chosen)
+            worker.restart(move.hung)
+        if move.last is not None:
+            return [move.last]
+        bodies = list[e.Body]()
+        if move.prepare:
+            prepared = run.preparer.prepare(move.prepare)
             run.turns.update(prepared.turns)
             blobs.extend(prepared.blobs)
             bodies.extend(prepared.bodies)
-        if state.ready or state.delayed or state.suspects:
+        if move.wants_worker:
             self._wants_worker.set()
-            if self._worker is not None and not run.is_slow:
-                worker, lease = self._worker.name, self._worker.lease()
-                bodies.extend(scheduler.decide(state, now, worker=worker, lease=lease, free=free, at_hand=run.turns))
+        if move.wants_worker and move.may_grant and worker is not None:
+            lease = worker.lease()
+            bodies.extend(
+                scheduler.decide(run.state, at.wall, worker=worker.name, lease=lease, free=free, at_hand=run.turns)
+            )
         return bodies
 
-    def _drain(self, run: ActiveRun, last: e.Body) -> None:
-        """Grant nothing more; `last` is the run's last word here, once what is leased has ended."""
-        if run.draining is None:
-            run.draining, run.draining_since = last, self._clock.monotonic()
+    def _cancel_leased(self, run: ActiveRun) -> None:
+        if self._worker is not None:
+            for task in run.state.leased.values():
+                self._worker.cancel(task.id, task.attempt)
 
-    def _is_done(self, run: ActiveRun) -> bool:
-        needs_rows = run.plan.reads_inputs and not run.state.inputs_ended
-        return not needs_rows and graph.is_finished(run.plan, run.state)
-
-    def _settle(self, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> Iterator[e.Body]:
+    def _settle(self, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from a worker's event."""
         worker = self._worker.name if self._worker is not None else ""
         if isinstance(event, AttemptEnded):
-            run = next((r for r in self._active.values() if event.task in r.state.tasks), None)
-            if run is None:
-                return
-            output = detail = None
-            if isinstance(event.outcome, Answer):
-                output = self._put(bytes(event.outcome.value), blobs)
-            elif isinstance(event.outcome, Failure) and event.outcome.detail:
-                detail = self._put(event.outcome.detail.encode(), blobs)
-            retry = run.plan.step(run.state.tasks[event.task].step).step.retry
-            turn = run.turns.get(event.task)
-            yield from scheduler.settle(
-                run.state,
-                event,
-                now,
-                worker=worker,
-                retry=retry,
-                output=output,
-                detail=detail,
-                max_tokens=turn.sampling.max_tokens if turn is not None else None,
-            )
-        elif isinstance(event, BenchUp):
+            return self._settle_attempt(event, now, blobs, worker)
+        if isinstance(event, BenchUp):
             self._incarnation = event.incarnation
-            yield e.BenchStarted(
-                worker=worker,
-                epoch=self._epoch,
-                incarnation=event.incarnation,
-                pid=event.pid,
-                slots=event.slots,
-                engine=event.engine,
-            )
-        elif isinstance(event, BenchDown):
-            yield e.BenchExited(worker=worker, epoch=self._epoch, incarnation=event.incarnation, reason=event.reason)
-            lease = EdgeLease(epoch=self._epoch, incarnation=event.incarnation)
-            for run in self._active.values():
-                is_suspect = not event.is_expected or event.incarnation in self._hung
-                yield from scheduler.lose(
-                    run.state, worker=worker, lease=lease, reason=event.reason, is_suspect=is_suspect
-                )
-        else:
-            self.on_signal(event)
+            return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
+        if isinstance(event, BenchDown):
+            return outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=self._hung)
+        self.on_signal(event)
+        return []
+
+    def _settle_attempt(self, ended: AttemptEnded, now: float, blobs: list[e.Blob], worker: str) -> list[e.Body]:
+        run = next((r for r in self._active.values() if ended.task in r.state.tasks), None)
+        if run is None:
+            return []
+        content = outcomes.content_of(ended.outcome)
+        turn = run.turns.get(ended.task)
+        return outcomes.settle(
+            run.state,
+            ended,
+            now,
+            worker=worker,
+            retry=run.plan.step(run.state.tasks[ended.task].step).step.retry,
+            kept=None if content is None else self._put(content, blobs),
+            max_tokens=turn.sampling.max_tokens if turn is not None else None,
+        )
 
     def _put(self, content: bytes, blobs: list[e.Blob]) -> e.Ref:
         blob = self._contents.put(content)
@@ -284,7 +252,7 @@ class Dispatcher:
                 self._submit(run, body)
             elif isinstance(body, e.TaskPrepared | e.TaskRetried):
                 run.task_waits(run.state.tasks[body.task])
-            elif isinstance(body, _ENDS):
+            elif isinstance(body, graph.TASK_ENDS):
                 run.task_ended(run.state.tasks[body.task])
             elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted):
                 self._end(run)
@@ -293,15 +261,10 @@ class Dispatcher:
             run.step_ended()
             self._start_grouping(run)
 
-    def _submit(self, run: ActiveRun, lease: e.TaskLeased) -> None:
-        task = run.state.tasks[lease.task]
-        if task.lease is not lease.lease or task.attempt != lease.attempt:
-            return  # something that was committed with the lease ended the task
-        turn = run.turns[lease.task]
-        if turn.attempt != lease.attempt or task.failures:
-            turn = turn.for_attempt(lease.attempt, mix_seed(turn.sampling.seed, task.failures))
-        if self._worker is not None and self._worker.lease() == lease.lease:
-            run.leased_at[task.id] = self._clock.monotonic()
+    def _submit(self, run: ActiveRun, leased: e.TaskLeased) -> None:
+        turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
+        if turn is not None and self._worker is not None and self._worker.lease() == leased.lease:
+            run.leased_at[turn.task] = self._clock.monotonic()
             self._worker.submit(turn)
 
     def _end(self, run: ActiveRun) -> None:
@@ -309,15 +272,11 @@ class Dispatcher:
         run.end()
 
     def _until_next_instant(self) -> float:
-        """Seconds until a delayed task is due or a deadline passes; an hour if neither is known."""
+        """Seconds until time alone changes something; an hour if nothing is known to."""
         now = self._clock.now()
-        instants = [now + 3600.0]
-        for run in self._active.values():
-            if run.leased_at:
-                instants.append(now + WATCH_EVERY_S)
-            if run.draining is None:
-                instants.extend(at for at in (scheduler.next_due(run.state), run.state.deadline_at) if at is not None)
-        return max(0.001, min(instants) - now)
+        known = (scheduler.next_instant(run.state, run.held(), now) for run in self._active.values())
+        soonest_s = min((at - now for at in known if at is not None), default=_LONGEST_SLEEP_S)
+        return min(max(soonest_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
 
     # ── tasks beside the loop ────────────────────────────────────────────────────────────────────────────────────
 
@@ -370,23 +329,18 @@ class Dispatcher:
         await self._has_worker.wait()
         if self._worker is None:
             return
-        tries = 0
-        while True:
-            try:
-                spans = await grouping.cut(run.plan, run.preparer, wanted, self._worker)
-                break
-            except GxError as error:
-                tries += 1
-                if not isinstance(error, BenchError) or tries == _CUT_TRIES:
-                    self._fail(run, error)
-                    return
+        try:
+            spans = await grouping.cut(run.plan, run.preparer, wanted, self._worker)
+        except GxError as error:
+            self._fail(run, error)
+            return
         self._pending.append(e.StepGrouped(run=run.state.id, step=wanted.step, level=wanted.level, spans=spans))
         self._wake()
 
     def _fail(self, run: ActiveRun, error: GxError) -> None:
         """The run can't go on here; what is finished stays, and its client is told why."""
         run.error = run.error or error
-        self._drain(run, e.RunInterrupted(run=run.state.id, reason=error.message))
+        run.drain(e.RunInterrupted(run=run.state.id, reason=error.message), self._clock.monotonic())
         if self._worker is None:
-            self._pending.extend(scheduler.recover(run.state, epoch=self._epoch + 1))
+            self._pending.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
         self._wake()

@@ -6,6 +6,7 @@ count, then bisected, so that few prompts are counted whatever the items' length
 
 from __future__ import annotations
 
+from gx.core.errors import BenchError
 from gx.core.ports import Worker
 from gx.flow.graph import Grouping
 from gx.flow.plan import Plan
@@ -16,18 +17,28 @@ Span = tuple[int, int]
 
 _GUESSES = 4
 """Counts by proportion before the search bisects."""
+_TRIES = 3
+"""How many benches may be lost under the counts of one level."""
 
 
 async def cut(plan: Plan, preparer: Preparer, wanted: Grouping, worker: Worker) -> tuple[Span, ...]:
     """The [start, stop) spans of one level. An item too long for any group stands alone, and fails by itself.
 
     Above the first level a group holds at least two items, so that the tree always narrows. Items that the prompt can't
-    be rendered for are one group, whose task fails with the reason.
+    be rendered for are one group, whose task fails with the reason. A bench that is lost meanwhile is nobody's turn:
+    the level is cut again, `_TRIES` times in all.
+
+    :raises GxError: if the model can't be used, or each bench is lost.
     """
-    try:
-        return await _cut(plan, preparer, wanted, worker)
-    except TemplateFailure:
-        return ((0, len(wanted.below)),)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return await _cut(plan, preparer, wanted, worker)
+        except TemplateFailure:
+            break
+        except BenchError:
+            if not tries_left:
+                raise
+    return ((0, len(wanted.below)),)
 
 
 async def _cut(plan: Plan, preparer: Preparer, wanted: Grouping, worker: Worker) -> tuple[Span, ...]:

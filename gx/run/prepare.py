@@ -20,7 +20,7 @@ from gx.core.task import Status
 from gx.core.view import RunState, TaskState
 from gx.flow import graph, templates
 from gx.flow.plan import Plan, StepPlan
-from gx.run import batchrow, scheduler
+from gx.run import batchrow, outcomes
 from gx.run.contents import Contents, blob_of
 
 DEFAULT_COMBINE = """\
@@ -86,7 +86,7 @@ class Preparer:
         answers = self._answers([key for _, _, key in turns])
         for task, turn, key in turns:
             if (answer := answers.get(key)) is not None:
-                made.bodies.append(scheduler.answered(self._run, task, key, answer))
+                made.bodies.append(outcomes.answered(self._run, task, key, answer))
                 continue
             made.turns[task.id] = turn
             if task.status is Status.queued:
@@ -188,15 +188,15 @@ class Preparer:
 
     # ── what is there already ────────────────────────────────────────────────────────────────────────────────────
 
-    def _answers(self, keys: list[str]) -> dict[str, scheduler.Known]:
+    def _answers(self, keys: list[str]) -> dict[str, outcomes.Known]:
         """Results of equal keys: of this run, or of the log before it (unless the run is `fresh`)."""
-        found: dict[str, scheduler.Known] = {}
+        found: dict[str, outcomes.Known] = {}
         for key in keys:
             leader = self._run.tasks.get(self._run.leaders.get(key, ""))
             if leader is not None and leader.output is not None:
-                found[key] = scheduler.Known(leader.id, leader.output, leader.finish)
+                found[key] = outcomes.Known(leader.id, leader.output, leader.finish)
         if not self._run.created.fresh and (rest := [key for key in keys if key not in found]):
-            found.update((key, scheduler.Known(*known)) for key, known in self._find_results(rest).items())
+            found.update((key, outcomes.Known(*known)) for key, known in self._find_results(rest).items())
         return found
 
     def _below(self, step: StepPlan, level: int) -> list[e.Ref]:

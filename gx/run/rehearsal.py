@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from gx.core import event as e
-from gx.core.ids import task_id
 from gx.core.message import Message, Turn, Value
 from gx.core.projection import fold
 from gx.core.view import RunState, View
+from gx.flow import graph
 from gx.flow.plan import Plan, StepPlan
 from gx.run.contents import Contents
 from gx.run.inputs import Row, take
@@ -87,20 +87,12 @@ class Rehearsal:
     def _queue(
         view: View, run: RunState, step: StepPlan, row: Row | None, combo: dict[str, Any], contents: Contents
     ) -> str:
-        path = "/".join([str(row.index) if row else "", *(f"{name}={value}" for name, value in combo.items())])
-        item = contents.put(row.value or b"null").digest if row else None
-        queued = e.TaskQueued(
-            run=run.id,
-            task=task_id(run.id, step.id, path),
-            step=step.id,
-            path=path,
-            index=row.index if row else 0,
-            id=row.id if row else step.id,
-            item=item,
-            input=item,
-            is_batch=row.is_batch if row else False,
-            matrix=combo,
-        )
+        origin = graph.of_nothing(step)
+        if row is not None:
+            item = contents.put(row.value or b"null").digest
+            read = e.InputRow(index=row.index, id=row.id or "", item=item, is_batch=row.is_batch)
+            origin = graph.of_row(read)
+        queued = graph.queued(run.id, step, origin, combo)
         fold(view, e.Event(seq=view.seq + 1, ts=0, source="dry-run", body=queued))
         return queued.task
 

@@ -1,29 +1,105 @@
-"""What happens next, as a pure function of the view and the time.
+"""What a run does next, as a pure function of the view, of what this process holds beside it, and of the time.
 
-`decide` grants leases; `settle` says what follows from a worker's last word; `lose` voids the leases of a bench that
-ended, `recover` those of a node that ended; `limit` and `finish` end a run. They return events and change nothing: the
-dispatcher commits the events, and only the fold acts on them.
-
-Retries back off exponentially with jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/);
-the jitter is drawn from the task's id, so that a replay decides the same.
+`advance` says whether the run ends, stops, or goes on, and which tasks are prepared; `decide` grants leases. They
+change nothing: the dispatcher commits the events and does the rest, and only the fold acts on what was committed. What
+follows from a worker's word is in `gx.run.outcomes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain, islice
 from typing import NamedTuple
 
 from gx.core import event as e
-from gx.core.ids import digest
-from gx.core.message import Answer, Calls, Failure
-from gx.core.ports import AttemptEnded
-from gx.core.recipe import Retry
-from gx.core.task import EdgeLease, Lease, Status
+from gx.core.ids import mix_seed
+from gx.core.message import Turn
+from gx.core.ports import AttemptEnded, WorkerEvent
+from gx.core.task import Lease, Status
 from gx.core.view import RunState, TaskState
+from gx.flow import graph
+from gx.flow.plan import Plan
 
-LOSSES_ALONE_BEFORE_FAILED = 2
-"""A task that was lost alone this often fails as `crashed` (DESIGN §3)."""
+CLOCK_JUMP_S = 5.0
+"""A smaller step of the wall clock is taken for drift: time servers slew by less."""
+HANG_GRACE_S = 10.0
+"""How long after its time an attempt may take to end before its worker is taken for hung."""
+PREPARE_BATCH = 256
+"""Tasks prepared between two commits."""
+LEASES_BEFORE_WORKER = 2
+"""What a worker is taken to hold until there is one, so that the first turns are at hand when it comes."""
+WATCH_EVERY_S = 2.0
+"""How often attempts that run are compared with their time-outs."""
+
+LastWord = e.RunInterrupted | e.RunStopped
+
+
+class Moment(NamedTuple):
+    """The time, by the wall for what stands in the log, and by the monotonic clock for what this process does."""
+
+    wall: float
+    monotonic: float
+
+
+class Held(NamedTuple):
+    """What this process holds of a run beside its state.
+
+    `at_hand` are the tasks whose turn is there, `leased_at` the monotonic instants of what a worker has. `draining` is
+    the run's last word, once what is leased has ended; `None` as long as it goes on. A run `is_slow` if its client
+    leaves its results untaken.
+    """
+
+    at_hand: Collection[str]
+    leased_at: Mapping[str, float]
+    draining: LastWord | None
+    draining_since: float
+    is_slow: bool
+
+
+class Move(NamedTuple):
+    """What a run does next. `last` ends it, and is all that it commits; `stop` is a limit that it has reached just now.
+
+    `is_cut_off` says that what is leased must be cancelled, `hung` why the worker is to be restarted (empty if not).
+    `prepare` are the tasks to prepare. Where it `wants_worker`, there is something to run, and where it `may_grant`,
+    leases may be granted.
+    """
+
+    last: e.Body | None = None
+    stop: e.RunStopped | None = None
+    is_cut_off: bool = False
+    hung: str = ""
+    prepare: Collection[str] = ()
+    wants_worker: bool = False
+    may_grant: bool = False
+
+
+def advance(
+    plan: Plan, run: RunState, held: Held, at: Moment, *, leases: int | None, before: Collection[e.Body]
+) -> Move:
+    """The next move of a run. `leases` is what the worker holds, `None` without one.
+
+    `before` are the events that are to be committed first; a run ends only when there are none, since they may change
+    what is left to do.
+    """
+    if not before and is_done(plan, run):
+        return Move(last=finish(run))
+    stop = limit(run, at.wall, before) if held.draining is None else None
+    if stop is not None:
+        held = held._replace(draining=stop, draining_since=at.monotonic)
+    hung = "" if leases is None else overdue(plan, run, held, at.monotonic)
+    if held.draining is not None:
+        is_cut_off = stop is not None and stop.limit == "deadline"
+        last = held.draining if not before and not run.leased else None
+        return Move(last=last, stop=stop, is_cut_off=is_cut_off, hung=hung)
+    return Move(
+        hung=hung,
+        prepare=() if held.is_slow else next_to_prepare(run, held, at.wall, leases or LEASES_BEFORE_WORKER),
+        wants_worker=bool(run.ready or run.delayed or run.suspects),
+        may_grant=not held.is_slow,
+    )
+
+
+# ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def decide(
@@ -61,153 +137,81 @@ def next_due(run: RunState) -> float | None:
     return min(run.delayed.values(), default=None)
 
 
-def settle(
-    run: RunState,
-    ended: AttemptEnded,
-    now: float,
-    *,
-    worker: str,
-    retry: Retry,
-    output: e.Ref | None,
-    detail: e.Ref | None,
-    max_tokens: int | None = None,
-) -> list[e.Body]:
-    """What follows from a worker's last word on an attempt, given where its answer or failure detail was put.
+def free_leases(leases: int, runs: Iterable[RunState], ended: Iterable[WorkerEvent]) -> int:
+    """How many of a worker's leases may be granted, counting those whose end is about to be committed."""
+    settled = sum(isinstance(event, AttemptEnded) for event in ended)
+    return leases - sum(len(run.leased) for run in runs) + settled
 
-    `max_tokens` is what the attempt might have written.
+
+def turn_of(task: TaskState, leased: e.TaskLeased, turn: Turn) -> Turn | None:
+    """The turn to submit for a lease; `None` if something that was committed with the lease ended the task.
+
+    A retry's seed mixes in how often the task failed, or it would fail alike.
     """
-    task, outcome = run.tasks[ended.task], ended.outcome
-    usage = outcome.usage
-    if task.status is not Status.leased or ended.attempt != task.attempt:
-        return [
-            e.AttemptSuperseded(
-                run=run.id,
-                task=task.id,
-                attempt=ended.attempt,
-                worker=worker,
-                outcome=outcome.code if isinstance(outcome, Failure) else "answer",
-                ms=ended.ms,
-                tok_in=usage.tokens_in,
-                tok_out=usage.tokens_out,
-            )
-        ]
-    if isinstance(outcome, Answer) and output is not None:
-        is_short = max_tokens is not None and usage.tokens_out < max_tokens
-        finish = "context" if outcome.finish == "length" and is_short else outcome.finish
-        return [
-            e.TaskSucceeded(
-                run=run.id,
-                task=task.id,
-                attempt=task.attempt,
-                key=task.key or "",
-                output=output,
-                worker=worker,
-                ms=ended.ms,
-                tok_in=usage.tokens_in,
-                tok_out=usage.tokens_out,
-                tok_cached=usage.tokens_cached,
-                finish=finish,
-            ),
-            *_followers(run, task, output, finish),
-        ]
-    if isinstance(outcome, Failure) and outcome.code == "cancelled":
-        return [_lost(run, task, worker, outcome.message, is_suspect=False)]
-    if isinstance(outcome, Failure):
-        failure = outcome
-    else:
-        asked = ", ".join(call.tool for call in outcome.calls) if isinstance(outcome, Calls) else "nothing"
-        failure = Failure(code="unsupported", message=f"the model asked for calls ({asked})", retryable=False)
-    failed = e.AttemptFailed(
-        run=run.id,
-        task=task.id,
-        attempt=task.attempt,
-        worker=worker,
-        code=failure.code,
-        message=failure.message,
-        detail=detail,
-        ms=ended.ms,
-        tok_in=usage.tokens_in,
-        tok_out=usage.tokens_out,
-    )
-    if failure.retryable and task.failures < retry.limit:
-        wait = _backoff(retry, task.failures + 1, f"{task.id}/{task.attempt}")
-        return [failed, e.TaskRetried(run=run.id, task=task.id, attempt=task.attempt, not_before=now + wait)]
-    return [failed, _failed(run, task, failure.code, failure.message)]
+    if task.lease is not leased.lease or task.attempt != leased.attempt:
+        return None
+    if turn.attempt == leased.attempt and not task.failures:
+        return turn
+    return turn.for_attempt(leased.attempt, mix_seed(turn.sampling.seed, task.failures))
 
 
-def _followers(run: RunState, leader: TaskState, output: e.Ref, finish: str) -> list[e.Body]:
-    """Tasks with an equal key have their result with the leader's."""
-    waiting = (run.tasks[task_id] for task_id in run.followers.get(leader.id, ()))
-    live = [task for task in waiting if not task.status.is_terminal]
-    return [answered(run, task, leader.key or "", Known(leader.id, output, finish)) for task in live]
+def overdue(plan: Plan, run: RunState, held: Held, monotonic: float) -> str:
+    """Why the worker must be taken for hung: an attempt in it outlived its time-out, or its cancellation. Else empty.
+
+    A worker holds attempts that have not begun, so two time-outs may pass before one is overdue.
+    """
+    for task_id, since in held.leased_at.items():
+        timeout_s = plan.step(run.tasks[task_id].step).step.timeout_s
+        if timeout_s is not None and monotonic > since + 2 * timeout_s + HANG_GRACE_S:
+            return f"an attempt with a time-out of {timeout_s:g} s did not end in {monotonic - since:.0f} s"
+    is_cancelled = isinstance(held.draining, e.RunStopped) and held.draining.limit == "deadline"
+    if is_cancelled and run.leased and monotonic > held.draining_since + HANG_GRACE_S:
+        return "cancelled attempts did not end"
+    return ""
 
 
-class Known(NamedTuple):
-    """A result that is there already: the task that has it, its output, and how it ended."""
-
-    task: str
-    output: e.Ref
-    finish: str = "stop"
+# ── preparing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answered(run: RunState, task: TaskState, key: str, known: Known) -> e.TaskSucceeded:
-    """A success that costs nothing: another task, of an equal key, has the result already."""
-    return e.TaskSucceeded(
-        run=run.id,
-        task=task.id,
-        attempt=task.attempt,
-        key=key,
-        output=known.output,
-        cached=known.task,
-        finish=known.finish,
-    )
+def next_to_prepare(run: RunState, held: Held, now: float, leases: int) -> list[str]:
+    """Which tasks to prepare now, so that the window of what may run stays full and no fuller.
+
+    Tasks that may run and whose turns are not at hand (after a restart, a back-off, or the end of a leader) come
+    first; then queued ones, in order.
+    """
+    window = max(4 * leases, 64)
+    runnable = (*run.suspects, *due(run, now), *islice(run.ready, window))
+    chosen = [task_id for task_id in runnable if task_id not in held.at_hand][:PREPARE_BATCH]
+    room = min(window - len(run.ready), PREPARE_BATCH) - len(chosen)
+    if room > 0:
+        chosen.extend(islice(run.unprepared, room))
+    return chosen
 
 
-def _backoff(retry: Retry, failures: int, salt: str) -> float:
-    wait = min(retry.max_backoff_s, retry.backoff_s * 2.0 ** min(failures - 1, 32))
-    return wait * (0.5 + int(digest(salt.encode())[:8], 16) / 0xFFFFFFFF)
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _failed(run: RunState, task: TaskState, code: str, message: str) -> e.TaskFailed:
-    return e.TaskFailed(run=run.id, task=task.id, attempt=task.attempt, code=code, message=message)
+def clock_jump(before: Moment, at: Moment) -> float | None:
+    """How far the wall clock moved beside the time that passed; `None` for the usual drift."""
+    by_s = (at.wall - at.monotonic) - (before.wall - before.monotonic)
+    return by_s if abs(by_s) > CLOCK_JUMP_S else None
 
 
-def lose(run: RunState, *, worker: str, lease: Lease, reason: str, is_suspect: bool) -> list[e.Body]:
-    """The leases bound to a bench that ended. A task that was lost alone too often fails as `crashed`."""
-    made: list[e.Body] = []
-    for task in run.leased.values():
-        if task.lease != lease:
-            continue
-        if is_suspect and task.is_alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
-            message = f"the bench died each time it ran this task, {task.losses + 1} times in all; last: {reason}"
-            made.append(_failed(run, task, "crashed", message))
-        else:
-            made.append(_lost(run, task, worker, reason, is_suspect))
-    return made
+def next_instant(run: RunState, held: Held, now: float) -> float | None:
+    """The next instant at which time alone changes what the run does; `None` if none is known."""
+    instants = [now + WATCH_EVERY_S] if held.leased_at else []
+    if held.draining is None:
+        instants.extend(run.delayed.values())
+        instants.extend(() if run.deadline_at is None else (run.deadline_at,))
+    return min(instants, default=None)
 
 
-def recover(run: RunState, *, epoch: int) -> list[e.Body]:
-    """The leases that an earlier owner of the workspace left behind: void, and nobody's fault."""
-    stale = (t for t in run.leased.values() if isinstance(t.lease, EdgeLease) and t.lease.epoch < epoch)
-    return [_lost(run, task, task.worker or "", "its node ended", False) for task in stale]
+# ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool) -> e.AttemptLost:
-    return e.AttemptLost(
-        run=run.id,
-        task=task.id,
-        attempt=task.attempt,
-        worker=worker,
-        reason=reason,
-        is_suspect=is_suspect,
-        alone=task.is_alone,
-    )
-
-
-def cancel(run: RunState, reason: str) -> list[e.Body]:
-    """Everything that has not ended, ended at somebody's wish."""
-    live = (task for task in run.tasks.values() if not task.status.is_terminal)
-    return [e.TaskCancelled(run=run.id, task=task.id, attempt=task.attempt, reason=reason) for task in live]
+def is_done(plan: Plan, run: RunState) -> bool:
+    """Whether nothing more can come of the run: its input is read, where it takes one, and every step is complete."""
+    return (run.inputs_ended or not plan.reads_inputs) and graph.is_finished(plan, run)
 
 
 def limit(run: RunState, now: float, unfolded: Iterable[e.Body] = ()) -> e.RunStopped | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,8 +20,9 @@ from gx.core.event import Blob, Body, Event, LogOpened, NodeStarted, NodeStopped
 from gx.core.event import TaskSucceeded as Succeeded
 from gx.core.ids import digest
 from gx.run.log import EventLog, schema
-from gx.run.log import eventlog as log_module
-from gx.run.log.file import HEAD_FILE, LOG_FILE, WAL_FILE, read_head
+from gx.run.log import writer as writer_module
+from gx.run.log.head import HEAD_FILE, read_head
+from gx.run.log.making import LOG_FILE, WAL_FILE, attach
 
 
 def stopped(n: int, start: int = 0) -> list[Body]:
@@ -132,7 +134,7 @@ def test_concurrent_callers_share_commits_and_get_their_own_events(tmp_path: Pat
 
 
 def test_a_full_backlog_lets_callers_wait_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "BACKLOG_EVENTS", 3)
+    monkeypatch.setattr(writer_module, "BACKLOG_EVENTS", 3)
 
     async def produce(log: EventLog) -> None:
         await asyncio.gather(*(log.append(stopped(2), source="test") for _ in range(40)))
@@ -168,7 +170,7 @@ def test_reading_starts_after_a_seq_and_keeps_to_a_run(tmp_path: Path) -> None:
 
 def test_events_refuse_update_and_delete(tmp_path: Path) -> None:
     EventLog.open(tmp_path).close()
-    with duckdb.connect(str(tmp_path / LOG_FILE)) as con:
+    with contextlib.closing(attach(tmp_path / LOG_FILE)) as con:
         for change in ("UPDATE events SET source = 'x'", "DELETE FROM events", "TRUNCATE events"):
             with pytest.raises(duckdb.Error, match="append-only"):
                 con.execute(change)
@@ -363,7 +365,8 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gx.run.log.file.FORMAT", 2)
+    for module in ("making", "file"):
+        monkeypatch.setattr(f"gx.run.log.{module}.FORMAT", 2)
     EventLog.open(tmp_path, gx="9.9").close()
     monkeypatch.undo()
     error = refused(tmp_path)
@@ -382,6 +385,27 @@ for read_only in (False, True):
     with EventLog.open(tmp_path):
         out, _ = child(code, tmp_path).communicate()
     assert out.split() == ["log.locked", "log.locked"]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_second_opening_in_this_process_is_refused_and_leaves_the_first_its_lock(
+    tmp_path: Path, read_only: bool
+) -> None:
+    with EventLog.open(tmp_path) as log:
+        with pytest.raises(LogError) as caught:
+            EventLog.open(tmp_path, read_only=read_only)
+        assert caught.value.code == "log.locked"
+        assert "in this process" in caught.value.message
+        code = "try: EventLog.open(folder)\nexcept LogError as error: print(error.code)"
+        assert child(code, tmp_path).communicate()[0] == "log.locked\n"
+        assert log.append_sync(stopped(1), source="test")[0].seq == 1
+
+
+def test_a_log_without_the_tables_of_its_format_is_refused(tmp_path: Path) -> None:
+    EventLog.open(tmp_path).close()
+    with contextlib.closing(attach(tmp_path / LOG_FILE)) as con:
+        con.execute("DROP TABLE contents")
+    assert refused(tmp_path).code == "log.format"
 
 
 def test_a_read_only_folder_is_said_and_can_be_read(tmp_path: Path) -> None:

@@ -25,7 +25,18 @@ from gx.core.event import Body, ContentErased, Ref, encode_body
 from gx.core.message import Value
 from gx.run.log import schema
 from gx.run.log.eventlog import EventLog
-from gx.run.log.file import LOG_FILE, MEMORY, WAL_FILE, Tail, explain, insert_event, move_into_place, remove
+from gx.run.log.faults import explain
+from gx.run.log.head import Tail
+from gx.run.log.making import (
+    LOG_FILE,
+    WAL_FILE,
+    attach,
+    define,
+    insert_event,
+    move_into_place,
+    quoted,
+    remove,
+)
 
 REFERRING = ("run.created", "inputs.read", "task.queued", "task.prepared", "task.succeeded", "attempt.failed")
 """The kinds of events that refer to blobs."""
@@ -78,10 +89,11 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
             raise NotFound(f"there is no task or run {subject}", hint="`gx runs` lists the runs")
         run = found[0][0]
         where, names = "task = any(?::VARCHAR[])", _made_of(log, run, subject)
-    wanted, kept = _survey(log, where, names)
+    wanted, kept, also = _survey(log, where, names)
     sizes = dict(
         log.file.ask(
-            "SELECT digest, any_value(octet_length(bytes)) FROM blobs WHERE digest = any(?::VARCHAR[]) GROUP BY digest",
+            "SELECT digest, any_value(size) FROM contents WHERE digest IN (SELECT unnest(?::VARCHAR[]))"
+            " GROUP BY digest",
             [sorted(wanted)],
         )
     )
@@ -97,6 +109,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
         subject=subject,
         run=run,
         task=None if run == subject else subject,
+        also=tuple(sorted(also - {run})),
     )
     _rewrite(path, without=sizes, body=body, tail=tail, ts=max(tail.ts, int(now() * 1e6)))
     EventLog.open(log.folder).close()  # brings the head file up to the new event
@@ -116,17 +129,20 @@ def _made_of(log: EventLog, run: str, task: str) -> list[str]:
     return [name for name, (_, other) in queued.items() if name == task or (row is not None and other == row)]
 
 
-def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Ref], dict[Ref, str]]:
-    """What the subject refers to and nobody else needs; and what somebody needs, with who."""
+def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Ref], dict[Ref, str], set[str]]:
+    """What the subject refers to and nobody else needs; what somebody needs, with who; and which runs lose content."""
     own = f"SELECT data FROM events WHERE {where} AND type = any(?::VARCHAR[])"
     wanted = {ref for (data,) in log.file.ask(own, [subject, list(REFERRING)]) for ref in refs_of(e.decode_body(data))}
     keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {where}", [subject]) if key}
     others: dict[str, set[Ref]] = {}
+    runs: dict[str, set[Ref]] = {}
     for data in _outside(log, where, subject):
         body = e.decode_body(data)
         if shared := wanted.intersection(refs_of(body)):
-            other = str(getattr(body, "task", None) or getattr(body, "run", ""))
-            others.setdefault(other, set()).update(shared)
+            run = str(getattr(body, "run", ""))
+            runs.setdefault(run, set()).update(shared)
+            if not isinstance(body, e.InputsRead):  # each of its rows is a task's as well, or will be
+                others.setdefault(str(getattr(body, "task", None) or run), set()).update(shared)
     their_keys = dict(
         log.file.ask(
             "SELECT task, list(DISTINCT key) FROM events WHERE task = any(?::VARCHAR[]) AND key IS NOT NULL"
@@ -139,19 +155,16 @@ def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Re
         if not keys.intersection(their_keys.get(other, ())):  # an equal key is the same content
             for ref in refs:
                 kept.setdefault(ref, other)
-    return wanted - kept.keys(), kept
+    erased = wanted - kept.keys()
+    return erased, kept, {run for run, refs in runs.items() if refs & erased}
 
 
 def _outside(log: EventLog, where: str, subject: str | list[str], *, page: int = 20_000) -> Iterator[str]:
-    """The bodies, as JSON, of all referring events outside the subject.
-
-    `inputs.read` is left out: each of its rows is a task's as well.
-    """
-    kinds = [kind for kind in REFERRING if kind != "inputs.read"]
+    """The bodies, as JSON, of all referring events outside the subject."""
     sql = f"""SELECT data FROM events WHERE seq BETWEEN ? AND ? AND type = any(?::VARCHAR[])
         AND NOT coalesce({where}, false)"""
     for first in range(0, log.last_seq + 1, page):
-        for (data,) in log.file.ask(sql, [first, first + page - 1, kinds, subject]):
+        for (data,) in log.file.ask(sql, [first, first + page - 1, list(REFERRING), subject]):
             yield data
 
 
@@ -159,20 +172,19 @@ def _rewrite(path: Path, *, without: Collection[Ref], body: ContentErased, tail:
     """Write the file anew without those blobs and with one event more, then rename it over the old one."""
     new = path.with_name(LOG_FILE + ".new")
     remove(new)
-    events, blobs = ", ".join(schema.EVENT_COLUMNS), ", ".join(schema.BLOB_COLUMNS)
-    quoted = str(path).replace("'", "''")
     data = encode_body(body).decode()
     try:
-        with contextlib.closing(duckdb.connect(str(new), config={"memory_limit": MEMORY})) as con:
-            con.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+        with contextlib.closing(attach(new)) as con:
+            con.execute(f"ATTACH {quoted(path)} AS old (READ_ONLY)")
             con.begin()
-            for statement in (*schema.TABLES, *schema.TRIGGERS, *schema.create_views()):
-                con.execute(statement)
-            con.execute(f"INSERT INTO events ({events}) SELECT {events} FROM old.events")
-            con.execute(
-                f"INSERT INTO blobs ({blobs}) SELECT {blobs} FROM old.blobs WHERE digest <> ALL(?::VARCHAR[])",
-                [sorted(without)],
-            )
+            define(con)
+            for table, columns in schema.COPIED.items():
+                names = ", ".join(columns)
+                copy = f"INSERT INTO {table} ({names}) SELECT {names} FROM old.{table}"
+                if "digest" in columns:
+                    con.execute(f"{copy} WHERE digest NOT IN (SELECT unnest(?::VARCHAR[]))", [sorted(without)])
+                else:
+                    con.execute(copy)
             insert_event(con, schema.row_of(tail.hash, tail.seq + 1, uuid.uuid4(), ts, "erase", body, data))
             con.commit()
             con.execute("DETACH old")

@@ -1,51 +1,30 @@
-"""The log's DuckDB file and the head file beside it: opening, checking, asking, and DuckDB's errors in our words.
+"""The log's open DuckDB file: opening and checking it, cursors for its questions, checkpoints.
 
-It knows connections and what can be wrong with a file; it appends nothing but the first event. Two invariants: what
-`open_checked` returns is a log of a format that this gx reads and that holds every acknowledged event; and from the
-moment of opening, this process's DuckDB touches its own files and no other, whoever's SQL it runs.
+It knows connections and what can be wrong with a file; it appends nothing. Two invariants: what `open_checked` returns
+is a log of a format that this gx reads and that holds every acknowledged event; and from the moment of opening, this
+process's DuckDB touches its own files and no other, whoever's SQL it runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import msgspec
 
 from gx.core.errors import LogError
-from gx.core.event import FORMAT, LogOpened, encode_body
+from gx.core.event import FORMAT
 from gx.run.log import schema
+from gx.run.log.faults import explain
+from gx.run.log.head import HEAD_FILE, HeadFile, Tail, read_head
+from gx.run.log.making import LOG_FILE, MEMORY, WAL_FILE, attach, create
 
-LOG_FILE = "log.duckdb"
-HEAD_FILE = "log.head"
-WAL_FILE = LOG_FILE + ".wal"
-MEMORY = "1GB"
-"""What DuckDB may hold; the rest of the machine belongs to the models. Larger questions spill to the disk."""
 REOPENING_S = 5.0
 """How long questions wait for a file that is opened again, and the reopening for questions to end."""
-
-
-class Tail(NamedTuple):
-    """The last durable event: its `seq`, its hash (32 bytes), its time (µs)."""
-
-    seq: int = -1
-    hash: bytes = schema.GENESIS
-    ts: int = 0
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What the head file says: the last acknowledged event; `hash` is hex. It may lag, and never leads."""
-
-    seq: int
-    hash: str
 
 
 class LogFile:
@@ -60,10 +39,12 @@ class LogFile:
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._changed = threading.Condition()
         self.writing = threading.Lock()
-        self._head_fd: int | None = None
+        self.head = HeadFile(folder)
+        self.newest = Tail()
+        """The last acknowledged event; only the one who appends moves it."""
 
     @classmethod
-    def open_checked(cls, folder: Path, *, read_only: bool, gx: str, ts: int) -> tuple[LogFile, Tail]:
+    def open_checked(cls, folder: Path, *, read_only: bool, gx: str, ts: int) -> LogFile:
         """Open the file; for writing, make it where there is none, `ts` (µs) being the time of its first event.
 
         :raises LogError: `log.missing`, `log.locked`, `log.read_only`, `log.newer`, `log.format`, `log.damaged`,
@@ -72,22 +53,22 @@ class LogFile:
         if not read_only:
             if not (folder / LOG_FILE).exists():
                 _refuse_to_replace(folder)
-                _create(folder / LOG_FILE, gx, ts)
+                create(folder / LOG_FILE, gx, ts)
             else:  # looking comes first: DuckDB cuts off a damaged end when it opens a file for writing
-                cls.open_checked(folder, read_only=True, gx=gx, ts=ts)[0].close()
+                cls.open_checked(folder, read_only=True, gx=gx, ts=ts).close()
         file = cls(folder, read_only=read_only)
         try:
             file.connect()
             file._check_format()
-            tail = file.tail()
-            file._check_head(tail)
+            file.newest = file.tail()
+            file._check_head(file.newest)
             if not read_only:
                 file._renew_views()
-                file.write_head(tail)
+                file.head.write(file.newest)
         except BaseException:
             file.close()
             raise
-        return file, tail
+        return file
 
     @property
     def is_connected(self) -> bool:
@@ -100,11 +81,7 @@ class LogFile:
                 f"there is no log in {self.folder}", hint="nothing has run in this workspace yet", code="log.missing"
             )
         try:
-            con = duckdb.connect(
-                str(self.path),
-                read_only=self.is_read_only,
-                config={"memory_limit": MEMORY, "threads": min(4, os.cpu_count() or 1), "wal_autocheckpoint": "1GB"},
-            )
+            con = attach(self.path, read_only=self.is_read_only)
             con.execute("SET TimeZone = 'UTC'; SET enable_external_access = false")
             con.execute("SET allowed_configs = ['memory_limit']; SET lock_configuration = true")
         except (duckdb.Error, OSError) as error:
@@ -134,11 +111,16 @@ class LogFile:
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor for one question or one thread: a shared connection fails under load.
 
-        While the file is being opened again after an error, it waits. :raises LogError: `log.closed`.
+        While the file is being opened again after an error, it waits. :raises LogError: `log.closed`, `log.read`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._con is not None or self._is_closed, timeout=REOPENING_S)
             cursor = self.connection().cursor()
+            try:
+                cursor.execute("USE log")
+            except duckdb.Error as error:
+                cursor.close()
+                raise explain(error, self.path) from error
             self._cursors.add(cursor)
         try:
             yield cursor
@@ -194,24 +176,13 @@ class LogFile:
         except OSError:
             return 0
 
-    def write_head(self, tail: Tail) -> None:
-        """Overwrite the head in place: no new block is needed, so a full disk can't stop it; a kill can't tear it."""
-        with contextlib.suppress(OSError):  # it may lag; the log itself is what counts
-            if self._head_fd is None:
-                self._head_fd = os.open(self.folder / HEAD_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.pwrite(self._head_fd, msgspec.json.encode(Head(tail.seq, tail.hash.hex())).ljust(127) + b"\n", 0)
-
     def close(self) -> None:
         """Sync the head and let both files go."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         self.disconnect()
-        if self._head_fd is not None:
-            with contextlib.suppress(OSError):
-                os.fsync(self._head_fd)
-            os.close(self._head_fd)
-            self._head_fd = None
+        self.head.close()
 
     def _renew_views(self) -> None:
         """Make the views again where another gx made them."""
@@ -230,6 +201,7 @@ class LogFile:
         try:
             con = self.connection()
             rows = con.execute("SELECT data FROM events WHERE seq = 0").fetchall()
+            con.execute("SELECT 1 FROM contents LIMIT 0").fetchall()
         except duckdb.CatalogException:
             rows = []
         except duckdb.Error as error:
@@ -269,80 +241,3 @@ def _refuse_to_replace(folder: Path) -> None:
             hint=f"put it back; or remove {folder / HEAD_FILE} to begin a new log",
             code="log.truncated",
         )
-
-
-def _create(path: Path, gx: str, ts: int) -> None:
-    """Make the file under another name and rename it, so that it is whole from its first moment."""
-    new = path.with_name(path.name + ".new")
-    remove(new)
-    body = LogOpened(format=FORMAT, gx=gx)
-    data = encode_body(body).decode()
-    try:
-        with contextlib.closing(duckdb.connect(str(new))) as con:
-            con.begin()
-            for statement in (*schema.TABLES, *schema.TRIGGERS, *schema.create_views()):
-                con.execute(statement)
-            insert_event(con, schema.row_of(schema.GENESIS, 0, uuid.uuid4(), ts, "log", body, data))
-            con.commit()
-            con.execute("CHECKPOINT")
-        move_into_place(new, path)
-    except (duckdb.Error, OSError) as error:
-        raise explain(error, path) from error
-
-
-def insert_event(con: duckdb.DuckDBPyConnection, row: tuple[Any, ...]) -> None:
-    """Put one row into `events`."""
-    places = ", ".join("?" * len(row))
-    con.execute(f"INSERT INTO events ({', '.join(schema.EVENT_COLUMNS)}) VALUES ({places})", row)
-
-
-def remove(path: Path) -> None:
-    """Remove a database file that nobody uses, with what DuckDB keeps beside it."""
-    for name in (path.name, path.name + ".wal", path.name + ".wal.checkpoint"):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-def move_into_place(new: Path, path: Path) -> None:
-    """Rename a closed database file over `path`, so that after any crash the one or the other is there, whole."""
-    for target in (new, path.parent):
-        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if target is new:
-            new.replace(path)
-
-
-def read_head(folder: Path) -> Head | None:
-    """The head file; `None` where there is none that can be read, since it may lag anyway."""
-    try:
-        return msgspec.json.decode((folder / HEAD_FILE).read_bytes(), type=Head)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-_FULL = re.compile(rf"no space left|file too large|quota|{os.strerror(errno.ENOSPC)}", re.IGNORECASE)
-_LOCKED = re.compile(r"could not set lock|conflicting lock", re.IGNORECASE)
-_OPEN_HERE = re.compile(r"configuration has been locked|different configuration", re.IGNORECASE)
-_READ_ONLY = re.compile(r"permission denied|read-only file system|not permitted", re.IGNORECASE)
-_DAMAGED = re.compile(r"checksum|corrupt|wal|invalid|not a valid|serializ", re.IGNORECASE)
-
-
-def explain(error: Exception, path: Path, *, writing: bool = False) -> LogError:
-    """DuckDB's error as ours, with what to do."""
-    text = str(error).partition("\n")[0]
-    if _LOCKED.search(text):
-        return LogError(f"{path} is in use by another process", hint="let it end, or stop it", code="log.locked")
-    if _OPEN_HERE.search(text):
-        return LogError(f"{path} is open in this process already", hint="close it first", code="log.locked")
-    if _FULL.search(text):
-        return LogError(f"the disk is full: {text}", hint="make room; nothing recorded is lost", code="log.full")
-    if _READ_ONLY.search(text):
-        return LogError(f"{path} can't be written: {text}", hint="see the folder's permissions", code="log.read_only")
-    if writing:
-        return LogError(f"the log can't be written: {text}", hint="nothing recorded is lost", code="log.write")
-    if _DAMAGED.search(text):
-        hint = f"`gx log --salvage` copies {path.parent} aside and keeps all that can be read"
-        return LogError(f"{path} is damaged: {text}", hint=hint, code="log.damaged")
-    return LogError(f"{path} can't be read: {text}", code="log.read")

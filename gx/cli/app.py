@@ -1,0 +1,74 @@
+"""The verbs of `gx` as one Typer app. Each verb has a file of its own.
+
+Verbs import what they need when they run, so that `gx --help` loads no engine, no DuckDB, no Modal and no Textual.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gx import __version__, output
+from gx.cli import config, doctor, evaluate, history, interrupt, models, recipes, run
+
+EPILOG = """\
+A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
+
+Exit codes: 0 all done; 1 error; 2 usage or bad recipe; 3 some tasks failed; 4 budget reached; 5 deadline passed;
+6 waiting for a person; 130 interrupted."""
+
+
+class Verbs(TyperGroup):
+    """A group that lists its verbs in the order of their use and suggests the nearest for a mistyped one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; a reader of its output that goes away interrupts it."""
+        interrupt.unwind()
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(output.ExitCode.interrupted) from None
+
+
+app = typer.Typer(
+    name="gx",
+    cls=Verbs,
+    help="Run fleets of LLM agents on your own machine against GGUF models, and never lose a finished row.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"gx {__version__}\n")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Shown by `gx --help` through the app's own help text."""
+
+
+run.register(app)
+recipes.register(app)
+evaluate.register(app)
+history.register(app)
+app.add_typer(models.app, name="models")
+config.register(app)
+doctor.register(app)

@@ -1,0 +1,208 @@
+"""What follows from a worker's last word: a result, a retry, a failure, or a lease that is void.
+
+`settle` follows an attempt that ended, `bench_up` and `bench_down` a bench, `recover` a node, `cancel` somebody's wish.
+They return events and change nothing: the dispatcher commits the events, and only the fold acts on them.
+
+Retries back off exponentially with jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/);
+the jitter is drawn from the task's id, so that a replay decides the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from gx.core import event as e
+from gx.core.ids import digest
+from gx.core.message import Answer, Calls, Failure, Outcome
+from gx.core.ports import AttemptEnded, BenchDown, BenchUp
+from gx.core.recipe import Retry
+from gx.core.task import EdgeLease, Lease, Status
+from gx.core.view import RunState, TaskState
+
+LOSSES_ALONE_BEFORE_FAILED = 2
+"""A task that was lost alone this often fails as `crashed` (DESIGN §3)."""
+
+
+def content_of(outcome: Outcome) -> bytes | None:
+    """What is to be kept of an outcome beside its event: an answer, or a failure's detail; `None` if nothing is."""
+    if isinstance(outcome, Answer):
+        return bytes(outcome.value)
+    return outcome.detail.encode() or None if isinstance(outcome, Failure) else None
+
+
+def settle(
+    run: RunState,
+    ended: AttemptEnded,
+    now: float,
+    *,
+    worker: str,
+    retry: Retry,
+    kept: e.Ref | None,
+    max_tokens: int | None = None,
+) -> list[e.Body]:
+    """What follows from a worker's last word on an attempt. `kept` is where its `content_of` was put.
+
+    `max_tokens` is what the attempt might have written.
+    """
+    task, outcome = run.tasks[ended.task], ended.outcome
+    usage = outcome.usage
+    if task.status is not Status.leased or ended.attempt != task.attempt:
+        return [
+            e.AttemptSuperseded(
+                run=run.id,
+                task=task.id,
+                attempt=ended.attempt,
+                worker=worker,
+                outcome=outcome.code if isinstance(outcome, Failure) else "answer",
+                ms=ended.ms,
+                tok_in=usage.tokens_in,
+                tok_out=usage.tokens_out,
+            )
+        ]
+    if isinstance(outcome, Answer) and kept is not None:
+        is_short = max_tokens is not None and usage.tokens_out < max_tokens
+        finish = "context" if outcome.finish == "length" and is_short else outcome.finish
+        return [
+            e.TaskSucceeded(
+                run=run.id,
+                task=task.id,
+                attempt=task.attempt,
+                key=task.key or "",
+                output=kept,
+                worker=worker,
+                ms=ended.ms,
+                tok_in=usage.tokens_in,
+                tok_out=usage.tokens_out,
+                tok_cached=usage.tokens_cached,
+                finish=finish,
+            ),
+            *_followers(run, task, kept, finish),
+        ]
+    if isinstance(outcome, Failure) and outcome.code == "cancelled":
+        return [_lost(run, task, worker, outcome.message, is_suspect=False)]
+    if isinstance(outcome, Failure):
+        failure = outcome
+    else:
+        asked = ", ".join(call.tool for call in outcome.calls) if isinstance(outcome, Calls) else "nothing"
+        failure = Failure(code="unsupported", message=f"the model asked for calls ({asked})", retryable=False)
+    failed = e.AttemptFailed(
+        run=run.id,
+        task=task.id,
+        attempt=task.attempt,
+        worker=worker,
+        code=failure.code,
+        message=failure.message,
+        detail=kept,
+        ms=ended.ms,
+        tok_in=usage.tokens_in,
+        tok_out=usage.tokens_out,
+    )
+    if failure.retryable and task.failures < retry.limit:
+        wait = _backoff(retry, task.failures + 1, f"{task.id}/{task.attempt}")
+        return [failed, e.TaskRetried(run=run.id, task=task.id, attempt=task.attempt, not_before=now + wait)]
+    return [failed, _failed(run, task, failure.code, failure.message)]
+
+
+def _followers(run: RunState, leader: TaskState, output: e.Ref, finish: str) -> list[e.Body]:
+    """Tasks with an equal key have their result with the leader's."""
+    waiting = (run.tasks[task_id] for task_id in run.followers.get(leader.id, ()))
+    live = [task for task in waiting if not task.status.is_terminal]
+    return [answered(run, task, leader.key or "", Known(leader.id, output, finish)) for task in live]
+
+
+class Known(NamedTuple):
+    """A result that is there already: the task that has it, its output, and how it ended."""
+
+    task: str
+    output: e.Ref
+    finish: str = "stop"
+
+
+def answered(run: RunState, task: TaskState, key: str, known: Known) -> e.TaskSucceeded:
+    """A success that costs nothing: another task, of an equal key, has the result already."""
+    return e.TaskSucceeded(
+        run=run.id,
+        task=task.id,
+        attempt=task.attempt,
+        key=key,
+        output=known.output,
+        cached=known.task,
+        finish=known.finish,
+    )
+
+
+def _backoff(retry: Retry, failures: int, salt: str) -> float:
+    wait = min(retry.max_backoff_s, retry.backoff_s * 2.0 ** min(failures - 1, 32))
+    return wait * (0.5 + int(digest(salt.encode())[:8], 16) / 0xFFFFFFFF)
+
+
+def _failed(run: RunState, task: TaskState, code: str, message: str) -> e.TaskFailed:
+    return e.TaskFailed(run=run.id, task=task.id, attempt=task.attempt, code=code, message=message)
+
+
+# ── benches and nodes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bench_up(event: BenchUp, *, worker: str, epoch: int) -> e.BenchStarted:
+    """A bench that is ready, as the log has it."""
+    return e.BenchStarted(
+        worker=worker,
+        epoch=epoch,
+        incarnation=event.incarnation,
+        pid=event.pid,
+        slots=event.slots,
+        engine=event.engine,
+    )
+
+
+def bench_down(
+    event: BenchDown, runs: Iterable[RunState], *, worker: str, epoch: int, hung: Collection[int]
+) -> list[e.Body]:
+    """A bench that ended, and the leases that were bound to it.
+
+    Its tasks are suspects, unless it was told to end for another reason than that it `hung` (by incarnations).
+    """
+    ended = e.BenchExited(worker=worker, epoch=epoch, incarnation=event.incarnation, reason=event.reason)
+    lease = EdgeLease(epoch=epoch, incarnation=event.incarnation)
+    is_suspect = not event.is_expected or event.incarnation in hung
+    lost = (lose(run, worker=worker, lease=lease, reason=event.reason, is_suspect=is_suspect) for run in runs)
+    return [ended, *(body for bodies in lost for body in bodies)]
+
+
+def lose(run: RunState, *, worker: str, lease: Lease, reason: str, is_suspect: bool) -> list[e.Body]:
+    """The leases bound to a bench that ended. A task that was lost alone too often fails as `crashed`."""
+    made: list[e.Body] = []
+    for task in run.leased.values():
+        if task.lease != lease:
+            continue
+        if is_suspect and task.is_alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
+            message = f"the bench died each time it ran this task, {task.losses + 1} times in all; last: {reason}"
+            made.append(_failed(run, task, "crashed", message))
+        else:
+            made.append(_lost(run, task, worker, reason, is_suspect))
+    return made
+
+
+def recover(run: RunState, *, epoch: int) -> list[e.Body]:
+    """The leases that an earlier owner of the workspace left behind: void, and nobody's fault."""
+    stale = (t for t in run.leased.values() if isinstance(t.lease, EdgeLease) and t.lease.epoch < epoch)
+    return [_lost(run, task, task.worker or "", "its node ended", False) for task in stale]
+
+
+def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool) -> e.AttemptLost:
+    return e.AttemptLost(
+        run=run.id,
+        task=task.id,
+        attempt=task.attempt,
+        worker=worker,
+        reason=reason,
+        is_suspect=is_suspect,
+        alone=task.is_alone,
+    )
+
+
+def cancel(run: RunState, reason: str) -> list[e.Body]:
+    """Everything that has not ended, ended at somebody's wish."""
+    live = (task for task in run.tasks.values() if not task.status.is_terminal)
+    return [e.TaskCancelled(run=run.id, task=task.id, attempt=task.attempt, reason=reason) for task in live]
