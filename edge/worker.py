@@ -57,7 +57,7 @@ _BACKOFF_S = 0.1
 class EdgeWorker:
     """Runs turns on a bench of this machine, which it starts again when it dies.
 
-    `epoch` is the node's; `threads` and `context_tokens` None leave those to the bench; `env` is added to the
+    `epoch` is the node's; `threads`, `slots` and `context_tokens` None leave those to the bench; `env` is added to the
     environment. Use it as an async context manager: entering starts the bench, leaving ends it.
 
     :raises BenchError: on entering, if no bench comes up.
@@ -70,11 +70,12 @@ class EdgeWorker:
         *,
         epoch: int,
         threads: int | None = None,
+        slots: int | None = None,
         context_tokens: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._epoch, self._env = epoch, {**os.environ, **(env or {})}
-        given = {"--threads": threads, "--context": context_tokens}
+        given = {"--threads": threads, "--slots": slots, "--context": context_tokens}
         self._options = [f"{name}={value}" for name, value in given.items() if value is not None]
         self._tasks: TaskGroup | None = None
         self._bench: BenchProcess | None = None  # the one that is up

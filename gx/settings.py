@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one turn may fill, prompt and answer; by default what the model was trained on, 8192 at most."""
     threads: int | None = None
     """Threads of the engine; by default one a core that this process may use."""
+    slots: int | None = None
+    """Turns that the engine runs at once, side by side in one decode; by default 32."""
     max_row_bytes: int = 16 * 1024 * 1024
     """A longer input row fails as a row."""
     drain_s: float = 30.0

@@ -75,7 +75,9 @@ def edge_worker(
     """A bench on this machine that can load `models`."""
     from edge.worker import EdgeWorker
 
-    worker = EdgeWorker(epoch=epoch, threads=settings.threads, context_tokens=settings.context_tokens)
+    worker = EdgeWorker(
+        epoch=epoch, threads=settings.threads, slots=settings.slots, context_tokens=settings.context_tokens
+    )
     for model in models():
         worker.register(model.sha256, str(model.path), model.context_tokens)
     return worker

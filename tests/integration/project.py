@@ -74,6 +74,7 @@ class Project:
         self.folder, self.workspace = folder, folder / "ws"
         homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
         self.env = os.environ | homes | {"GX_WORKSPACE": str(self.workspace), "GX_THREADS": "1"}
+        self.env["GX_SLOTS"] = "2"  # so that rows end one after the other, and there is time to interrupt
 
     def write(self, recipe: str, model: Path, rows: int = 20) -> Project:
         (self.folder / "recipe.yaml").write_text(recipe)
