@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from gx.core.message import Label, Value
+from gx.core.message import Label, Scores, Value
 from gx.core.task import Lease
 
 FORMAT = 1
@@ -232,7 +232,8 @@ class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again.
 
     `finish` is "length" for a text that was cut at `max_tokens`, "context" for one that was cut where the context
-    ended: the latter is never reused, since no part of the key says how large the context was.
+    ended: the latter is never reused, since no part of the key says how large the context was. `scores` are the
+    probabilities of the options of a choice, by field.
     """
 
     run: str
@@ -247,6 +248,7 @@ class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     tok_cached: int = 0
     cached: str | None = None
     finish: str = "stop"
+    scores: Scores | None = None
 
 
 class AttemptFailed(Value, frozen=True, kw_only=True, tag="attempt.failed"):

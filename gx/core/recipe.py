@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gx.core.message import Sampling, Value
+from gx.core.message import Choice, Sampling, Value
 
 
 class Model(Value, frozen=True, kw_only=True):
@@ -21,13 +21,17 @@ class Model(Value, frozen=True, kw_only=True):
 
 
 class Agent(Value, frozen=True, kw_only=True):
-    """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix."""
+    """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix.
+
+    With `choose`, the options of the schema are weighed instead of written.
+    """
 
     name: str
     model: str
     persona: str = ""
     sampling: Sampling = Sampling()
     output: dict[str, Any] | None = None
+    choose: Choice | None = None
 
 
 class Retry(Value, frozen=True, kw_only=True):

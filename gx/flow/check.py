@@ -13,7 +13,7 @@ from math import prod
 from gx.core.errors import RecipeError
 from gx.core.recipe import Recipe, Step
 from gx.flow.grammar import INPUTS
-from gx.flow.outputs import check_output
+from gx.flow.outputs import check_output, is_choice
 from gx.flow.scope import Scope, check_template, persona_scope, scope_of
 from gx.flow.source import Node, suggest
 from gx.flow.templates import TemplateFailure, render
@@ -27,6 +27,11 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         _known(root.at("agents", name, "model"), agent.model, recipe.models, "models")
         if agent.output is not None:
             check_output(root.at("agents", name, "output"))
+        if agent.choose is not None and not is_choice(agent.output):
+            raise root.at("agents", name, "choose").error(
+                "expected an `output` to choose from: an enum, or an object whose every property is one",
+                "leave out the other properties; a second step can write them",
+            )
     _check_ids(recipe, root)
     for index, step in enumerate(recipe.steps):
         _check_references(recipe, step, root.at("steps", index))

@@ -111,6 +111,11 @@ AGENT = Table(
         ),
         "sampling": Field(SAMPLING, "How tokens are drawn."),
         "output": Field(Json("a JSON Schema"), "A JSON Schema; generation is constrained to it. Text where left out."),
+        "choose": Field(
+            Text("scored or calibrated", choices=("scored", "calibrated")),
+            "Weigh the options of an `output` of enums instead of writing one: `scored` takes the likeliest, "
+            "`calibrated` the one that the input makes likelier than an empty input would.",
+        ),
     },
     later=("tools", "memory"),
 )

@@ -63,6 +63,14 @@ def check_output(root: Node) -> None:
 _OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref")
 
 
+def is_choice(schema: Any) -> bool:
+    """Whether a schema leaves nothing but choices: an enum, or an object of enums."""
+    if not isinstance(schema, dict):
+        return False
+    fields = [schema] if "enum" in schema else list((schema.get("properties") or {}).values())
+    return bool(fields) and all(isinstance(field, dict) and field.get("enum") for field in fields)
+
+
 def closed(schema: Any) -> Any:
     """The schema with `additionalProperties: false` on objects that name their properties and don't say.
 

@@ -140,6 +140,7 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
         persona=read.get("persona", ""),
         sampling=Sampling(**read.get("sampling", {})),
         output=closed(read["output"]) if "output" in read else None,
+        choose=read.get("choose"),
     )
 
 

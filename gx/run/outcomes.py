@@ -76,6 +76,7 @@ def settle(
                 tok_out=usage.tokens_out,
                 tok_cached=usage.tokens_cached,
                 finish=finish,
+                scores=outcome.scores,
             ),
             *_followers(run, task, kept, finish),
         ]

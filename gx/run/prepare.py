@@ -149,6 +149,7 @@ class Preparer:
             messages=messages,
             sampling=sampling,
             output_schema=schema,
+            choice=agent.choose if schema is agent.output else None,
             timeout_s=step.step.timeout_s,
         )
 

@@ -109,6 +109,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
     for one in recipe["agents"].values():
         one["model"] = model
         one.pop("output", None)
+        one.pop("choose", None)
         if "persona" in one:
             one["persona"] = "You are kind."
     for name, param in recipe.get("params", {}).items():
