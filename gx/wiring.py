@@ -73,11 +73,13 @@ def edge_worker(
     settings: Settings, epoch: int, models: Callable[[], list[LocalModel]]
 ) -> AbstractAsyncContextManager[Worker]:
     """A bench on this machine that can load `models`."""
+    from edge import prepared
     from edge.worker import EdgeWorker
 
     worker = EdgeWorker(
         epoch=epoch, threads=settings.threads, slots=settings.slots, context_tokens=settings.context_tokens
     )
     for model in models():
-        worker.register(model.sha256, str(model.path), model.context_tokens)
+        copy = prepared.find(settings.models_dir, model.sha256)
+        worker.register(model.sha256, str(copy[0] if copy else model.path), model.context_tokens)
     return worker
