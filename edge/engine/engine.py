@@ -22,6 +22,7 @@ from edge.engine.embedding import Embedding, Vectors
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lane import Lanes
 from edge.engine.llama import Model, build, default_threads
+from edge.engine.memory import available_bytes
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded, Place, Shelf
@@ -41,8 +42,9 @@ DEFAULT_SLOTS = 32
 class Engine:
     """Runs requests on models that it loads when they are first used.
 
-    `slots` is how many run at a time, `cache_bytes` what their keys and values may take of the memory, per model;
-    `threads` None takes the cores that the process may use; `context_tokens` None takes the model's own up to 8,192.
+    `slots` is how many run at a time, `cache_bytes` what their keys and values may take of the memory, per model, None
+    a quarter of what is free; `threads` None takes the cores that the process may use; `context_tokens` None takes the
+    model's own up to 8,192.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Engine:
         threads: int | None = None,
         context_tokens: int | None = None,
         slots: int = DEFAULT_SLOTS,
-        cache_bytes: int = 4 << 30,
+        cache_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots, self.build = slots, build()
-        self._threads, self._cache_bytes, self._clock = threads or default_threads(), cache_bytes, clock
+        self._threads, self._clock = threads or default_threads(), clock
+        self._cache_bytes = cache_bytes or available_bytes() // 4
         self._statistics = Statistics()
         self._shelf = Shelf(self._lanes, context_tokens=context_tokens)
         self._arrived: deque[tuple[Job, Loaded]] = deque()
