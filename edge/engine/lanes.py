@@ -31,6 +31,10 @@ class LaneState(NamedTuple):
         return self.slot_tokens * self.n_slots
 
     @property
+    def n_busy(self) -> int:
+        return self.n_slots - self.n_free
+
+    @property
     def is_idle(self) -> bool:
         return self.n_free == self.n_slots
 
@@ -65,7 +69,8 @@ def choose(
     fitting = [i for i, lane in enumerate(lanes) if need_tokens <= lane.slot_tokens <= ROOMIER * size]
     free = [i for i in fitting if lanes[i].n_free]
     if free:
-        return Use(min(free, key=lambda i: lanes[i].slot_tokens))
+        # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
+        return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
     if fitting:
         return Wait()
     idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)

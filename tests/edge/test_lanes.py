@@ -28,6 +28,11 @@ def test_a_lane_that_suits_is_used_the_tightest_first() -> None:
     assert ask(900, lane(4096, 4, 4), lane(1024, 32, 0)) == Use(0)
 
 
+def test_requests_that_run_anyway_share_a_lane() -> None:
+    assert ask(900, lane(1024, 32, 32), lane(2048, 32, 20)) == Use(1)
+    assert ask(900, lane(1024, 32, 20), lane(2048, 32, 31)) == Use(0)
+
+
 def test_long_slots_are_kept_for_long_requests() -> None:
     assert ask(900, lane(8192, 4, 4)) == Make(1024, 32)
 
