@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from edge.engine.engine import Request, Weights
+from edge.engine.engine import Completion, Request, Weights
 from edge.engine.front import Front
 from edge.engine.scoring import probabilities
 from gx.core.errors import GxError
 from gx.core.message import Answer, Failure, Message, Outcome, Scores, Turn, Usage
 
 CONTENT_FREE = "N/A"
-"""What stands for an input without content: Zhao et al. 2021, https://arxiv.org/abs/2102.09690, section 4."""
+"""What stands for the last thing that the user said, in a turn that brings no chat about nothing."""
 
 
 class Field(NamedTuple):
@@ -43,17 +44,16 @@ async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Out
     text, scores, usage = "", Scores(), Usage()
     for field in fields_of(turn.output_schema):
         text += field.opening
-        weighed = await _weigh(turn, turn.messages, text, field, front, cancelled)
-        if isinstance(weighed, Failure):
-            return weighed
-        baseline = None
-        if turn.choice == "calibrated":
-            empty = await _weigh(turn, _without_content(turn.messages), text, field, front, cancelled)
-            if isinstance(empty, Failure):
-                return empty
-            baseline = np.array(empty.log_likelihoods)
-            usage = _sum(usage, empty.usage)
-        shares = probabilities(np.array(weighed.log_likelihoods), baseline)
+        weighed = await front.generate(_request(turn, turn.messages, text, field), cancelled=cancelled)
+        if not isinstance(weighed, Weights):
+            return _unweighed(weighed)
+        empties: list[Weights] = []
+        for chat in turn.baselines or (_without_content(turn.messages),) if turn.choice == "calibrated" else ():
+            empty = await front.remembered(_request(turn, chat, text, field))
+            if not isinstance(empty, Weights):
+                return _unweighed(empty)
+            empties.append(empty)
+        shares = probabilities(np.array(weighed.log_likelihoods), _mean(empties) if empties else None)
         scores[field.name] = {_name(v): round(float(s), 6) for v, s in zip(field.values, shares, strict=True)}
         text += field.options[int(shares.argmax())]
         usage = _sum(usage, weighed.usage)
@@ -76,16 +76,21 @@ def fields_of(schema: dict[str, Any] | None) -> Iterator[Field]:
         yield Field(name, opening, tuple(_json(v) + after for v in field["enum"]), tuple(field["enum"]))
 
 
-async def _weigh(
-    turn: Turn, messages: tuple[Message, ...], text: str, field: Field, front: Front, cancelled: threading.Event
-) -> Weights | Failure:
-    request = Request(
-        model=turn.model, messages=messages, opening=text, options=field.options, timeout_s=turn.timeout_s
-    )
-    result = await front.generate(request, cancelled=cancelled)
-    if isinstance(result, Weights | Failure):
+def _request(turn: Turn, messages: tuple[Message, ...], text: str, field: Field) -> Request:
+    return Request(model=turn.model, messages=messages, opening=text, options=field.options, timeout_s=turn.timeout_s)
+
+
+def _unweighed(result: Completion | Failure) -> Failure:
+    if isinstance(result, Failure):
         return result
     raise GxError("an answer was written where options were to be weighed", code="internal")
+
+
+def _mean(weights: Sequence[Weights]) -> npt.NDArray[np.float64]:
+    """The logarithm of the options' mean likelihoods, [n_options]."""
+    rows = np.array([one.log_likelihoods for one in weights])
+    mean: npt.NDArray[np.float64] = np.logaddexp.reduce(rows, axis=0) - np.log(len(rows))
+    return mean
 
 
 def _without_content(messages: tuple[Message, ...]) -> tuple[Message, ...]:

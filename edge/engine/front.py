@@ -12,19 +12,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import OrderedDict
 from functools import partial
 
 import anyio
 import anyio.to_thread
 
 from edge.engine.engine import Engine
-from edge.engine.job import OnText, Request, Result
+from edge.engine.job import OnText, Request, Result, Weights
 
 TEXT_EVERY_S = 0.1
 """How often text is brought to the loop: faster than anyone reads, and seldom enough to cost nothing."""
 WAITING_PER_SLOT = 4
 """Requests that may be encoded and wait, beside those that run; further ones wait as they came."""
 ENCODERS = 2
+REMEMBERED = 256
+"""Weights that are kept: a few for each field of each step."""
 
 
 class Front:
@@ -33,6 +36,7 @@ class Front:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._room = anyio.Semaphore(engine.slots * (1 + WAITING_PER_SLOT))
+        self._remembered: OrderedDict[Request, _Place] = OrderedDict()
         self._encoders = anyio.CapacityLimiter(ENCODERS)
 
     async def generate(
@@ -57,6 +61,28 @@ class Front:
         if feed is not None:
             feed.flush()
         return result
+
+    async def remembered(self, request: Request) -> Result:
+        """The weights of a request's options, computed once however many ask: what many turns are compared with.
+
+        :raises BenchError: if the engine is closed.
+        """
+        place = self._remembered.setdefault(request, _Place())
+        self._remembered.move_to_end(request)
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        async with place.lock:
+            if not isinstance(place.result, Weights):
+                place.result = await self.generate(request)
+            return place.result
+
+
+class _Place:
+    """A result that is computed by whoever comes first."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.result: Result | None = None
 
 
 class _Feed:

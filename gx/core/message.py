@@ -77,7 +77,7 @@ class Turn(Value, frozen=True, kw_only=True):
     """One trip to the model within a task. `model` is the SHA-256 of its file; `turn` counts from 0.
 
     `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text. With `choice`, the
-    schema's options are weighed instead of written, "calibrated" against a prompt without content.
+    schema's options are weighed instead of written, "calibrated" against `baselines`: the same chat about nothing.
     `timeout_s` counts from the moment the bench begins the turn.
     """
 
@@ -90,6 +90,7 @@ class Turn(Value, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
     choice: Choice | None = None
+    baselines: tuple[tuple[Message, ...], ...] = ()
     tools: tuple[ToolSpec, ...] = ()
     sample: int = 0
     timeout_s: float | None = None
@@ -101,7 +102,7 @@ class Turn(Value, frozen=True, kw_only=True):
         order, which is the order of the answer's fields.
         """
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
-        chosen = () if self.choice is None else (self.choice,)
+        chosen = () if self.choice is None else (self.choice, self.baselines)
         return digest_of(1, self.model, self.messages, self.sampling, schema, self.tools, self.sample, *chosen)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:

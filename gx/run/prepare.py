@@ -32,6 +32,8 @@ These are partial answers to the same request, each made from a part of the data
 {% endfor %}"""
 """The prompt that merges partial answers of a reduce whose step has no `combine`."""
 
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""What stands for texts without content: Zhao et al. 2021, https://arxiv.org/abs/2102.09690, section 4."""
 FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str]]]
 """Keys → (task, output, finish) of results that the log had before this run began."""
 
@@ -141,6 +143,7 @@ class Preparer:
             prompt = step.step.prompt or "" if task.span is None else _reduce_prompt(step, task.level)
             user = Message(role="user", content=templates.render(prompt, names))
             messages = (user,) if head is None else (head, user)
+        choice = agent.choose if schema is agent.output else None
         return Turn(
             run=self._run.id,
             task=task.id,
@@ -149,9 +152,23 @@ class Preparer:
             messages=messages,
             sampling=sampling,
             output_schema=schema,
-            choice=agent.choose if schema is agent.output else None,
+            choice=choice,
+            baselines=self._baselines(step, names, head, task) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,
         )
+
+    def _baselines(
+        self, step: StepPlan, names: dict[str, Any], head: Message | None, task: TaskState
+    ) -> tuple[tuple[Message, ...], ...]:
+        """The turn's chat as it would be about nothing, in a few ways of saying nothing; none for rows of messages."""
+        if step.step.prompt is None or task.span is not None:
+            return ()
+        chats = []
+        for nothing in CONTENT_FREE:
+            empty = {name: _emptied(names[name], nothing) for name in ("item", "input") if name in names}
+            user = Message(role="user", content=templates.render(step.step.prompt, names | empty))
+            chats.append((user,) if head is None else (head, user))
+        return tuple(dict.fromkeys(chats))
 
     def _names(self, step: StepPlan, matrix: dict[str, Any], *, index: int, row_id: str) -> dict[str, Any]:
         steps = {name: self._step_value(name) for name in step.reads_steps}
@@ -232,6 +249,15 @@ class Preparer:
 def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
     """What the prompts of these tasks are made from."""
     return (ref for task in tasks for ref in {task.item, task.input} if ref is not None)
+
+
+def _emptied(value: Any, nothing: str) -> Any:
+    """The same shape with `nothing` in place of each text."""
+    if isinstance(value, str):
+        return nothing
+    if isinstance(value, dict):
+        return {key: _emptied(part, nothing) for key, part in value.items()}
+    return [_emptied(part, nothing) for part in value] if isinstance(value, list) else value
 
 
 def _reduce_prompt(step: StepPlan, level: int) -> str:
