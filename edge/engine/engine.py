@@ -19,6 +19,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from edge.engine.embedding import Embedding, Vectors
+from edge.engine.grammar import JsonSchema
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lane import Lanes
 from edge.engine.llama import Model, build, default_threads
@@ -286,13 +287,18 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
         _limit(prompt, longest, loaded.card.context_tokens, least=longest)
         job.write(Scoring(prompt, options))
         return
+    shape = request.constraint
+    if request.output_schema is not None:
+        if shape is not None:
+            raise GxError("expected an output schema or a constraint, got both", code="constraint")
+        shape = JsonSchema(schema=request.output_schema)
     prompt = model.tokenize(text)
     job.count_prompt(len(prompt))
     writing = Writing(
         prompt,
         limit_tokens=_limit(prompt, request.sampling.max_tokens, loaded.card.context_tokens),
         sampling=request.sampling,
-        constraint=None if request.output_schema is None else loaded.grammars.constraint(request.output_schema),
+        constraint=None if shape is None else loaded.grammars.constraint(shape),
         piece=model.piece,
         eog=frozenset() if request.ignores_end else model.eog,
     )

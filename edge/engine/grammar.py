@@ -1,12 +1,12 @@
-"""Answers that fit a JSON Schema: which tokens may come next, by llguidance.
+"""Answers of a shape: which tokens may come next, by llguidance.
 
-It knows schemas and token numbers; it knows no model and no context. A token is drawn first and the mask of allowed
-tokens computed only where that one is rejected: most aren't, and a mask costs far more than a check. What the schema
-leaves no choice about (keys, punctuation) is forced without asking the model. JSON is compact, `{"a": 1, "b": 2}`,
-since a model that pretty-prints pays for every space.
+It knows schemas, expressions and grammars, and token numbers; it knows no model and no context. A token is drawn first
+and the mask of allowed tokens computed only where that one is rejected: most aren't, and a mask costs far more than a
+check. What the shape leaves no choice about (keys, punctuation) is forced without asking the model. JSON is compact,
+`{"a": 1, "b": 2}`, since a model that pretty-prints pays for every space.
 
-Invariant: the tokens that a `Constraint` let through are a prefix of a document that fits the schema, and all of one
-when `is_complete`.
+Invariant: the tokens that a `Constraint` let through are a prefix of a text that fits its shape, and all of one when
+`is_complete`. What can't be followed exactly is refused before the first token, never approximated.
 """
 
 from __future__ import annotations
@@ -14,134 +14,254 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edge.engine.sampling import Row, Sampler
+from edge.engine.schema import ReasonOf, blame, endless, keywords, options_inlined, pointer
 from gx.core.errors import GxError
+from gx.core.message import Value
 
-# A recipe has a handful of schemas; a compiled one is tens of kilobytes.
-CACHED_SCHEMAS = 128
+# A recipe has a handful of shapes; a compiled one is tens of kilobytes.
+CACHED_SHAPES = 128
 _LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
-# Where JSON Schema keeps names that the user chose, and values: what looks like a keyword there isn't one.
-_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "definitions", "$defs", "dependentSchemas"})
-_PLAIN_VALUES = frozenset({"enum", "const", "default", "examples", "required", "x-guidance"})
+_REASON_CHARS = 400
+_OVERLAP = "oneOf constraints are not supported"
+
+
+class JsonSchema(Value, frozen=True, kw_only=True, tag="json_schema"):
+    """A JSON document that fits a schema. Its fields come in the schema's order."""
+
+    schema: dict[str, Any]
+
+
+class Regex(Value, frozen=True, kw_only=True, tag="regex"):
+    """A text that all of a regular expression matches, in the syntax of https://docs.rs/regex, without look-around."""
+
+    pattern: str
+
+
+class Choice(Value, frozen=True, kw_only=True, tag="choice"):
+    """One of some texts."""
+
+    options: tuple[str, ...]
+
+
+class Lark(Value, frozen=True, kw_only=True, tag="lark"):
+    """A text of a context-free grammar, as llguidance writes them: a Lark grammar that begins with `start`."""
+
+    grammar: str
+
+
+class Gbnf(Value, frozen=True, kw_only=True, tag="gbnf"):
+    """A text of a context-free grammar, as llama.cpp writes them: its first rule is `root`."""
+
+    grammar: str
+
+
+Shape = JsonSchema | Regex | Choice | Lark | Gbnf
+_SUBJECTS: dict[type[Shape], str] = {
+    JsonSchema: "output schema", Regex: "regular expression", Choice: "choice",
+    Lark: "Lark grammar", Gbnf: "GBNF grammar",
+}  # fmt: skip
 
 
 class Grammars:
-    """Compiles schemas for one vocabulary, and keeps the compiled ones. `vocab` is llama.cpp's; it outlives this."""
+    """Compiles shapes for one vocabulary, and keeps the compiled ones. `vocab` is llama.cpp's; it outlives this."""
 
     def __init__(self, vocab: Any, n_vocab: int, eog: frozenset[int]) -> None:
         self._tokenizer = lltokenizer_from_vocab(vocab, eos_token=sorted(eog) or None)
         self._n_vocab, self._eog = n_vocab, eog
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
-    def constraint(self, schema: dict[str, Any]) -> Constraint:
+    def constraint(self, shape: Shape) -> Constraint:
         """The constraint of one answer.
 
-        :raises GxError: (code "schema") if the schema is invalid, can't be met, or uses a keyword that isn't supported.
+        :raises GxError: (code "schema", of other shapes "constraint") if the shape is invalid, can't be met, or uses
+            something that isn't supported. Of a schema the message names the keyword and its place.
         """
-        key = json.dumps(schema)  # in the schema's own order, which is the order of the answer's fields
-        matcher = self._compiled.get(key)
-        if matcher is None:
-            matcher = self._compiled[key] = self._compile(schema)
+        try:
+            key = f"{type(shape).__name__} {json.dumps(msgspec.structs.astuple(shape))}"  # a schema in its own order
+            matcher = self._compiled.get(key)
+            if matcher is None:
+                matcher = self._compiled[key] = self._compile(shape)
+        except RecursionError:
+            raise GxError("the output schema is nested too deeply", code="schema", hint="make it flatter") from None
         self._compiled.move_to_end(key)
-        while len(self._compiled) > CACHED_SCHEMAS:
+        while len(self._compiled) > CACHED_SHAPES:
             self._compiled.popitem(last=False)
-        return Constraint(matcher.deep_copy(), self._n_vocab, self._eog)
+        return Constraint(matcher.deep_copy(), self._n_vocab, self._eog, subject=_SUBJECTS[type(shape)])
 
-    def _compile(self, schema: dict[str, Any]) -> LLMatcher:
-        """Compile a schema with our layout, whatever its own `x-guidance` says."""
+    def _compile(self, shape: Shape) -> LLMatcher:
+        match shape:
+            case JsonSchema():
+                return self.json_schema(shape.schema)
+            case Regex():
+                return self.regex(shape.pattern)
+            case Choice():
+                return self.choice(shape.options)
+            case Lark():
+                return self.lark(shape.grammar)
+            case Gbnf():
+                return self.gbnf(shape.grammar)
+
+    def json_schema(self, schema: dict[str, Any]) -> LLMatcher:
+        """Compile a schema with our layout, whatever its own `x-guidance` says.
+
+        Options of `oneOf` that might overlap are refused: decoded as `anyOf`, an answer could fit two of them, which
+        would only be found out when it is paid for.
+        """
+        at = endless(schema)
+        if at is not None:
+            raise GxError(
+                f'the output schema can\'t be used: "$ref" (at {pointer(at)}): every document that fits it contains '
+                "another one that does, without end",
+                code="schema",
+                hint="leave a way out: an optional field, an empty list, or an `anyOf` with null",
+            )
+        matcher = self._schema_matcher(schema)
+        if matcher.is_error():
+            raise _schema_error(schema, self._reason(schema) or "", self._reason)
+        return matcher
+
+    def regex(self, pattern: str) -> LLMatcher:
+        """Compile a regular expression."""
+        return self._checked(LLMatcher.grammar_from_regex(pattern), Regex)
+
+    def choice(self, options: tuple[str, ...]) -> LLMatcher:
+        """Compile a choice of texts."""
+        if not options or "" in options:
+            got = "an empty text" if options else "none"
+            raise GxError(f"the choice can't be used: expected options that aren't empty, got {got}", code="constraint")
+        return self._checked("start: " + " | ".join(json.dumps(option) for option in options), Choice)
+
+    def lark(self, grammar: str) -> LLMatcher:
+        """Compile a Lark grammar."""
+        return self._checked(LLMatcher.grammar_from_lark(grammar), Lark)
+
+    def gbnf(self, grammar: str) -> LLMatcher:
+        """Compile a grammar of llama.cpp's."""
+        try:
+            converted = gbnf_to_lark(grammar)
+        except Exception as error:  # it raises nothing more precise
+            raise GxError(f"the GBNF grammar can't be used: {error}", code="constraint") from error
+        return self._checked(LLMatcher.grammar_from_lark(converted), Gbnf)
+
+    def _checked(self, grammar: str, kind: type[Shape]) -> LLMatcher:
+        """The matcher of a grammar, if it has one, and a first token that isn't the end of nothing."""
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+        reason = _short(matcher.get_error())
+        if not reason:
+            ends = not matcher.is_accepting() and set(_allowed(matcher.deep_copy(), self._n_vocab)) <= self._eog
+            reason = "no text fits it" if ends else ""
+        if reason:
+            raise GxError(f"the {_SUBJECTS[kind]} can't be used: {reason}", code="constraint", hint="correct it")
+        return matcher
+
+    def _schema_matcher(self, schema: Any) -> LLMatcher:
+        matcher = self._build(schema)
+        if _OVERLAP in matcher.get_error():
+            inlined = self._build(options_inlined(schema))
+            return matcher if inlined.is_error() else inlined
+        return matcher
+
+    def _build(self, schema: Any) -> LLMatcher:
         plain = {name: value for name, value in schema.items() if name != "x-guidance"}
         try:
             grammar = LLMatcher.grammar_from_json_schema(json.dumps(plain), overrides=_LAYOUT)
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         except ValueError as error:
-            raise _schema_error(schema, str(error)) from error
-        if matcher.is_error():
-            raise _schema_error(schema, matcher.get_error())
-        return matcher
+            raise GxError(f"the output schema can't be read: {error}", code="schema") from error
+        return LLMatcher(self._tokenizer, grammar, log_level=0)
+
+    def _reason(self, schema: Any) -> str | None:
+        """Why a schema can't be used; `None` if it can."""
+        return _short(self._schema_matcher(schema).get_error()) or None
 
 
 class Constraint:
-    """Follows one answer through its schema. `is_complete` turns true with the document's last token."""
+    """Follows one answer through its shape. `is_complete` turns true with the last token of a text that fits."""
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int, eog: frozenset[int]) -> None:
+    def __init__(self, matcher: LLMatcher, n_vocab: int, eog: frozenset[int], *, subject: str) -> None:
         self._matcher, self._n_vocab, self._eog = matcher, n_vocab, eog
-        self._mask = np.zeros((n_vocab + 31) // 32, np.int32)
-        self.is_complete = False
+        self.subject, self.is_complete = subject, False
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a document is written, and no other text."""
+        return self.subject == _SUBJECTS[JsonSchema]
 
     def forced(self) -> list[int]:
-        """Take the tokens that the schema leaves no choice about, from here on; often none."""
+        """Take the tokens that the shape leaves no choice about, from here on; often none."""
         tokens = self._matcher.compute_ff_tokens()
         if tokens:
             self._matcher.consume_tokens(tokens)
-            self._settle()
+        self._settle()
         return list(tokens)
 
     def pick(self, row: Row, sampler: Sampler, *, best: int | None = None) -> int:
         """Draw an allowed token from `row` [n_vocab] float32, and take it. `best` is as for `Sampler.pick`.
 
-        :raises GxError: (code "schema") if the schema grew too complex for llguidance on the way.
+        :raises GxError: (code "schema" or "constraint") if the shape grew too complex for llguidance on the way.
         """
         token = sampler.pick(row, best=best)
         if self._matcher.try_consume_tokens([token]) != 1:
-            token = sampler.pick(row, self._allowed())
+            allowed = _allowed(self._matcher, self._n_vocab)
+            if not len(allowed):
+                raise self._error(self._matcher.get_error() or "no token of this model continues the text")
+            token = sampler.pick(row, allowed)
             self._matcher.consume_token(token)
-        # An end token is only allowed where the document is complete, such as after the digits of a bare number.
+        # An end token is only allowed where the text is complete, such as after the digits of a bare number.
         self.is_complete = token in self._eog
         self._settle()
         return token
 
-    def _allowed(self) -> npt.NDArray[np.int64]:
-        """The tokens that may come next, [k] int64."""
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        bits = np.unpackbits(self._mask.view(np.uint8), bitorder="little")[: self._n_vocab]
-        allowed = np.flatnonzero(bits)
-        if not len(allowed):
-            reason = self._matcher.get_error() or "no token of this model continues the document"
-            raise GxError(f"the output schema can't be followed any further: {reason}", code="schema")
-        return allowed
-
     def _settle(self) -> None:
         if self._matcher.is_error():
-            raise GxError(f"the output schema can't be followed: {self._matcher.get_error()}", code="schema")
+            raise self._error(self._matcher.get_error())
         self.is_complete = self.is_complete or self._matcher.is_stopped()
 
+    def _error(self, reason: str) -> GxError:
+        code = "schema" if self.is_json else "constraint"
+        return GxError(f"the {self.subject} can't be followed: {_short(reason)}", code=code)
 
-def _schema_error(schema: dict[str, Any], reason: str) -> GxError:
-    """llguidance's complaint with the keyword's place in the schema, where it names one."""
+
+def _allowed(matcher: LLMatcher, n_vocab: int) -> npt.NDArray[np.int64]:
+    """The tokens that may come next, [k] int64."""
+    mask = np.zeros((n_vocab + 31) // 32, np.int32)
+    matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")[:n_vocab])
+
+
+def _short(reason: str) -> str:
+    """llguidance's complaint without its state, which is pages of its internals."""
+    said = reason.partition("\n<state>")[0].strip().replace("min/maxProperties", "minProperties and maxProperties are")
+    return said if len(said) <= _REASON_CHARS else said[:_REASON_CHARS] + " ..."
+
+
+def _schema_error(schema: dict[str, Any], reason: str, reason_of: ReasonOf) -> GxError:
+    """llguidance's complaint with the keyword and its place in the schema."""
     found = _UNIMPLEMENTED.search(reason)
-    if found is None:
-        return GxError(f"the output schema can't be used: {reason}", code="schema", hint="correct the schema")
-    keys = json.loads(found.group(1))
-    places = [path for path, _ in _keywords(schema, "") if path.rsplit("/", 1)[1] in keys]
-    named = ", ".join(f'"{key}"' for key in keys)
-    at = f" (at {', '.join(places)})" if places else ""
-    return GxError(
-        f"the output schema uses {named}{at}, which constrained output doesn't support",
-        code="schema",
-        hint="leave it out, or express it in another way (anyOf, enum, pattern, maxLength, maxItems)",
-    )
-
-
-def _keywords(schema: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Each keyword of a schema with its JSON pointer, at all depths."""
-    if isinstance(schema, list):
-        for index, part in enumerate(schema):
-            yield from _keywords(part, f"{path}/{index}")
-    if not isinstance(schema, dict):
-        return
-    for name, value in schema.items():
-        yield f"{path}/{name}", value
-        if name in _NAMED_SCHEMAS and isinstance(value, dict):
-            for key, part in value.items():
-                yield from _keywords(part, f"{path}/{name}/{key}")
-        elif name not in _PLAIN_VALUES:
-            yield from _keywords(value, f"{path}/{name}")
+    if found is not None:
+        keys = json.loads(found.group(1))
+        places = [pointer(path) for path, _ in keywords(schema) if path[-1] in keys]
+        named = ", ".join(f'"{key}"' for key in keys)
+        at = f" (at {', '.join(places)})" if places else ""
+        return GxError(
+            f"the output schema uses {named}{at}, which constrained output doesn't support",
+            code="schema",
+            hint="leave it out, or express it in another way (anyOf, enum, pattern, maxLength, maxItems)",
+        )
+    blamed = blame(schema, reason_of)
+    at = f'"{blamed[0]}" (at {pointer(blamed[1])}): ' if blamed is not None else ""
+    hint = "correct the schema"
+    if _OVERLAP in reason:
+        reason = "its options may overlap, so that an answer could fit more than one"
+        hint = "write `anyOf`, or tell the options apart: a required field with another `const` in each"
+    return GxError(f"the output schema can't be used: {at}{reason}", code="schema", hint=hint)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge.engine.grammar import Shape
 from edge.engine.llama import Rows, Wanted
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
@@ -26,7 +27,8 @@ class Request(Value, frozen=True, kw_only=True):
     """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it.
 
     The answer continues `opening`, which counts as its beginning and isn't given back. With `options`, nothing is
-    written: each of them is weighed as the continuation. An answer that `ignores_end` goes on to `max_tokens`, so that
+    written: each of them is weighed as the continuation. The answer fits `output_schema`, or another shape, the
+    `constraint`; both at once can't be asked for. An answer that `ignores_end` goes on to `max_tokens`, so that
     measurements do equal work.
     """
 
@@ -34,6 +36,7 @@ class Request(Value, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
+    constraint: Shape | None = None
     opening: str = ""
     options: tuple[str, ...] = ()
     timeout_s: float | None = None
@@ -41,7 +44,7 @@ class Request(Value, frozen=True, kw_only=True):
 
 
 class Completion(Value, frozen=True, kw_only=True):
-    """What was written. With an output schema `text` is a whole document that fits it, and `finish` is "stop"."""
+    """What was written. With a schema or a constraint all of `text` fits it, and `finish` is "stop"."""
 
     text: str
     finish: Literal["stop", "length"]

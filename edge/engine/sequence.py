@@ -84,17 +84,19 @@ class Writing:
         return self._stream.text
 
     def truncation(self, max_tokens: int) -> Failure | None:
-        """Why the answer isn't whole, if it had a schema to fill and was cut short: half a document is none."""
+        """Why the answer isn't whole, if it had a shape to fit and was cut short: half a document is none."""
         if self._constraint is None or self.finish != "length":
             return None
         if self.limit_tokens < max_tokens:
             limit, remedy = "all that the context has left", "shorten the prompt, or give the model a longer context"
         else:
             limit, remedy = f"max_tokens {max_tokens}", "raise max_tokens"
+        whole = f"it fitted the {self._constraint.subject}"
+        if self._constraint.is_json:
+            whole, remedy = "its JSON was complete", f"{remedy}, or bound the output schema with maxLength and maxItems"
         return Failure(
             code="truncated",
-            message=f"the answer was cut after {self.tokens_out} tokens ({limit}) before its JSON was complete; "
-            f"{remedy}, or bound the output schema with maxLength and maxItems",
+            message=f"the answer was cut after {self.tokens_out} tokens ({limit}) before {whole}; {remedy}",
             retryable=False,
             detail=f"it ended with: {self.text[-_EXCERPT_CHARS:]}",
         )

@@ -91,6 +91,7 @@ class Project:
         return Running(
             subprocess.Popen(
                 command,
+                bufsize=0,  # `communicate` would not see what `readline` had read ahead
                 cwd=self.folder,
                 env=self.env | env,
                 stdin=subprocess.PIPE,
