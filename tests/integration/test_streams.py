@@ -41,7 +41,8 @@ def test_a_named_run_of_streamed_rows_goes_on_after_a_kill(project: Project) -> 
     running.process.wait()
     done = project.run(*command, stdin=b"".join(json.dumps(row).encode() + b"\n" for row in texts(3)))
     assert (done.status, done.ids) == (ExitCode.ok, ["row-00", "row-01", "row-02"])
-    assert [r["output"] for r in done.records if r["id"] != "row-02"] == [r["output"] for r in before]
+    outputs = {r["id"]: r["output"] for r in done.records}
+    assert all(outputs[r["id"]] == r["output"] for r in before)
     assert len(project.ask("SELECT * FROM runs")) == 1
     project.assert_nothing_was_computed_twice()
 
