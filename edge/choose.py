@@ -44,7 +44,10 @@ async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Out
     text, scores, usage = "", Scores(), Usage()
     for field in fields_of(turn.output_schema):
         text += field.opening
-        weighed = await front.generate(_request(turn, turn.messages, text, field), cancelled=cancelled)
+        request = msgspec.structs.replace(
+            _request(turn, turn.messages, text, field), timeout_s=_left_s(turn.timeout_s, usage)
+        )
+        weighed = await front.generate(request, cancelled=cancelled)
         if not isinstance(weighed, Weights):
             return _unweighed(weighed)
         empties: list[Weights] = []
@@ -77,7 +80,13 @@ def fields_of(schema: dict[str, Any] | None) -> Iterator[Field]:
 
 
 def _request(turn: Turn, messages: tuple[Message, ...], text: str, field: Field) -> Request:
-    return Request(model=turn.model, messages=messages, opening=text, options=field.options, timeout_s=turn.timeout_s)
+    """All rows of a step ask the same of a chat about nothing, so no time limit is in it."""
+    return Request(model=turn.model, messages=messages, opening=text, options=field.options, are_whole=field.name == "")
+
+
+def _left_s(timeout_s: float | None, usage: Usage) -> float | None:
+    """What is left of a turn's time after the fields so far."""
+    return None if timeout_s is None else max(0.0, timeout_s - (usage.prefill_ms + usage.decode_ms) / 1000)
 
 
 def _unweighed(result: Completion | Failure) -> Failure:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 GROUP_SLOTS = 8
-"""The most slots of one prefill."""
+"""The most slots of one prefill that is more than one pass."""
 
 
 class Work(NamedTuple):
@@ -34,17 +34,18 @@ class Part(NamedTuple):
     n_tokens: int
 
 
-def next_calls(work: Sequence[Work], *, batch_tokens: int, pass_tokens: int) -> list[list[Part]]:
+def next_calls(work: Sequence[Work], *, n_writing: int, batch_tokens: int, pass_tokens: int) -> list[list[Part]]:
     """The calls of one round, the one that decodes first. `work` is in the order of arrival.
 
-    `batch_tokens` is the most that a call may take, `pass_tokens` what llama.cpp computes at once. While most slots
-    write, the prompts get one pass a round; while most wait for their prompts, they get a whole batch.
+    `batch_tokens` is the most that a call may take, `pass_tokens` what llama.cpp computes at once. `n_writing` answers
+    are held up by the round, those of other contexts included: while they are the most, the prompts get one pass a
+    round; while most wait for their prompts, these get a whole batch.
     """
     decode = sorted(Part(w.slot, 1) for w in work if not w.is_prompt)
     prompts = [w for w in work if w.is_prompt]
-    budget = batch_tokens if len(prompts) >= len(decode) else pass_tokens
+    budget = batch_tokens if len(prompts) >= n_writing else pass_tokens
     chosen = sorted(_share(prompts, budget))
-    return ([decode] if decode else []) + _grouped(chosen, batch_tokens)
+    return ([decode] if decode else []) + _grouped(chosen, batch_tokens, pass_tokens)
 
 
 def _share(prompts: Sequence[Work], budget: int) -> Iterator[Part]:
@@ -61,14 +62,15 @@ def _share(prompts: Sequence[Work], budget: int) -> Iterator[Part]:
         budget -= n_tokens
 
 
-def _grouped(parts: Iterable[Part], batch_tokens: int) -> list[list[Part]]:
+def _grouped(parts: Iterable[Part], batch_tokens: int, pass_tokens: int) -> list[list[Part]]:
     """Calls of neighbouring slots, from parts in ascending order of their slots."""
     calls: list[list[Part]] = []
     size = 0
     for part in parts:
         call = calls[-1] if calls else []
         is_neighbour = bool(call) and call[-1].slot + 1 == part.slot
-        if is_neighbour and len(call) < GROUP_SLOTS and size + part.n_tokens <= batch_tokens:
+        most = batch_tokens if len(call) < GROUP_SLOTS else pass_tokens
+        if is_neighbour and size + part.n_tokens <= most:
             call.append(part)
             size += part.n_tokens
         else:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 512
 """The tokens of a batch; more only where a single text is longer."""
 
+LONGEST_TEXT_TOKENS = 2048
+"""What an encoder takes at once is computed at once, and its memory grows with that: some 1 GB here."""
 Vectors = npt.NDArray[np.float32]  # [n_texts, dimensions] float32
 
 
@@ -46,6 +48,7 @@ class Embedding:
 
     def __init__(self, texts: Sequence[Tokens], *, is_normalized: bool, cancelled: threading.Event) -> None:
         self.future: Future[Vectors] = Future()
+        self.future.set_running_or_notify_cancel()  # only `cancelled` ends it
         self.cancelled = cancelled
         self._texts, self._is_normalized = texts, is_normalized
         self._todo: list[list[int]] | None = None

@@ -4,8 +4,9 @@ It knows requests, in the order they came; it doesn't know tasks, leases or pipe
 are made in the caller's thread; then it waits for a slot. The engine's thread takes rounds: it admits who fits, and
 every running request gets on.
 
-Invariant: each submitted request's future gets exactly one result, whatever happens: a `Completion`, or a `Failure`
-with what had been spent by then. Between any two calls of llama.cpp a request can be cancelled or run out of time.
+Invariant: each submitted request's future gets exactly one result, whatever happens: a `Completion`, the `Weights` of
+its options, or a `Failure` with what had been spent by then; a bug becomes an exception. Between any two calls of
+llama.cpp a request can be cancelled or run out of time.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 
 from edge.engine.embedding import Embedding, Vectors
 from edge.engine.grammar import JsonSchema
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
-from edge.engine.lane import Lanes
+from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads
 from edge.engine.memory import available_bytes
 from edge.engine.scoring import Scoring
@@ -32,10 +34,13 @@ from edge.engine.statistics import Counts, Statistics
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
 
+T = TypeVar("T")
 __all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]
 
 LEAST_ANSWER_TOKENS = 16
 """An answer with less room than this isn't worth a prompt: the turn is refused instead of cut."""
+MOST_SLOTS = 256
+"""llama.cpp's LLAMA_MAX_SEQ."""
 DEFAULT_SLOTS = 32
 """So many rows of a decode keep a few cores busy; more gain little."""
 
@@ -43,9 +48,9 @@ DEFAULT_SLOTS = 32
 class Engine:
     """Runs requests on models that it loads when they are first used.
 
-    `slots` is how many run at a time, `cache_bytes` what their keys and values may take of the memory, per model, None
-    a quarter of what is free; `threads` None takes the cores that the process may use; `context_tokens` None takes the
-    model's own up to 8,192.
+    `slots` is how many run at a time in each lane, 256 at most; `cache_bytes` what their keys and values may take of
+    the memory, per model, None a quarter of what is free; `threads` None takes the cores that the process may use;
+    `context_tokens` None takes the model's own up to 8,192.
     """
 
     def __init__(
@@ -57,9 +62,11 @@ class Engine:
         cache_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not 1 <= slots <= MOST_SLOTS:
+            raise BenchError(f"expected 1 to {MOST_SLOTS} slots, got {slots}")
         self.slots, self.build = slots, build()
         self._threads, self._clock = threads or default_threads(), clock
-        self._cache_bytes = cache_bytes or available_bytes() // 4
+        self._cache_bytes = available_bytes() // 4 if cache_bytes is None else cache_bytes
         self._statistics = Statistics()
         self._shelf = Shelf(self._lanes, context_tokens=context_tokens)
         self._arrived: deque[tuple[Job, Loaded]] = deque()
@@ -107,11 +114,10 @@ class Engine:
         :raises BenchError: if the engine is closed.
         """
         job = Job(request, on_text=on_text, cancelled=cancelled or threading.Event(), now_s=self._clock())
-        if self._is_closed:
-            raise BenchError("the engine is closed")
+        self._check_open()
         try:
             loaded = self._shelf.take(request.model)
-        except GxError as error:
+        except ModelError as error:
             job.end(failure_of(error))
             return job.future
         try:
@@ -122,9 +128,7 @@ class Engine:
                 raise
             job.end(job.failure(error, self._clock()))
             return job.future
-        with self._changed:
-            self._arrived.append((job, loaded))
-            self._changed.notify()
+        self._queue(self._arrived, (job, loaded))
         return job.future
 
     def embed(
@@ -140,16 +144,26 @@ class Engine:
         loaded = self._shelf.take(digest)
         try:
             tokens = _encode_texts(texts, loaded)
-            with self._changed:
-                if self._is_closed:
-                    raise BenchError("the engine is closed")
-                embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=cancelled or threading.Event())
-                self._embeddings.append((embedding, loaded))
-                self._changed.notify()
         except BaseException:
             self._shelf.give_back(loaded)
             raise
+        embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=cancelled or threading.Event())
+        self._queue(self._embeddings, (embedding, loaded))
         return embedding.future
+
+    def _queue(self, queue: deque[tuple[T, Loaded]], item: tuple[T, Loaded]) -> None:
+        """Hand something over to the engine's thread. :raises BenchError: if that has ended, and took its models."""
+        with self._changed:
+            if not self._is_closed:
+                queue.append(item)
+                self._changed.notify()
+                return
+        self._shelf.give_back(item[1])
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise BenchError("the engine is closed")
 
     def close(self) -> None:
         """End the thread, failing what is queued or running as cancelled, and free the models."""
@@ -166,16 +180,17 @@ class Engine:
         while not self._is_closed:
             try:
                 self._round()
-            except BaseException as error:  # noqa: BLE001 - the futures' owners get it, and this thread lives on
+            except Exception as error:  # noqa: BLE001 - the futures' owners get it, and this thread lives on
                 self._fail_all(error)
-        for job in (*self._running, *(job for job, _ in (*self._waiting, *self._arrived))):
+        gone = [*self._running.items(), *self._waiting, *self._arrived]
+        for loaded in dict.fromkeys(self._running.values()):
+            loaded.lanes.close()
+        for job, loaded in gone:
             job.cancelled.set()
-        for loaded in set(self._running.values()):
-            self._let_go(loaded.lanes.advance())  # a round begins with letting the cancelled go
-        self._waiting.extend(self._arrived)
-        self._dismiss()
+            job.end(job.interruption(self._clock()) or failure_of(BenchError("the engine is closed")))
+            self._shelf.give_back(loaded)
         for embedding, loaded in self._embeddings:
-            embedding.future.cancel()
+            embedding.future.set_exception(BenchError("the engine is closed"))
             self._shelf.give_back(loaded)
 
     def _round(self) -> None:
@@ -190,8 +205,10 @@ class Engine:
         self._dismiss()
         self._admit()
         began_s = time.perf_counter()
-        for loaded in dict.fromkeys(self._running.values()):
-            self._let_go(loaded.lanes.advance())
+        busy = list(dict.fromkeys(self._running.values()))
+        n_writing = sum(loaded.lanes.n_writing for loaded in busy)
+        for loaded in busy:
+            self._let_go(loaded.lanes.advance(n_writing))
         if self._embeddings:
             self._embed()
         self._statistics.add(busy_s=time.perf_counter() - began_s)
@@ -200,15 +217,14 @@ class Engine:
         """One batch of the first of those who want vectors."""
         embedding, loaded = self._embeddings[0]
         try:
-            is_done = embedding.cancelled.is_set() or embedding.advance(loaded.encoder(self._threads))
+            if embedding.cancelled.is_set():
+                raise BenchError("the texts' embedding was cancelled", code="cancelled")
+            if not embedding.advance(loaded.encoder(self._threads)):
+                return
         except Exception as error:  # noqa: BLE001 - the future's owner gets it
             embedding.future.set_exception(error)
-            is_done = True
-        if is_done:
-            self._embeddings.popleft()
-            if not embedding.future.done():
-                embedding.future.cancel()
-            self._shelf.give_back(loaded)
+        self._embeddings.popleft()
+        self._shelf.give_back(loaded)
 
     def _dismiss(self) -> None:
         """End those who wait and were cancelled, and those whose answer was settled before the model was asked."""
@@ -228,13 +244,16 @@ class Engine:
 
     def _admit(self) -> None:
         """Give slots to those who wait, the first first. Who finds none holds up only those of the same model."""
-        kept: list[tuple[Job, Loaded]] = []
+        waiting, self._waiting = self._waiting, []
         full: set[Loaded] = set()
-        for job, loaded in self._waiting:
+        for job, loaded in waiting:
             try:
                 is_in = loaded not in full and loaded.lanes.admit(job)
-            except GxError as error:
-                job.end(job.failure(error, self._clock()))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
+                if isinstance(error, GxError):
+                    job.end(job.failure(error, self._clock()))
+                else:
+                    job.raise_error(error)
                 self._shelf.give_back(loaded)
                 continue
             if is_in:
@@ -242,8 +261,7 @@ class Engine:
                 self._statistics.add(requests=1)
             else:
                 full.add(loaded)
-                kept.append((job, loaded))
-        self._waiting = kept
+                self._waiting.append((job, loaded))
 
     def _let_go(self, ended: Sequence[Job]) -> None:
         for job in ended:
@@ -281,9 +299,18 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
         raise GxError("a turn needs at least one message, and this one has none", code="empty")
     text = model.render(request.messages) + request.opening
     if request.options:
+        if len(set(request.options)) < len(request.options) or "" in request.options:
+            raise GxError("a choice needs options that differ, and none may be empty", code="choice")
         prompt, options = _split(model.tokenize(text), [model.tokenize(text + option) for option in request.options])
         job.count_prompt(len(prompt))
+        _refuse_empty(prompt)
+        if request.are_whole:
+            options = [[*option, model.end_token] for option in options]
         longest = max(map(len, options))
+        if longest > 1 and not model.can_share:
+            raise GxError(
+                f"{model.path} keeps a state that can't be cut back, so it can't weigh options", code="choice"
+            )
         _limit(prompt, longest, loaded.card.context_tokens, least=longest)
         job.write(Scoring(prompt, options))
         return
@@ -293,6 +320,7 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
             raise GxError("expected an output schema or a constraint, got both", code="constraint")
         shape = JsonSchema(schema=request.output_schema)
     prompt = model.tokenize(text)
+    _refuse_empty(prompt)
     job.count_prompt(len(prompt))
     writing = Writing(
         prompt,
@@ -305,12 +333,17 @@ def _begin_writing(job: Job, loaded: Loaded) -> None:
     job.write(writing)
 
 
+def _refuse_empty(prompt: Tokens) -> None:
+    if not len(prompt):
+        raise GxError("the prompt is empty: the model's chat template made nothing of these messages", code="empty")
+
+
 def _split(prompt: Tokens, wholes: Sequence[Tokens]) -> tuple[Tokens, list[list[int]]]:
     """The tokens that prompt and options together begin with, and how each option goes on.
 
     An option's first characters may be one token with the prompt's last ones, so the whole is encoded, and then cut.
     """
-    common = min(len(prompt), *(len(whole) - 1 for whole in wholes))
+    common = min(len(prompt), *(len(whole) - 1 for whole in wholes))  # at least a token of each option is its own
     for whole in wholes:
         differs = np.flatnonzero(whole[:common] != prompt[:common])
         common = int(differs[0]) if len(differs) else common
@@ -323,6 +356,8 @@ def _encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
         raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
     encoded = [model.tokenize(text, adds_special=True) for text in texts]
     for number, tokens in enumerate(encoded):
+        if not len(tokens):
+            raise GxError(f"text {number} is empty, so there is nothing to embed", code="empty")
         if len(tokens) > most:
             raise GxError(
                 f"text {number} is too long to embed: {len(tokens)} tokens, and the model takes {most}",

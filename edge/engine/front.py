@@ -10,6 +10,7 @@ Invariant: each request that was begun ends in the engine too, also when whoever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -101,7 +102,8 @@ class _Feed:
         now_s = time.monotonic()
         if text and now_s >= self._due_s:
             self._due_s = now_s + TEXT_EVERY_S
-            self._loop.call_soon_threadsafe(self.flush)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                self._loop.call_soon_threadsafe(self.flush)
 
     def flush(self) -> None:
         """Called on the loop."""

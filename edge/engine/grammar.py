@@ -24,7 +24,18 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edge.engine.sampling import Row, Sampler
-from edge.engine.schema import ReasonOf, blame, endless, keywords, options_inlined, pointer
+from edge.engine.schema import (
+    Path,
+    ReasonOf,
+    blame,
+    endless,
+    exclusive_bounds,
+    keywords,
+    options_inlined,
+    pointer,
+    uncounted,
+    with_real_dates,
+)
 from gx.core.errors import GxError
 from gx.core.message import Value
 
@@ -118,17 +129,28 @@ class Grammars:
         Options of `oneOf` that might overlap are refused: decoded as `anyOf`, an answer could fit two of them, which
         would only be found out when it is paid for.
         """
-        at = endless(schema)
-        if at is not None:
-            raise GxError(
-                f'the output schema can\'t be used: "$ref" (at {pointer(at)}): every document that fits it contains '
-                "another one that does, without end",
-                code="schema",
-                hint="leave a way out: an optional field, an empty list, or an `anyOf` with null",
+        matcher, reason = self._schema_matcher(schema)
+        if matcher is None:
+            raise _schema_error(schema, reason, lambda part: self._schema_matcher(part)[1] or None)
+        if (path := endless(schema)) is not None:
+            raise _refusal(
+                path,
+                "every document that fits it contains another one that does, without end",
+                "leave a way out: an optional field, an empty list, or an `anyOf` with null",
             )
-        matcher = self._schema_matcher(schema)
-        if matcher.is_error():
-            raise _schema_error(schema, self._reason(schema) or "", self._reason)
+        if (path := uncounted(schema)) is not None:
+            raise _refusal(
+                path,
+                "fields can't be counted whose names are left to the model, since it may write a name twice",
+                "list the fields in `properties` and `required`, or ask for an array",
+            )
+        for path, bound, numbers in exclusive_bounds(schema):
+            if self._takes(numbers, str(bound)) or (bound == 0 and self._takes(numbers, "-0")):
+                raise _refusal(
+                    path,
+                    f"generation can't keep {bound} itself out of a range as narrow as this one",
+                    "write the nearest number that is allowed as `minimum` or `maximum`",
+                )
         return matcher
 
     def regex(self, pattern: str) -> LLMatcher:
@@ -165,24 +187,27 @@ class Grammars:
             raise GxError(f"the {_SUBJECTS[kind]} can't be used: {reason}", code="constraint", hint="correct it")
         return matcher
 
-    def _schema_matcher(self, schema: Any) -> LLMatcher:
-        matcher = self._build(schema)
-        if _OVERLAP in matcher.get_error():
-            inlined = self._build(options_inlined(schema))
-            return matcher if inlined.is_error() else inlined
-        return matcher
+    def _schema_matcher(self, schema: Any) -> tuple[LLMatcher | None, str]:
+        """The matcher of a schema, or why it has none."""
+        try:
+            matcher = self._build(schema)
+            if _OVERLAP in matcher.get_error():
+                inlined = self._build(options_inlined(schema))
+                matcher = matcher if inlined.is_error() else inlined
+        except ValueError as error:  # it has values that JSON has not
+            return None, str(error).partition(" at line ")[0]
+        return (None, _short(matcher.get_error())) if matcher.is_error() else (matcher, "")
 
     def _build(self, schema: Any) -> LLMatcher:
-        plain = {name: value for name, value in schema.items() if name != "x-guidance"}
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(plain), overrides=_LAYOUT)
-        except ValueError as error:
-            raise GxError(f"the output schema can't be read: {error}", code="schema") from error
+        """:raises ValueError: if the schema isn't JSON, such as a number that isn't finite."""
+        plain = {name: value for name, value in with_real_dates(schema).items() if name != "x-guidance"}
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(plain), overrides=_LAYOUT)
         return LLMatcher(self._tokenizer, grammar, log_level=0)
 
-    def _reason(self, schema: Any) -> str | None:
-        """Why a schema can't be used; `None` if it can."""
-        return _short(self._schema_matcher(schema).get_error()) or None
+    def _takes(self, schema: dict[str, Any], text: str) -> bool:
+        """Whether a text would pass for a document that fits a schema."""
+        matcher, tokens = self._build(schema), self._tokenizer.tokenize_str(text)
+        return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
 class Constraint:
@@ -245,19 +270,28 @@ def _short(reason: str) -> str:
     return said if len(said) <= _REASON_CHARS else said[:_REASON_CHARS] + " ..."
 
 
+def _refusal(path: Path, reason: str, hint: str) -> GxError:
+    """A schema that llguidance would take, and get wrong."""
+    where = f'"{path[-1]}" (at {pointer(path)})'
+    return GxError(f"the output schema can't be used: {where}: {reason}", code="schema", hint=hint)
+
+
 def _schema_error(schema: dict[str, Any], reason: str, reason_of: ReasonOf) -> GxError:
     """llguidance's complaint with the keyword and its place in the schema."""
+    if reason.startswith("recursion limit"):
+        raise RecursionError(reason)
     found = _UNIMPLEMENTED.search(reason)
     if found is not None:
         keys = json.loads(found.group(1))
         places = [pointer(path) for path, _ in keywords(schema) if path[-1] in keys]
         named = ", ".join(f'"{key}"' for key in keys)
-        at = f" (at {', '.join(places)})" if places else ""
-        return GxError(
-            f"the output schema uses {named}{at}, which constrained output doesn't support",
-            code="schema",
-            hint="leave it out, or express it in another way (anyOf, enum, pattern, maxLength, maxItems)",
-        )
+        if places:
+            return GxError(
+                f"the output schema uses {named} (at {', '.join(places)}), which constrained output doesn't support",
+                code="schema",
+                hint="leave it out, or express it in another way (anyOf, enum, pattern, maxLength, maxItems)",
+            )
+        reason = f"what it refers to uses {named}, which constrained output doesn't support"
     blamed = blame(schema, reason_of)
     at = f'"{blamed[0]}" (at {pointer(blamed[1])}): ' if blamed is not None else ""
     hint = "correct the schema"

@@ -27,9 +27,8 @@ class Request(Value, frozen=True, kw_only=True):
     """What to write, and on which model (its digest). `timeout_s` counts from when the engine begins it.
 
     The answer continues `opening`, which counts as its beginning and isn't given back. With `options`, nothing is
-    written: each of them is weighed as the continuation. The answer fits `output_schema`, or another shape, the
-    `constraint`; both at once can't be asked for. An answer that `ignores_end` goes on to `max_tokens`, so that
-    measurements do equal work.
+    written: each of them is weighed as the continuation, and where they `are_whole`, as all of it. An answer that
+    `ignores_end` goes on to `max_tokens`, so that measurements do equal work.
     """
 
     model: str
@@ -39,6 +38,7 @@ class Request(Value, frozen=True, kw_only=True):
     constraint: Shape | None = None
     opening: str = ""
     options: tuple[str, ...] = ()
+    are_whole: bool = False
     timeout_s: float | None = None
     ignores_end: bool = False
 
@@ -76,6 +76,7 @@ class Job:
     def __init__(self, request: Request, *, on_text: OnText | None, cancelled: threading.Event, now_s: float) -> None:
         self.request, self.on_text, self.cancelled = request, on_text, cancelled
         self.future: Future[Result] = Future()
+        self.future.set_running_or_notify_cancel()  # from here on only `cancelled` ends it: one who sets, one way
         self.is_prefilled = False
         self.usage = Usage()
         self._queued_s = now_s

@@ -11,81 +11,11 @@ from collections.abc import Callable, Sequence
 
 from edge.engine.batch import Part, Work, next_calls
 from edge.engine.job import Job, Result
-from edge.engine.lanes import LaneState, Make, Wait, choose
 from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model, rows_of
+from edge.engine.room import LaneState
 from edge.engine.slots import Copy, Move, Slots
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, GxError
-
-
-class Lanes:
-    """The lanes of one model, made as they are needed. `budget_tokens` is what all together may hold."""
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        context_tokens: int,
-        n_slots: int,
-        budget_tokens: int,
-        threads: int,
-        statistics: Statistics,
-        now: Callable[[], float],
-    ) -> None:
-        self._model, self._context_tokens = model, context_tokens
-        self._n_slots, self._budget_tokens = n_slots, budget_tokens
-        self._threads, self._statistics, self._now = threads, statistics, now
-        self._lanes: list[Lane] = []
-        self._admitted = 0
-
-    def __repr__(self) -> str:
-        return f"<Lanes {self._lanes}>"
-
-    @property
-    def is_idle(self) -> bool:
-        return all(lane.is_idle for lane in self._lanes)
-
-    def admit(self, job: Job) -> bool:
-        """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
-        choice = choose(
-            job.need_tokens,
-            [lane.state() for lane in self._lanes],
-            context_tokens=self._context_tokens,
-            n_slots=self._n_slots,
-            budget_tokens=self._budget_tokens,
-        )
-        if isinstance(choice, Wait):
-            return False
-        if isinstance(choice, Make):
-            for index in sorted(choice.drop, reverse=True):
-                self._lanes.pop(index).close()
-            self._lanes.append(self._make(choice))
-        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
-        self._admitted += 1
-        lane.admit(job, self._admitted)
-        return True
-
-    def advance(self) -> list[Job]:
-        """One round of every lane that has jobs; which of them ended."""
-        busy = [lane for lane in self._lanes if not lane.is_idle]
-        ended = [job for lane in busy for job in lane.interrupt()]
-        return ended + [job for lane in busy for job in lane.round()]
-
-    def close(self) -> None:
-        """Free the memory. No job is in any lane."""
-        for lane in self._lanes:
-            lane.close()
-        self._lanes.clear()
-
-    def _make(self, choice: Make) -> Lane:
-        return Lane(
-            self._model,
-            n_slots=choice.n_slots,
-            slot_tokens=choice.slot_tokens,
-            threads=self._threads,
-            statistics=self._statistics,
-            now=self._now,
-        )
 
 
 class Lane:
@@ -123,7 +53,12 @@ class Lane:
         slot, moves = self._slots.place(job.writing.prompt)
         self._jobs[slot] = job
         job.begin(self._slots.held(slot), self._now())
-        self._move(moves)
+        try:
+            self._move(moves)
+        except BenchError:
+            del self._jobs[slot]
+            self._context.move(self._slots.forget(slot))
+            raise
 
     def interrupt(self) -> list[Job]:
         """End the jobs that were cancelled or have run out of time; which they are."""
@@ -131,8 +66,16 @@ class Lane:
         ended = [(slot, why) for slot, job in self._jobs.items() if (why := job.interruption(now_s)) is not None]
         return [self._leave(slot, why) for slot, why in ended]
 
-    def round(self) -> list[Job]:
-        """Decode once for whoever writes, and prefill some prompts; which jobs ended."""
+    @property
+    def n_writing(self) -> int:
+        """How many jobs are past their prompts."""
+        return sum(not job.is_prompt for job in self._jobs.values())
+
+    def round(self, n_writing: int) -> list[Job]:
+        """Decode once for whoever writes, and prefill some prompts; which jobs ended.
+
+        `n_writing` jobs, here and elsewhere, wait for this round to end.
+        """
         self._move(self._slots.settle())
         work = [
             Work(slot, len(self._slots.pending(slot)), job.is_prompt)
@@ -140,7 +83,7 @@ class Lane:
             if not self._slots.waits(slot)
         ]
         ended: list[Job] = []
-        for call in next_calls(work, batch_tokens=BATCH_TOKENS, pass_tokens=PASS_TOKENS):
+        for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=PASS_TOKENS):
             try:
                 ended += self._decode(call)
             except BenchError as error:
@@ -167,7 +110,7 @@ class Lane:
             slots.advance(slot, n_tokens)
         best = rows.argmax(axis=1).tolist() if len(rows) else []
         now_s = self._now()
-        results: list[tuple[int, Result]] = []
+        results: list[tuple[int, Result | None]] = []
         first = 0
         for slot, _, tokens, wanted in fed:
             n_rows = rows_of(tokens, wanted)
@@ -180,6 +123,10 @@ class Lane:
             except GxError as error:
                 results.append((slot, job.failure(error, now_s)))
                 continue
+            except Exception as error:  # noqa: BLE001 - a bug in whoever listens is that job's alone
+                job.raise_error(error)
+                results.append((slot, None))
+                continue
             if job.writing.finish is not None:
                 results.append((slot, job.result(now_s)))
             elif drawn:
@@ -188,10 +135,11 @@ class Lane:
                 slots.extend(slot, drawn)
         return [self._leave(slot, result) for slot, result in results]
 
-    def _leave(self, slot: int, result: Result, *, is_sound: bool = True) -> Job:
+    def _leave(self, slot: int, result: Result | None, *, is_sound: bool = True) -> Job:
         job = self._jobs.pop(slot)
         self._move(self._slots.release(slot) if is_sound else self._slots.forget(slot))
-        job.end(result)
+        if result is not None:
+            job.end(result)
         return job
 
     def _move(self, moves: Sequence[Move]) -> None:

@@ -1,94 +1,89 @@
-"""Which lane of a cache a request goes to: many short slots, few long ones, in a given memory. Pure.
+"""The lanes of one model: short slots for most requests, long ones for a few, made as they are needed.
 
-A lane is a context whose slots are equally long: one 8k document must not size every slot. Lanes are made when a
-request comes that no lane suits, each slot twice as long as the class below, and idle ones make way for others.
-
-Invariants: a request's lane has room for its prompt and its longest answer; the lanes together take no more than the
-budget; a request is told to wait only while something else runs.
+It does what `room` chooses, and belongs to the engine's thread, as its lanes do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
-SHORTEST_TOKENS = 1024
-"""The smallest slot: what most turns need, prompt and answer."""
-ROOMIER = 4
-"""A request may take a slot up to so many times as long as it needs; longer ones are kept for those who need them."""
+from edge.engine.job import Job
+from edge.engine.lane import Lane
+from edge.engine.llama import Model
+from edge.engine.room import Make, Wait, choose
+from edge.engine.statistics import Statistics
 
 
-class LaneState(NamedTuple):
-    """A lane as it is now. `used_at` orders lanes by their last use."""
+class Lanes:
+    """The lanes of one model, made as they are needed. `budget_tokens` is what all together may hold."""
 
-    slot_tokens: int
-    n_slots: int
-    n_free: int
-    used_at: int
+    def __init__(
+        self,
+        model: Model,
+        *,
+        context_tokens: int,
+        n_slots: int,
+        budget_tokens: int,
+        threads: int,
+        statistics: Statistics,
+        now: Callable[[], float],
+    ) -> None:
+        self._model, self._context_tokens = model, context_tokens
+        self._n_slots, self._budget_tokens = n_slots, budget_tokens
+        self._threads, self._statistics, self._now = threads, statistics, now
+        self._lanes: list[Lane] = []
+        self._admitted = 0
 
-    @property
-    def tokens(self) -> int:
-        return self.slot_tokens * self.n_slots
-
-    @property
-    def n_busy(self) -> int:
-        return self.n_slots - self.n_free
+    def __repr__(self) -> str:
+        return f"<Lanes {self._lanes}>"
 
     @property
     def is_idle(self) -> bool:
-        return self.n_free == self.n_slots
+        return all(lane.is_idle for lane in self._lanes)
 
+    def admit(self, job: Job) -> bool:
+        """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
+        choice = choose(
+            job.need_tokens,
+            [lane.state() for lane in self._lanes],
+            context_tokens=self._context_tokens,
+            n_slots=self._n_slots,
+            budget_tokens=self._budget_tokens,
+        )
+        if isinstance(choice, Wait):
+            return False
+        if isinstance(choice, Make):
+            for index in sorted(choice.drop, reverse=True):
+                self._lanes.pop(index).close()
+            self._lanes.append(self._make(choice))
+        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
+        self._admitted += 1
+        lane.admit(job, self._admitted)
+        return True
 
-class Use(NamedTuple):
-    """Take a slot of the lane with this index."""
+    @property
+    def n_writing(self) -> int:
+        """How many jobs are past their prompts."""
+        return sum(lane.n_writing for lane in self._lanes)
 
-    lane: int
+    def advance(self, n_writing: int) -> list[Job]:
+        """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""
+        busy = [lane for lane in self._lanes if not lane.is_idle]
+        ended = [job for lane in busy for job in lane.interrupt()]
+        return ended + [job for lane in busy for job in lane.round(n_writing)]
 
+    def close(self) -> None:
+        """Free the memory. No job is in any lane."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
 
-class Make(NamedTuple):
-    """Drop the lanes with these indices, then make one of `n_slots` slots of `slot_tokens` each."""
-
-    slot_tokens: int
-    n_slots: int
-    drop: tuple[int, ...] = ()
-
-
-class Wait(NamedTuple):
-    """There is no room now."""
-
-
-def choose(
-    need_tokens: int, lanes: Sequence[LaneState], *, context_tokens: int, n_slots: int, budget_tokens: int
-) -> Use | Make | Wait:
-    """Where a request of `need_tokens` goes, at most `context_tokens`.
-
-    `n_slots` is the most that a lane may have, `budget_tokens` what all lanes together may hold; a lane of one slot is
-    made even beyond it when nothing else runs, since a model that was loaded must be able to answer.
-    """
-    size = slot_tokens(need_tokens, context_tokens)
-    fitting = [i for i, lane in enumerate(lanes) if need_tokens <= lane.slot_tokens <= ROOMIER * size]
-    free = [i for i in fitting if lanes[i].n_free]
-    if free:
-        # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
-        return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
-    if fitting:
-        return Wait()
-    idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
-    dropped: list[int] = []
-    room = budget_tokens - sum(lane.tokens for lane in lanes)
-    least = max(1, min(n_slots, budget_tokens // 2 // size))  # a lane of less is no use while another could go
-    while room // size < least and idle:
-        dropped.append(idle.pop(0))
-        room += lanes[dropped[-1]].tokens
-    n = min(n_slots, room // size)
-    if n < 1 and len(dropped) == len(lanes):
-        n = 1
-    return Make(size, n, tuple(dropped)) if n >= 1 else Wait()
-
-
-def slot_tokens(need_tokens: int, context_tokens: int) -> int:
-    """How long the slots of a lane for such requests are: a power of two, or the whole context."""
-    size = SHORTEST_TOKENS
-    while size < need_tokens:
-        size *= 2
-    return min(size, context_tokens)
+    def _make(self, choice: Make) -> Lane:
+        return Lane(
+            self._model,
+            n_slots=choice.n_slots,
+            slot_tokens=choice.slot_tokens,
+            threads=self._threads,
+            statistics=self._statistics,
+            now=self._now,
+        )

@@ -137,10 +137,13 @@ class Model:
         architecture = self._meta("general.architecture")
         pooling = int(self._meta(f"{architecture}.pooling_type") or llama_cpp.LLAMA_POOLING_TYPE_NONE)
         self.can_embed, self.is_reranker = pooling > 0, pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
-        self.can_write = not self.can_embed and self._meta(f"{architecture}.attention.causal") != "false"
+        is_encoder = self._meta(f"{architecture}.attention.causal") == "false"
+        self.can_write = not (self.can_embed or is_encoder or llama_cpp.llama_model_has_encoder(self._pointer))
         self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._pointer)
         self._pieces: dict[int, bytes] = {}
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
+        end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
+        self.end_token: int = end if end >= 0 else text_end
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
@@ -301,9 +304,10 @@ class Context:
         for move in moves:
             if isinstance(move, Copy):
                 llama_cpp.llama_memory_seq_cp(self._memory, move.source, move.target, -1, -1)
-                llama_cpp.llama_memory_seq_rm(self._memory, move.target, move.n_tokens, -1)
-            else:
-                llama_cpp.llama_memory_seq_rm(self._memory, move.slot, move.n_tokens, -1)
+                if not llama_cpp.llama_memory_seq_rm(self._memory, move.target, move.n_tokens, -1):
+                    raise BenchError(f"slot {move.target} can't be cut back to {move.n_tokens} tokens")
+            elif not llama_cpp.llama_memory_seq_rm(self._memory, move.slot, move.n_tokens, -1):
+                raise BenchError(f"slot {move.slot} can't be cut back to {move.n_tokens} tokens")
 
     def close(self) -> None:
         """Free the cache."""

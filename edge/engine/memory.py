@@ -28,9 +28,10 @@ def _free(meminfo: Path) -> int | None:
 
 
 def _left(cgroup: Path) -> int | None:
-    """What a container's limit leaves (cgroup v2: memory.max, memory.current); `None` without a limit."""
+    """What a container's limit leaves, its file cache not counted as used (cgroup v2); `None` without a limit."""
     try:
         most, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)", (cgroup / "memory.stat").read_text(), re.MULTILINE)
     except OSError:
         return None
-    return int(most) - int(used) if most.isdigit() else None
+    return int(most) - int(used) + (int(cached[1]) if cached else 0) if most.isdigit() else None

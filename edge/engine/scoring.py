@@ -66,6 +66,8 @@ class Scoring:
 
     def _weigh_first(self, row: Row) -> None:
         logs = _log_softmax(row)
+        if not np.isfinite(logs.max()):
+            raise GxError("the model computed logits that aren't numbers; its file may be damaged", code="model")
         self._sums += [logs[option[0]] for option in self._options]
         self._open = [index for index, option in enumerate(self._options) if len(option) > 1]
         self.tokens_out = 1

@@ -1,9 +1,10 @@
 """The models in memory: loaded when first asked for, the least recently used put away when a further one comes.
 
-It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread; what is
-borrowed stays loaded until it is given back, even if its place is taken meanwhile.
+It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread. Whoever asks for
+a model that is being loaded waits for that one; nobody else does.
 
-Invariant: a model with users is never closed, and at most `room` models without users are loaded.
+Invariant: a model with users is never closed, and is in memory once; of those without users, so many are kept that
+there are at most `room` in all.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
-from edge.engine.embedding import BATCH_TOKENS
+from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
 from edge.engine.grammar import Grammars
-from edge.engine.lane import Lanes
+from edge.engine.lanes import Lanes
 from edge.engine.llama import Encoder, Model
-from gx.core.errors import ModelError
+from gx.core.errors import BenchError, ModelError
 from gx.core.message import ModelCard, Value
 
 MakeLanes = Callable[[Model, int], Lanes]
@@ -40,6 +41,8 @@ class Loaded:
         self._encoder: Encoder | None = None
         self.model = Model(digest, place.path)
         tokens = self.model.context_tokens(place.context_tokens or context_tokens)
+        if self.model.can_embed:
+            tokens = min(tokens, LONGEST_TEXT_TOKENS)
         self.lanes = make_lanes(self.model, tokens)
         self.card: ModelCard = self.model.card(tokens)
 
@@ -67,9 +70,11 @@ class Shelf:
 
     def __init__(self, make_lanes: MakeLanes, *, context_tokens: int | None = None, room: int = 2) -> None:
         self._make_lanes, self._context_tokens, self._room = make_lanes, context_tokens, room
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
+        self._is_closed = False
 
     def register(self, digest: str, place: Place) -> None:
         """Say where a model is. Never waits, not even for a load; a new place for a digest counts from its next use."""
@@ -78,15 +83,30 @@ class Shelf:
     def take(self, digest: str) -> Loaded:
         """Use a model, until it is given back, loading it where that's needed.
 
-        :raises ModelError: if it isn't registered, or can't be loaded.
+        :raises ModelError: if it isn't registered, or can't be loaded. :raises BenchError: if the shelf is closed.
         """
+        place = self._places.get(digest)
+        if place is None:
+            raise ModelError(f"no model with the digest {digest[:12]}… is known to this bench", hint="load it first")
         with self._lock:
-            loaded = self._loaded.get(digest)
-            if loaded is None or loaded.place != self._places[digest]:
-                loaded = self._load(digest)
-            self._loaded.move_to_end(digest)
-            loaded.users += 1
-            return loaded
+            if (known := self._known(digest, place)) is not None:
+                return known
+            turn = self._loading.setdefault(digest, threading.Lock())
+        with turn:
+            with self._lock:
+                if (known := self._known(digest, place)) is not None:
+                    return known
+                self._trim(self._room - 1)
+            loaded = Loaded(digest, place, self._make_lanes, self._context_tokens)
+            with self._lock:
+                if self._is_closed:
+                    loaded.close()
+                    raise BenchError("the engine is closed")
+                if digest in self._loaded:
+                    self._retire(digest)
+                self._loaded[digest] = loaded
+                loaded.users += 1
+                return loaded
 
     def give_back(self, loaded: Loaded) -> None:
         """End one use of a model."""
@@ -94,6 +114,8 @@ class Shelf:
             loaded.users -= 1
             if loaded.is_retired and not loaded.users:
                 loaded.close()
+            else:
+                self._trim(self._room)
 
     @contextmanager
     def borrow(self, digest: str) -> Iterator[Loaded]:
@@ -112,20 +134,26 @@ class Shelf:
     def close(self) -> None:
         """Put everything away; what is in use, when it is given back."""
         with self._lock:
+            self._is_closed = True
             for digest in list(self._loaded):
                 self._retire(digest)
 
-    def _load(self, digest: str) -> Loaded:
-        place = self._places.get(digest)
-        if place is None:
-            raise ModelError(f"no model with the digest {digest[:12]}… is known to this bench", hint="load it first")
-        if digest in self._loaded:
-            self._retire(digest)
-        while len(self._loaded) >= self._room:
-            self._retire(next(iter(self._loaded)))
-        loaded = Loaded(digest, place, self._make_lanes, self._context_tokens)
-        self._loaded[digest] = loaded
+    def _known(self, digest: str, place: Place) -> Loaded | None:
+        """The model, if it is in memory as it should be, with one use more."""
+        if self._is_closed:
+            raise BenchError("the engine is closed")
+        loaded = self._loaded.get(digest)
+        if loaded is None or loaded.place != place:
+            return None
+        self._loaded.move_to_end(digest)
+        loaded.users += 1
         return loaded
+
+    def _trim(self, room: int) -> None:
+        """Put away models without users, the least recently used first, until there are `room`."""
+        unused = [digest for digest, loaded in self._loaded.items() if not loaded.users]
+        for digest in unused[: max(0, len(self._loaded) - room)]:
+            self._retire(digest)
 
     def _retire(self, digest: str) -> None:
         loaded = self._loaded.pop(digest)

@@ -89,13 +89,17 @@ class Slots:
         common = self._common(prompt)
         donor = int(common.argmax())
         reused = common[free]
-        if common[donor] - reused.max() < COPY_WORTH_TOKENS:
-            slot = self._nearest(free[reused == reused.max()])
-            kept = int(common[slot])
-            moves: list[Move] = [Cut(slot, kept)] if kept < self._held[slot] else []
-        else:
-            slot, kept = self._nearest(free), 0
-            moves = [Cut(slot, 0)] if self._held[slot] else []
+        best = int(reused.max())
+        is_copied = common[donor] - best >= COPY_WORTH_TOKENS
+        if not is_copied and best >= COPY_WORTH_TOKENS:
+            choice = free[reused == best]
+        else:  # little to keep in any slot: let it be one that holds nothing, else what was used the longest ago
+            empty = free[self._held[free] == 0]
+            choice = empty if len(empty) else free[[int(self._used_at[free].argmin())]]
+        slot = self._nearest(choice)
+        kept = 0 if is_copied else int(common[slot])
+        moves: list[Move] = [Cut(slot, kept)] if kept < self._held[slot] else []
+        if is_copied:
             self._donors[slot] = donor
         self._plans[slot, : len(prompt)] = prompt
         self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), kept, True
@@ -152,7 +156,7 @@ class Slots:
 
         Of a free slot only what it holds counts, which is all of its plan.
         """
-        n = min(len(prompt) - 1, int(self._planned.max(initial=0))) if self._can_share else 0
+        n = min(max(0, len(prompt) - 1), int(self._planned.max(initial=0))) if self._can_share else 0
         differs = np.ones((len(self), n + 1), np.bool_)
         differs[:, :n] = self._plans[:, :n] != prompt[:n]
         common: npt.NDArray[np.int64] = np.minimum(differs.argmax(axis=1), self._planned)

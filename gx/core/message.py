@@ -36,6 +36,9 @@ class Message(Value, frozen=True, kw_only=True):
 class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
     """How tokens are drawn. `temperature` 0 is greedy; `None` switches a filter off.
 
+    `logit_bias` is what is added to the logits of some tokens, by their numbers in the model's vocabulary, written as
+    texts: so OpenAI's API has them, and canonical JSON can't sort others.
+
     Defaults are written out: msgspec leaves them out by identity, and a turn's key must depend on values alone.
     """
 
@@ -43,7 +46,11 @@ class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
     seed: int = 0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()

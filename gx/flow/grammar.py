@@ -90,7 +90,15 @@ SAMPLING = Table(
         "top_k": Field(Number(least=1, most=1_000_000, is_whole=True), "Draw from the k likeliest tokens only."),
         "top_p": Field(Number(above=0, most=1), "Draw from the likeliest tokens that make up this share."),
         "min_p": Field(Number(least=0, most=1), "Leave out tokens less likely than this share of the likeliest."),
+        "typical_p": Field(
+            Number(above=0, most=1),
+            "Draw from the tokens that are about as surprising as the model expects, that make up this share.",
+        ),
         "repetition_penalty": Field(Number(above=0, most=10), "Above 1, tokens that came already come less often."),
+        "presence_penalty": Field(Number(least=-2, most=2), "Above 0, tokens that came already come less often."),
+        "frequency_penalty": Field(
+            Number(least=-2, most=2), "Above 0, tokens come the less often the more often they came already."
+        ),
         "seed": Field(_SEED, "Equal seeds draw equal tokens. 0 where left out."),
         "max_tokens": Field(
             Number(least=1, most=1_000_000, is_whole=True), "The most tokens of an answer. 512 where left out."

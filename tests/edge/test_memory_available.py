@@ -13,12 +13,13 @@ MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailabl
 
 @pytest.mark.parametrize(
     ("most", "used", "expected"),
-    [("max", "5", 20_000_000 * 1024), ("4000000000", "1000000000", 3_000_000_000), ("1000", "2000", 0)],
+    [("max", "5", 20_000_000 * 1024), ("4000000000", "1000000500", 3_000_000_000), ("1000", "2000", 0)],
 )
 def test_the_tighter_limit_counts(tmp_path: Path, most: str, used: str, expected: int) -> None:
     (tmp_path / "meminfo").write_text(MEMINFO)
     (tmp_path / "memory.max").write_text(most + "\n")
     (tmp_path / "memory.current").write_text(used + "\n")
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 500\n")
     assert available_bytes(meminfo=tmp_path / "meminfo", cgroup=tmp_path) == expected
 
 

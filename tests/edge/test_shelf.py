@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
-from edge.engine.lane import Lanes
+from edge.engine.lanes import Lanes
 from edge.engine.llama import Model
 from edge.engine.shelf import Place, Shelf
 from edge.engine.statistics import Statistics
@@ -23,16 +24,41 @@ def lanes(model: Model, context_tokens: int) -> Lanes:
     )
 
 
-def test_a_borrowed_model_outlives_its_place_on_the_shelf(tiny: str) -> None:
+def test_a_borrowed_model_stays_and_who_came_last_goes_first(tiny: str) -> None:
     shelf = Shelf(lanes, context_tokens=256, room=1)
     for digest in "ab":
         shelf.register(digest, Place(path=tiny))
     with shelf.borrow("a") as first:
-        with shelf.borrow("b"):
-            assert shelf.digests() == ["b"]
+        with shelf.borrow("b") as second:
+            assert shelf.digests() == ["a", "b"]
             assert len(first.model.encode((Message(role="user", content="Hi"),))) > 3
-        assert not first.model.is_closed
+        assert shelf.digests() == ["a"]
+        assert second.model.is_closed and not first.model.is_closed
+    assert not first.model.is_closed
+    shelf.close()
     assert first.model.is_closed
+
+
+def test_who_wants_a_loaded_model_does_not_wait_for_another_ones_load(tiny: str) -> None:
+    loading, may_end = threading.Event(), threading.Event()
+
+    def slow(model: Model, context_tokens: int) -> Lanes:
+        if model.digest == "b":
+            loading.set()
+            may_end.wait(10)
+        return lanes(model, context_tokens)
+
+    shelf = Shelf(slow, context_tokens=256)
+    for digest in "ab":
+        shelf.register(digest, Place(path=tiny))
+    shelf.give_back(shelf.take("a"))
+    other = threading.Thread(target=lambda: shelf.give_back(shelf.take("b")))
+    other.start()
+    assert loading.wait(10)
+    shelf.give_back(shelf.take("a"))  # it would wait for ever
+    may_end.set()
+    other.join()
+    assert shelf.digests() == ["a", "b"]
     shelf.close()
 
 

@@ -1,0 +1,94 @@
+"""Which lane of a cache a request goes to: many short slots, few long ones, in a given memory. Pure.
+
+A lane is a context whose slots are equally long: one 8k document must not size every slot. Lanes are made when a
+request comes that no lane suits, each slot twice as long as the class below, and idle ones make way for others.
+
+Invariants: a request's lane has room for its prompt and its longest answer; the lanes together take no more than the
+budget; a request is told to wait only while something else runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+SHORTEST_TOKENS = 1024
+"""The smallest slot: what most turns need, prompt and answer."""
+ROOMIER = 4
+"""A request may take a slot up to so many times as long as it needs; longer ones are kept for those who need them."""
+
+
+class LaneState(NamedTuple):
+    """A lane as it is now. `used_at` orders lanes by their last use."""
+
+    slot_tokens: int
+    n_slots: int
+    n_free: int
+    used_at: int
+
+    @property
+    def tokens(self) -> int:
+        return self.slot_tokens * self.n_slots
+
+    @property
+    def n_busy(self) -> int:
+        return self.n_slots - self.n_free
+
+    @property
+    def is_idle(self) -> bool:
+        return self.n_free == self.n_slots
+
+
+class Use(NamedTuple):
+    """Take a slot of the lane with this index."""
+
+    lane: int
+
+
+class Make(NamedTuple):
+    """Drop the lanes with these indices, then make one of `n_slots` slots of `slot_tokens` each."""
+
+    slot_tokens: int
+    n_slots: int
+    drop: tuple[int, ...] = ()
+
+
+class Wait(NamedTuple):
+    """There is no room now."""
+
+
+def choose(
+    need_tokens: int, lanes: Sequence[LaneState], *, context_tokens: int, n_slots: int, budget_tokens: int
+) -> Use | Make | Wait:
+    """Where a request of `need_tokens` goes, at most `context_tokens`.
+
+    `n_slots` is the most that a lane may have, `budget_tokens` what all lanes together may hold; a lane of one slot is
+    made even beyond it when nothing else runs, since a model that was loaded must be able to answer.
+    """
+    size = slot_tokens(need_tokens, context_tokens)
+    fitting = [i for i, lane in enumerate(lanes) if need_tokens <= lane.slot_tokens <= ROOMIER * size]
+    free = [i for i in fitting if lanes[i].n_free]
+    if free:
+        # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
+        return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
+    if fitting:
+        return Wait()
+    idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
+    dropped: list[int] = []
+    room = budget_tokens - sum(lane.tokens for lane in lanes)
+    least = max(1, min(n_slots, budget_tokens // 2 // size))  # no lane takes all, and one of less must be in need
+    while room // size < least and idle:
+        dropped.append(idle.pop(0))
+        room += lanes[dropped[-1]].tokens
+    n = min(least, room // size)
+    if n < 1 and len(dropped) == len(lanes):
+        n = 1
+    return Make(size, n, tuple(dropped)) if n >= 1 else Wait()
+
+
+def slot_tokens(need_tokens: int, context_tokens: int) -> int:
+    """How long the slots of a lane for such requests are: a power of two, or the whole context."""
+    size = SHORTEST_TOKENS
+    while size < need_tokens:
+        size *= 2
+    return min(size, context_tokens)
