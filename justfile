@@ -23,10 +23,15 @@ bench:
     python -m tests.bench.startup
     python -m tests.bench.orchestration
 
+# The engine beside llama-server and llama-cpp-python; builds those first.
+bench-engine *ARGS:
+    python -m tests.bench.engine {{ARGS}}
+
 # What takes long: 50 kills of a run, 20,000 mutated recipes and inputs.
 soak:
     python -m tests.soak.kill --kills 50
     python -m tests.fuzz.recipes --cases 20000 --executed 200
+    python -m tests.fuzz.schemas --cases 10000
 
 # The main job on the bundled tickets.
 demo:

@@ -102,7 +102,7 @@ async def server(model: str, slots: int) -> AsyncIterator[Ask]:
              "-tb", str(THREADS), "--no-webui"]  # fmt: skip
     quiet = subprocess.DEVNULL
     process = await anyio.open_process([str(binary("llama-server")), *words], stdout=quiet, stderr=quiet)
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # the server hangs up on idle ones
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=900, limits=limits) as client:
             while True:
