@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -91,6 +92,7 @@ class Grammars:
         self._tokenizer = lltokenizer_from_vocab(vocab, eos_token=sorted(eog) or None)
         self._n_vocab, self._eog = n_vocab, eog
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()  # requests are encoded in several threads
 
     def constraint(self, shape: Shape) -> Constraint:
         """The constraint of one answer.
@@ -98,16 +100,17 @@ class Grammars:
         :raises GxError: (code "schema", of other shapes "constraint") if the shape is invalid, can't be met, or uses
             something that isn't supported. Of a schema the message names the keyword and its place.
         """
-        try:
-            key = f"{type(shape).__name__} {json.dumps(msgspec.structs.astuple(shape))}"  # a schema in its own order
-            matcher = self._compiled.get(key)
-            if matcher is None:
-                matcher = self._compiled[key] = self._compile(shape)
-        except RecursionError:
-            raise GxError("the output schema is nested too deeply", code="schema", hint="make it flatter") from None
-        self._compiled.move_to_end(key)
-        while len(self._compiled) > CACHED_SHAPES:
-            self._compiled.popitem(last=False)
+        with self._lock:
+            try:
+                key = f"{type(shape).__name__} {json.dumps(msgspec.structs.astuple(shape))}"  # in a schema's own order
+                matcher = self._compiled.get(key)
+                if matcher is None:
+                    matcher = self._compiled[key] = self._compile(shape)
+            except RecursionError:
+                raise GxError("the output schema is nested too deeply", code="schema", hint="make it flatter") from None
+            self._compiled.move_to_end(key)
+            while len(self._compiled) > CACHED_SHAPES:
+                self._compiled.popitem(last=False)
         return Constraint(matcher.deep_copy(), self._n_vocab, self._eog, subject=_SUBJECTS[type(shape)])
 
     def _compile(self, shape: Shape) -> LLMatcher:

@@ -1,4 +1,4 @@
-"""The only file that imports llama_cpp: a model and a context of its low-level API, as two small Python objects.
+"""The only file that imports llama_cpp: a model, a context and an encoder of its low-level API, as Python objects.
 
 It knows pointers, batches, the vocabulary and the chat template that a GGUF file carries. It doesn't know what a turn
 is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`, `piece`) from any thread; a
@@ -6,6 +6,8 @@ is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `enc
 
 A GGML assertion aborts the process, so whatever can be checked is checked before the call; what the loader itself
 finds wrong it reports by NULL and a line in its log, which becomes the `ModelError`'s message.
+
+It is longer than other files since no other may know what it knows.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ class _Formatter(Jinja2ChatFormatter):
 class Model:
     """A loaded GGUF file: its weights, vocabulary and chat template.
 
-    :raises ModelError: if the file is missing, isn't GGUF, is damaged, or holds a model that can't chat.
+    :raises ModelError: if the file is missing, isn't GGUF, is damaged, or has no vocabulary.
     """
 
     def __init__(self, digest: str, path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -19,15 +18,6 @@ TICKET: dict[str, Any] = {
     "type": "object",
     "properties": {"category": {"enum": ["billing", "bug", "how-to"]}, "urgent": {"enum": [True, False]}},
 }
-
-
-@pytest.fixture(scope="module")
-def engine(tiny: str, packaged: str) -> Iterator[Engine]:
-    engine = Engine(threads=1, slots=4)
-    engine.register("tiny", tiny)
-    engine.register("smol", packaged, 2048)
-    yield engine
-    engine.close()
 
 
 def run(engine: Engine, schema: dict[str, Any], choice: Choice = "scored", **fields: Any) -> Outcome:

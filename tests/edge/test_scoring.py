@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,6 @@ from edge.engine.llama import Context, Fed, Model
 from edge.engine.scoring import Scoring, probabilities
 from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
-
-
-@pytest.fixture(scope="module")
-def engine(tiny: str, packaged: str) -> Iterator[Engine]:
-    engine = Engine(threads=1, slots=4)
-    engine.register("tiny", tiny)
-    engine.register("smol", packaged, 2048)
-    yield engine
-    engine.close()
-
 
 OPTIONS = ("billing", "bug", "how-to", "an account that has a longer name")
 
