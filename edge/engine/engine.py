@@ -18,18 +18,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-import numpy as np
-
 from edge.engine.embedding import Embedding, Vectors
-from edge.engine.grammar import JsonSchema
+from edge.engine.encoding import begin, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads
 from edge.engine.memory import available_bytes
-from edge.engine.scoring import Scoring
-from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded, Place, Shelf
-from edge.engine.slots import Tokens
 from edge.engine.statistics import Counts, Statistics
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
@@ -37,8 +32,6 @@ from gx.core.message import Message, ModelCard
 T = TypeVar("T")
 __all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]
 
-LEAST_ANSWER_TOKENS = 16
-"""An answer with less room than this isn't worth a prompt: the turn is refused instead of cut."""
 MOST_SLOTS = 256
 """llama.cpp's LLAMA_MAX_SEQ."""
 DEFAULT_SLOTS = 32
@@ -121,7 +114,7 @@ class Engine:
             job.end(failure_of(error))
             return job.future
         try:
-            _begin_writing(job, loaded)
+            begin(job, loaded)
         except BaseException as error:
             self._shelf.give_back(loaded)
             if not isinstance(error, GxError):
@@ -143,7 +136,7 @@ class Engine:
         """
         loaded = self._shelf.take(digest)
         try:
-            tokens = _encode_texts(texts, loaded)
+            tokens = encode_texts(texts, loaded)
         except BaseException:
             self._shelf.give_back(loaded)
             raise
@@ -288,95 +281,3 @@ class Engine:
             statistics=self._statistics,
             now=self._clock,
         )
-
-
-def _begin_writing(job: Job, loaded: Loaded) -> None:
-    """Encode the request. :raises GxError: if it can't be answered, whatever the model would say."""
-    request, model = job.request, loaded.model
-    if not model.can_write:
-        raise ModelError(f"{model.path} is an embedding model: it can't write answers", hint="name a chat model")
-    if not request.messages:
-        raise GxError("a turn needs at least one message, and this one has none", code="empty")
-    text = model.render(request.messages) + request.opening
-    if request.options:
-        if len(set(request.options)) < len(request.options) or "" in request.options:
-            raise GxError("a choice needs options that differ, and none may be empty", code="choice")
-        prompt, options = _split(model.tokenize(text), [model.tokenize(text + option) for option in request.options])
-        job.count_prompt(len(prompt))
-        _refuse_empty(prompt)
-        if request.are_whole:
-            options = [[*option, model.end_token] for option in options]
-        longest = max(map(len, options))
-        if longest > 1 and not model.can_share:
-            raise GxError(
-                f"{model.path} keeps a state that can't be cut back, so it can't weigh options", code="choice"
-            )
-        _limit(prompt, longest, loaded.card.context_tokens, least=longest)
-        job.write(Scoring(prompt, options))
-        return
-    shape = request.constraint
-    if request.output_schema is not None:
-        if shape is not None:
-            raise GxError("expected an output schema or a constraint, got both", code="constraint")
-        shape = JsonSchema(schema=request.output_schema)
-    prompt = model.tokenize(text)
-    _refuse_empty(prompt)
-    job.count_prompt(len(prompt))
-    writing = Writing(
-        prompt,
-        limit_tokens=_limit(prompt, request.sampling.max_tokens, loaded.card.context_tokens),
-        sampling=request.sampling,
-        constraint=None if shape is None else loaded.grammars.constraint(shape),
-        piece=model.piece,
-        eog=frozenset() if request.ignores_end else model.eog,
-    )
-    job.write(writing)
-
-
-def _refuse_empty(prompt: Tokens) -> None:
-    if not len(prompt):
-        raise GxError("the prompt is empty: the model's chat template made nothing of these messages", code="empty")
-
-
-def _split(prompt: Tokens, wholes: Sequence[Tokens]) -> tuple[Tokens, list[list[int]]]:
-    """The tokens that prompt and options together begin with, and how each option goes on.
-
-    An option's first characters may be one token with the prompt's last ones, so the whole is encoded, and then cut.
-    """
-    common = min(len(prompt), *(len(whole) - 1 for whole in wholes))  # at least a token of each option is its own
-    for whole in wholes:
-        differs = np.flatnonzero(whole[:common] != prompt[:common])
-        common = int(differs[0]) if len(differs) else common
-    return prompt[:common], [whole[common:].tolist() for whole in wholes]
-
-
-def _encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
-    model, most = loaded.model, loaded.card.context_tokens
-    if not model.can_embed:
-        raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
-    encoded = [model.tokenize(text, adds_special=True) for text in texts]
-    for number, tokens in enumerate(encoded):
-        if not len(tokens):
-            raise GxError(f"text {number} is empty, so there is nothing to embed", code="empty")
-        if len(tokens) > most:
-            raise GxError(
-                f"text {number} is too long to embed: {len(tokens)} tokens, and the model takes {most}",
-                code="context",
-                hint="split it",
-            )
-    return encoded
-
-
-def _limit(prompt: Tokens, max_tokens: int, context_tokens: int, least: int = LEAST_ANSWER_TOKENS) -> int:
-    """How long the answer may get. :raises GxError: (code "context") if it has less room than `least`."""
-    left = context_tokens - len(prompt)
-    if max_tokens <= left:
-        return max_tokens
-    if left >= least:
-        return left
-    raise GxError(
-        f"the prompt doesn't fit: {len(prompt)} prompt tokens and max_tokens {max_tokens} are more than the context of "
-        f"{context_tokens} tokens",
-        code="context",
-        hint="shorten the prompt, split the input, or give the model a longer context",
-    )

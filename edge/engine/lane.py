@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edge.engine.batch import Part, Work, next_calls
+from edge.engine.batch import Part, Work, gather, next_calls
 from edge.engine.job import Job, Result
-from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model, rows_of
+from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model, Rows, State, rows_of
+from edge.engine.pace import Pace
 from edge.engine.room import LaneState
-from edge.engine.slots import Copy, Move, Slots
+from edge.engine.slots import Copy, Move, Slots, Tokens
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, GxError
+
+MOVABLE_BYTES = 256 << 20
+"""What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
 
 
 class Lane:
@@ -27,15 +31,16 @@ class Lane:
         *,
         n_slots: int,
         slot_tokens: int,
-        threads: int,
+        pace: Pace,
         statistics: Statistics,
         now: Callable[[], float],
     ) -> None:
-        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=threads)
+        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads)
         self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
         self._jobs: dict[int, Job] = {}  # by slot, in the order of arrival
-        self._statistics, self._now = statistics, now
+        self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
+        self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_share else 0
 
     def __repr__(self) -> str:
         return f"<Lane {self._slots!r}>"
@@ -77,6 +82,7 @@ class Lane:
         `n_writing` jobs, here and elsewhere, wait for this round to end.
         """
         self._move(self._slots.settle())
+        self._gather()
         work = [
             Work(slot, len(self._slots.pending(slot)), job.is_prompt)
             for slot, job in self._jobs.items()
@@ -92,8 +98,34 @@ class Lane:
                 ]
         return ended
 
+    def hand_over(self, target: Lane) -> None:
+        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
+        slots = self._slots
+        for slot in [slot for slot in self._jobs if not slots.waits(slot) and slots.held(slot) <= self._movable_tokens]:
+            job = self._jobs.pop(slot)
+            target._adopt(job, slots.plan(slot), slots.held(slot), self._context.save(slot))
+            self._move(slots.release(slot))
+
     def close(self) -> None:
         self._context.close()
+
+    def _adopt(self, job: Job, plan: Tokens, n_held: int, state: State) -> None:
+        slot, moves = self._slots.adopt(plan, n_held)
+        self._move(moves)
+        if n_held:
+            self._context.restore(slot, state)
+        self._jobs[slot] = job
+
+    def _gather(self) -> None:
+        """Bring the jobs that write together, where that is cheaper than a call more."""
+        writing = [slot for slot, job in self._jobs.items() if not job.is_prompt]
+        for one, other in gather(writing, len(self._slots)):
+            if self._slots.held(one) + self._slots.held(other) > self._movable_tokens:
+                continue
+            self._context.swap(one, other)
+            self._slots.swap(one, other)
+            places = {one: other, other: one}
+            self._jobs = {places.get(slot, slot): job for slot, job in self._jobs.items()}
 
     def _decode(self, call: Sequence[Part]) -> list[Job]:
         """One call, and what follows from its logits; which jobs ended."""
@@ -103,9 +135,7 @@ class Lane:
             wanted = self._jobs[slot].wanted(is_last=n_tokens == len(pending))
             fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], wanted))
         is_prompt = self._jobs[call[0].slot].is_prompt
-        began_s = time.perf_counter()
-        rows = self._context.decode(fed)
-        self._statistics.decoded(fed, is_prompt=is_prompt, seconds=time.perf_counter() - began_s)
+        rows = self._timed(fed, is_prompt=is_prompt)
         for slot, n_tokens in call:
             slots.advance(slot, n_tokens)
         best = rows.argmax(axis=1).tolist() if len(rows) else []
@@ -134,6 +164,19 @@ class Lane:
                     self._move(slots.rewind(slot, len(job.writing.prompt)))
                 slots.extend(slot, drawn)
         return [self._leave(slot, result) for slot, result in results]
+
+    def _timed(self, fed: Sequence[Fed], *, is_prompt: bool) -> Rows:
+        """One call, on as many threads as pay."""
+        n_tokens = sum(len(part.tokens) for part in fed)
+        kind = is_prompt, n_tokens.bit_length()
+        n_threads = self._pace.next(kind)
+        self._context.use_threads(n_threads)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        rows = self._context.decode(fed)
+        seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        self._pace.took(kind, n_threads, n_tokens, seconds=seconds, cpu_seconds=cpu_seconds)
+        self._statistics.decoded(n_tokens, is_prompt=is_prompt, seconds=seconds)
+        return rows
 
     def _leave(self, slot: int, result: Result | None, *, is_sound: bool = True) -> Job:
         job = self._jobs.pop(slot)

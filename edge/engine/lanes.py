@@ -10,7 +10,8 @@ from collections.abc import Callable
 from edge.engine.job import Job
 from edge.engine.lane import Lane
 from edge.engine.llama import Model
-from edge.engine.room import Make, Wait, choose
+from edge.engine.pace import Pace
+from edge.engine.room import Make, Wait, choose, merge
 from edge.engine.statistics import Statistics
 
 
@@ -30,7 +31,7 @@ class Lanes:
     ) -> None:
         self._model, self._context_tokens = model, context_tokens
         self._n_slots, self._budget_tokens = n_slots, budget_tokens
-        self._threads, self._statistics, self._now = threads, statistics, now
+        self._pace, self._statistics, self._now = Pace(threads), statistics, now
         self._lanes: list[Lane] = []
         self._admitted = 0
 
@@ -70,6 +71,9 @@ class Lanes:
         """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""
         busy = [lane for lane in self._lanes if not lane.is_idle]
         ended = [job for lane in busy for job in lane.interrupt()]
+        pair = merge([lane.state() for lane in busy])
+        if pair is not None:
+            busy[pair[0]].hand_over(busy[pair[1]])
         return ended + [job for lane in busy for job in lane.round(n_writing)]
 
     def close(self) -> None:
@@ -83,7 +87,7 @@ class Lanes:
             self._model,
             n_slots=choice.n_slots,
             slot_tokens=choice.slot_tokens,
-            threads=self._threads,
+            pace=self._pace,
             statistics=self._statistics,
             now=self._now,
         )

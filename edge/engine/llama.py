@@ -36,6 +36,7 @@ from gx.core.message import Message, ModelCard
 
 Row = npt.NDArray[np.float32]  # [n_vocab] float32: the logits of one position
 Rows = npt.NDArray[np.float32]  # [n_rows, n_vocab] float32
+State = npt.NDArray[np.uint8]  # [n_bytes] uint8: what a slot holds, in llama.cpp's own format
 
 
 Wanted = Literal["none", "last", "all"]
@@ -142,6 +143,7 @@ class Model:
         is_encoder = self._meta(f"{architecture}.attention.causal") == "false"
         self.can_write = not (self.can_embed or is_encoder or llama_cpp.llama_model_has_encoder(self._pointer))
         self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._pointer)
+        self.size_bytes: int = llama_cpp.llama_model_size(self._pointer)
         self._pieces: dict[int, bytes] = {}
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
         end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
@@ -179,7 +181,7 @@ class Model:
             description=text.value.decode("utf-8", "replace"),
             context_tokens=context_tokens,
             parameters=llama_cpp.llama_model_n_params(self._pointer),
-            size_bytes=llama_cpp.llama_model_size(self._pointer),
+            size_bytes=self.size_bytes,
             vocabulary=self.n_vocab,
             has_chat_template=self.has_chat_template,
         )
@@ -279,6 +281,7 @@ class Context:
         self._n_vocab = model.n_vocab
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = _Batch(BATCH_TOKENS)
+        self._buffers = [np.empty(0, np.uint8) for _ in range(2)]
 
     def decode(self, parts: Sequence[Fed]) -> Rows:
         """Decode tokens of some slots, in ascending order of the slots, at most `BATCH_TOKENS` in all.
@@ -301,6 +304,10 @@ class Context:
             return np.empty((0, self._n_vocab), np.float32)
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._pointer), (n_rows, self._n_vocab))
 
+    def use_threads(self, n_threads: int) -> None:
+        """From the next call on."""
+        llama_cpp.llama_set_n_threads(self._pointer, n_threads, n_threads)
+
     def move(self, moves: Iterable[Move]) -> None:
         """Cut and copy sequences. A copy is of a whole sequence: a part of one would abort the process."""
         for move in moves:
@@ -310,6 +317,30 @@ class Context:
                     raise BenchError(f"slot {move.target} can't be cut back to {move.n_tokens} tokens")
             elif not llama_cpp.llama_memory_seq_rm(self._memory, move.slot, move.n_tokens, -1):
                 raise BenchError(f"slot {move.slot} can't be cut back to {move.n_tokens} tokens")
+
+    def swap(self, one: int, other: int) -> None:
+        """Two slots change places, with all they hold. :raises BenchError: if llama.cpp can't."""
+        states = self.save(one), self.save(other, buffer=1)
+        self.restore(one, states[1])
+        self.restore(other, states[0])
+
+    def save(self, slot: int, *, buffer: int = 0) -> State:
+        """What a slot holds, [n_bytes] uint8, in one of two buffers; good until that one is used again."""
+        n_bytes = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
+        if len(self._buffers[buffer]) < n_bytes:
+            self._buffers[buffer] = np.empty(n_bytes * 3 // 2, np.uint8)  # touching new memory takes the longest
+        state = self._buffers[buffer][:n_bytes]
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if llama_cpp.llama_state_seq_get_data(self._pointer, pointer, n_bytes, slot) != n_bytes:
+            raise BenchError(f"slot {slot} can't be read")
+        return state
+
+    def restore(self, slot: int, state: State) -> None:
+        """Put there what was saved, also in another context of the model. :raises BenchError: if llama.cpp can't."""
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        if llama_cpp.llama_state_seq_set_data(self._pointer, pointer, len(state), slot) != len(state):
+            raise BenchError(f"slot {slot} can't be written")
 
     def close(self) -> None:
         """Free the cache."""

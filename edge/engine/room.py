@@ -86,6 +86,20 @@ def choose(
     return Make(size, n, tuple(dropped)) if n >= 1 else Wait()
 
 
+def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:
+    """The lane whose requests would all find room in another that runs, and that other one; None if there are no two.
+
+    What few requests are left then decode in one call instead of two.
+    """
+    pairs = [
+        (i, j)
+        for i, one in enumerate(lanes)
+        for j, other in enumerate(lanes)
+        if i != j and 0 < one.n_busy <= other.n_free and other.n_busy and one.slot_tokens <= other.slot_tokens
+    ]
+    return min(pairs, key=lambda pair: lanes[pair[0]].n_busy, default=None)
+
+
 def slot_tokens(need_tokens: int, context_tokens: int) -> int:
     """How long the slots of a lane for such requests are: a power of two, or the whole context."""
     size = SHORTEST_TOKENS

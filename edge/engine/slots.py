@@ -139,6 +139,30 @@ class Slots:
         self._held[slot] = n_tokens
         return [Cut(slot, n_tokens)]
 
+    def swap(self, one: int, other: int) -> None:
+        """Two slots change places, with all they hold; whoever owns the cache does the same there."""
+        for rows in (self._plans, self._planned, self._held, self._is_busy, self._used_at):
+            rows[[one, other]] = rows[[other, one]]
+        places = {one: other, other: one}
+        self._donors = {places.get(s, s): places.get(donor, donor) for s, donor in self._donors.items()}
+
+    def plan(self, slot: int) -> Tokens:
+        """What the slot holds and is to hold, [n_tokens] int32; a view."""
+        return self._plans[slot, : self._planned[slot]]
+
+    def adopt(self, plan: Tokens, n_held: int) -> tuple[int, list[Move]]:
+        """Take over a sequence from another cache into a free slot, of which there is one.
+
+        Which it is, and the moves to make before its first `n_held` tokens are put there.
+        """
+        free = np.flatnonzero(~self._is_busy)
+        empty = free[self._held[free] == 0]
+        slot = self._nearest(empty if len(empty) else free)
+        moves: list[Move] = [Cut(slot, 0)] if self._held[slot] else []
+        self._plans[slot, : len(plan)] = plan
+        self._planned[slot], self._held[slot], self._is_busy[slot] = len(plan), n_held, True
+        return slot, moves
+
     def release(self, slot: int) -> list[Move]:
         """End a request. What it held stays for the next one; who waits for it copies what is there."""
         self._is_busy[slot] = False

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
-from edge.engine.llama import Fed
 from gx.core.message import Usage, Value
 
 
@@ -35,11 +32,10 @@ class Statistics:
         for name, amount in amounts.items():
             self._sums[name] += amount
 
-    def decoded(self, fed: Sequence[Fed], *, is_prompt: bool, seconds: float) -> None:
+    def decoded(self, n_tokens: int, *, is_prompt: bool, seconds: float) -> None:
         """A call of `llama_decode` took so long."""
-        tokens = sum(len(part.tokens) for part in fed)
         kind = "prefill" if is_prompt else "decode"
-        self.add(**{f"{kind}_tokens": tokens, f"{kind}_calls": 1, f"{kind}_s": seconds})
+        self.add(**{f"{kind}_tokens": n_tokens, f"{kind}_calls": 1, f"{kind}_s": seconds})
 
     def ended(self, usage: Usage) -> None:
         """A request ended, having taken so much."""

@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.engine.batch import GROUP_SLOTS, Part, Work, next_calls
+from edge.engine.batch import GROUP_SLOTS, Part, Work, gather, next_calls
 
 BATCH, PASS = 2048, 512
 
@@ -60,3 +60,16 @@ def test_every_call_can_be_made_and_every_round_gets_on(work: list[Work]) -> Non
     if prompts:
         assert prompts[0].slot in {slot for slot, _ in taken}
         assert sum(n for slot, n in taken if by_slot[slot].is_prompt) <= BATCH
+
+
+@given(st.sets(st.integers(0, 31)))
+def test_those_that_write_become_neighbours_by_as_few_changes_as_it_takes(writing: set[int]) -> None:
+    pairs = gather(writing, 32)
+    places = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+    after = sorted(places.get(slot, slot) for slot in writing)
+    assert after == list(range(after[0], after[0] + len(after))) if after else not pairs
+    assert len(places) == 2 * len(pairs)
+    fewest = min(
+        sum(slot not in range(start, start + len(writing)) for slot in writing) for start in range(33 - len(writing))
+    )
+    assert len(pairs) == fewest
