@@ -27,9 +27,10 @@ bench:
 bench-engine *ARGS:
     python -m tests.bench.engine {{ARGS}}
 
-# What takes long: 50 kills of a run, 20,000 mutated recipes and inputs.
+# What takes long: 50 kills of a run, an hour of everything that the engine may be asked, 20,000 mutated recipes.
 soak:
     python -m tests.soak.kill --kills 50
+    python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
     python -m tests.fuzz.schemas --cases 10000
 

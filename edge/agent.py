@@ -58,7 +58,7 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
         return result
     text = result.text.strip()
     if not has_schema:
-        return Answer(value=msgspec.Raw(msgspec.json.encode(text)), usage=result.usage, finish=result.finish)
+        return _answer(msgspec.json.encode(text), result)
     try:
         msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -68,4 +68,8 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
             detail=text[:_EXCERPT_CHARS],
             usage=result.usage,
         )
-    return Answer(value=msgspec.Raw(text.encode()), usage=result.usage, finish=result.finish)
+    return _answer(text.encode(), result)
+
+
+def _answer(value: bytes, written: Completion) -> Answer:
+    return Answer(value=msgspec.Raw(value), usage=written.usage, finish=written.finish, logprobs=written.logprobs)

@@ -1,7 +1,8 @@
 """The bench's process, `python -m edge.bench`: frames of `ToBench` on stdin, frames of `FromBench` on stdout.
 
 It knows pipes: one event loop reads, writes, and has a task for each turn under way; the engine has a thread of its
-own. It doesn't know tasks beyond their name and attempt, and it keeps nothing.
+own. It doesn't know tasks beyond their name and attempt, and it keeps nothing. While turns run, it tells now and then
+what the engine has done; the last reading comes before the last result, and has all.
 
 Invariant: stdout carries frames and nothing else. Whatever prints (a library, a GGML assertion) prints on stderr,
 because file descriptor 1 is made to point there before anything is loaded.
@@ -17,6 +18,7 @@ has a user message with that text in it.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ctypes
 import os
 import signal
@@ -41,6 +43,7 @@ from gx.core.message import (
     FromBench,
     Load,
     Loaded,
+    Measured,
     Ready,
     Refused,
     Signal,
@@ -49,9 +52,12 @@ from gx.core.message import (
 )
 
 CRASH_VARIABLE = "GX_BENCH_CRASH_ON"
-# Frames that may wait for a slow reader; signals only take a quarter, so that a result never waits behind previews.
+# Frames that may wait for a slow reader; signals and readings only take a quarter, so that no result waits for them.
 _OUTGOING_FRAMES, _OUTGOING_SIGNALS = 256, 64
 _READ_BYTES = 1 << 16
+_MEASURE_EVERY_S = 2.0
+# The engine's thread is idle when it is asked for the last reading. If it isn't after all, the reading can wait.
+_LAST_READING_S = 0.1
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -63,18 +69,24 @@ class Bench:
     ) -> None:
         from edge.engine.engine import DEFAULT_SLOTS, Engine  # after stdout is safe, and not before: it loads llama.cpp
         from edge.engine.front import Front
+        from edge.tunings import find as tuning_of
 
         self._incoming, self._outgoing = incoming, outgoing
-        self._engine = Engine(threads=threads, context_tokens=context_tokens, slots=slots or DEFAULT_SLOTS)
+        self._engine = Engine(
+            threads=threads, context_tokens=context_tokens, slots=slots or DEFAULT_SLOTS, tuning_of=tuning_of
+        )
         self._front = Front(self._engine)
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
         self._asides = anyio.CapacityLimiter(1)
+        self._told = Measured()
+        self._is_told = True  # all that was done until now
 
     async def serve(self) -> None:
         """Announce the bench, then do as the desk says until its pipe closes. :raises BenchError: on a bad frame."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write)
+            tasks.start_soon(self._watch)
             await self._send(Ready(pid=os.getpid(), slots=self._engine.slots, engine=self._engine.build))
             splitter = frames.Splitter()
             while chunk := await self._read():
@@ -87,12 +99,13 @@ class Bench:
         match message:
             case Load():
                 # Known at once, so that a turn right behind this message finds it; loaded beside the reader.
-                self._engine.register(message.digest, message.path, message.context_tokens)
+                self._engine.register(message.digest, message.path, message.context_tokens, message.adapters)
                 tasks.start_soon(self._answer, message.request, lambda: self._load(message))
             case Count():
                 tasks.start_soon(self._answer, message.request, lambda: self._count(message))
             case Execute(turn=turn):
                 self._cancelled[turn.task, turn.attempt] = threading.Event()
+                self._is_told = False
                 tasks.start_soon(self._run, turn)
             case Cancel():
                 event = self._cancelled.get((message.task, message.attempt))
@@ -125,7 +138,27 @@ class Bench:
         cancelled = self._cancelled[turn.task, turn.attempt]
         outcome = await execute(turn, self._offer, front=self._front, cancelled=cancelled)
         self._cancelled.pop((turn.task, turn.attempt), None)
+        if not self._cancelled:
+            with anyio.move_on_after(_LAST_READING_S):
+                await self._measure()
         await self._send(Finished(task=turn.task, attempt=turn.attempt, outcome=outcome))
+
+    async def _watch(self) -> None:
+        """Tell what the engine does, as long as it does something."""
+        while True:
+            await anyio.sleep(_MEASURE_EVERY_S)
+            if not self._is_told:
+                await self._measure()
+
+    async def _measure(self) -> None:
+        """Tell what was done so far, if it is news and there is room."""
+        reading = await asyncio.wrap_future(self._engine.measure())
+        if reading != self._told:
+            if not self._has_room:
+                return
+            self._to_write.send_nowait(frames.frame(reading))
+            self._told = reading
+        self._is_told = not self._cancelled
 
     async def _send(self, message: FromBench) -> None:
         """Queue a message for the desk, waiting while it is far behind."""
@@ -133,8 +166,12 @@ class Bench:
 
     def _offer(self, message: Signal) -> None:
         """Queue a preview where there is room; a desk that is behind misses some."""
-        if self._to_write.statistics().current_buffer_used < _OUTGOING_SIGNALS:
+        if self._has_room:
             self._to_write.send_nowait(frames.frame(message))
+
+    @property
+    def _has_room(self) -> bool:
+        return self._to_write.statistics().current_buffer_used < _OUTGOING_SIGNALS
 
     async def _read(self) -> bytes:
         await anyio.wait_readable(self._incoming)

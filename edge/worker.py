@@ -35,6 +35,7 @@ from gx.core.message import (
     FromBench,
     Load,
     Loaded,
+    Measured,
     Message,
     ModelCard,
     Ready,
@@ -43,7 +44,7 @@ from gx.core.message import (
     ToBench,
     Turn,
 )
-from gx.core.ports import AttemptEnded, BenchDown, BenchUp, WorkerEvent
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
 from gx.core.task import Capacity, EdgeLease, Quote, Rate
 
 START_S = 60.0
@@ -85,7 +86,7 @@ class EdgeWorker:
         self._is_closing = self._is_restarting = self._is_down_untold = False
         self._changed = anyio.Event()
         self._events: list[WorkerEvent] = []
-        self._places: dict[str, tuple[str, int | None]] = {}
+        self._places: dict[str, Load] = {}
         self._told: set[str] = set()  # the models that this incarnation knows
         self._running: dict[tuple[str, int], float] = {}
         self._questions = Questions()
@@ -107,9 +108,14 @@ class EdgeWorker:
         await self.aclose()
         await self._end_tasks()
 
-    def register(self, digest: str, path: str, context_tokens: int | None = None) -> None:
+    def register(
+        self, digest: str, path: str, context_tokens: int | None = None, adapters: tuple[tuple[str, float], ...] = ()
+    ) -> None:
         """Say where the model with this digest is; a bench is told when it is first needed there."""
-        self._places[digest] = (os.path.abspath(path), context_tokens)  # noqa: PTH100 - no link is followed
+        path = os.path.abspath(path)  # noqa: PTH100 - no link is followed
+        self._places[digest] = Load(
+            request=0, digest=digest, path=path, context_tokens=context_tokens, adapters=adapters
+        )
         self._told.discard(digest)
 
     async def start(self) -> None:
@@ -145,8 +151,8 @@ class EdgeWorker:
         :raises ModelError: if it isn't registered or can't be loaded.
         :raises BenchError: if the bench ends meanwhile, or no bench can be kept up.
         """
-        path, context_tokens = self._place(model)
-        answer = await self._ask(lambda n: Load(request=n, digest=model, path=path, context_tokens=context_tokens))
+        load = self._place(model)
+        answer = await self._ask(lambda n: msgspec.structs.replace(load, request=n))
         self._told.add(model)
         if not isinstance(answer, Loaded):
             raise BenchError(f"the bench answered a load with {type(answer).__name__}")
@@ -269,6 +275,8 @@ class EdgeWorker:
                 begun_s = self._running.pop((message.task, message.attempt), None)
                 if begun_s is not None:
                     self._finish(message, begun_s, time.monotonic())
+            case Measured():
+                self._emit(BenchReading(incarnation=self._incarnation, measured=message))
             case Signal():
                 self._emit(message)
 
@@ -312,12 +320,9 @@ class EdgeWorker:
         """Tell a bench where a model is, once; the answer is for nobody, since whatever uses the model fails alike."""
         if model not in self._told:
             self._told.add(model)
-            path, context_tokens = self._places[model]
-            bench.send(
-                Load(request=self._questions.next_number(), digest=model, path=path, context_tokens=context_tokens)
-            )
+            bench.send(msgspec.structs.replace(self._places[model], request=self._questions.next_number()))
 
-    def _place(self, model: str) -> tuple[str, int | None]:
+    def _place(self, model: str) -> Load:
         if model not in self._places:
             raise ModelError(_unknown(model), hint="register it before it is used")
         return self._places[model]

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gx.core.errors import ModelError
 from gx.core.message import Value
@@ -16,15 +18,23 @@ from gx.core.ports import Worker
 from gx.core.recipe import Recipe
 from gx.settings import Settings
 
+if TYPE_CHECKING:
+    from edge.models import ModelFile
+
 
 class LocalModel(Value, frozen=True, kw_only=True):
-    """A model of a recipe that is on this machine: its file, and what one turn may fill of it."""
+    """A model of a recipe that is on this machine: its file, and what one turn may fill of it.
+
+    `digest` says which model it is: the SHA-256 of its file, or of that and its `adapters`, (path, strength) each.
+    """
 
     name: str
     path: Path
     sha256: str
     size_bytes: int
     context_tokens: int | None
+    digest: str
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 class SystemClock:
@@ -48,38 +58,54 @@ def resolve_models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[s
 
     :raises ModelError: naming the first that is missing, with the command that fetches it.
     """
-    from edge import models
-
     found: dict[str, LocalModel] = {}
     for name in used_models(recipe):
-        source = recipe.models[name].source
-        place = models.resolve(
-            source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint
-        )
-        if isinstance(place, models.Missing):
-            raise ModelError(
-                f"the model `{source}` is not on this machine",
-                code="model.missing",
-                hint=f"fetch it with: gx models pull {source}",
-            )
-        context = recipe.models[name].context or settings.context_tokens
+        model = recipe.models[name]
+        place = _resolve(model.source, settings, base_dir)
+        adapters = [(_resolve(a.source, settings, base_dir), a.strength) for a in model.adapters]
+        identity = [place.sha256, *(f"{adapter.sha256} {strength!r}" for adapter, strength in adapters)]
         found[name] = LocalModel(
-            name=name, path=place.path, sha256=place.sha256, size_bytes=place.size_bytes, context_tokens=context
+            name=name,
+            path=place.path,
+            sha256=place.sha256,
+            size_bytes=place.size_bytes,
+            context_tokens=model.context or settings.context_tokens,
+            digest=hashlib.sha256("\n".join(identity).encode()).hexdigest() if adapters else place.sha256,
+            adapters=tuple((str(adapter.path), strength) for adapter, strength in adapters),
         )
     return found
+
+
+def _resolve(source: str, settings: Settings, base_dir: Path) -> ModelFile:
+    from edge import models
+
+    place = models.resolve(source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint)
+    if isinstance(place, models.Missing):
+        raise ModelError(
+            f"the model `{source}` is not on this machine",
+            code="model.missing",
+            hint=f"fetch it with: gx models pull {source}",
+        )
+    return place
+
+
+def file_of(model: LocalModel, settings: Settings) -> Path:
+    """The file that a bench loads for a model: its prepared copy, where there is one."""
+    from edge import prepared
+
+    copy = prepared.find(settings.models_dir, model.sha256)
+    return copy[0] if copy else model.path
 
 
 def edge_worker(
     settings: Settings, epoch: int, models: Callable[[], list[LocalModel]]
 ) -> AbstractAsyncContextManager[Worker]:
     """A bench on this machine that can load `models`."""
-    from edge import prepared
     from edge.worker import EdgeWorker
 
     worker = EdgeWorker(
         epoch=epoch, threads=settings.threads, slots=settings.slots, context_tokens=settings.context_tokens
     )
     for model in models():
-        copy = prepared.find(settings.models_dir, model.sha256)
-        worker.register(model.sha256, str(copy[0] if copy else model.path), model.context_tokens)
+        worker.register(model.digest, str(file_of(model, settings)), model.context_tokens, model.adapters)
     return worker

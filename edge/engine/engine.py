@@ -18,16 +18,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+from edge.cpu import cpu_sets
 from edge.engine.embedding import Embedding, Vectors
 from edge.engine.encoding import begin, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lanes import Lanes
-from edge.engine.llama import Model, build, default_threads
+from edge.engine.llama import Model, build, default_threads, offloads
 from edge.engine.memory import available_bytes
 from edge.engine.shelf import Loaded, Place, Shelf
-from edge.engine.statistics import Counts, Statistics
+from edge.engine.statistics import Statistics
+from edge.engine.tuning import UNTUNED, Tuning
+from edge.slowness import warned
 from gx.core.errors import BenchError, GxError, ModelError
-from gx.core.message import Message, ModelCard
+from gx.core.message import Counts, Measured, Message, ModelCard
 
 T = TypeVar("T")
 __all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]
@@ -43,7 +46,8 @@ class Engine:
 
     `slots` is how many run at a time in each lane, 256 at most; `cache_bytes` what their keys and values may take of
     the memory, per model, None a quarter of what is free; `threads` None takes the cores that the process may use;
-    `context_tokens` None takes the model's own up to 8,192.
+    `context_tokens` None takes the model's own up to 8,192. `tuning_of` says for a model, by its digest and the path
+    of its file, how it was found to be the fastest; threads that are given count more.
     """
 
     def __init__(
@@ -54,18 +58,21 @@ class Engine:
         slots: int = DEFAULT_SLOTS,
         cache_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tuning_of: Callable[[str, str], Tuning] = lambda digest, path: UNTUNED,
     ) -> None:
         if not 1 <= slots <= MOST_SLOTS:
             raise BenchError(f"expected 1 to {MOST_SLOTS} slots, got {slots}")
         self.slots, self.build = slots, build()
         self._threads, self._clock = threads or default_threads(), clock
+        self._given_threads, self._tuning_of = threads, tuning_of
         self._cache_bytes = available_bytes() // 4 if cache_bytes is None else cache_bytes
         self._statistics = Statistics()
-        self._shelf = Shelf(self._lanes, context_tokens=context_tokens)
+        self._shelf = Shelf(self._lanes, context_tokens=context_tokens, cache_bytes=self._cache_bytes)
         self._arrived: deque[tuple[Job, Loaded]] = deque()
         self._waiting: list[tuple[Job, Loaded]] = []
         self._running: dict[Job, Loaded] = {}
         self._embeddings: deque[tuple[Embedding, Loaded]] = deque()
+        self._asked: deque[Future[Measured]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -75,14 +82,16 @@ class Engine:
         state = "closed" if self._is_closed else f"{len(self._running)} running, {len(self._waiting)} waiting"
         return f"<Engine {state}>"
 
-    def register(self, digest: str, path: str, context_tokens: int | None = None) -> None:
-        """Say where a model's file is; it is loaded when it is first used."""
-        self._shelf.register(digest, Place(path=path, context_tokens=context_tokens))
+    def register(
+        self, digest: str, path: str, context_tokens: int | None = None, adapters: tuple[tuple[str, float], ...] = ()
+    ) -> None:
+        """Say where a model's file is, and its LoRA adapters, (path, strength) each; it is loaded when first used."""
+        self._shelf.register(digest, Place(path=path, context_tokens=context_tokens, adapters=adapters))
 
     def describe(self, digest: str) -> ModelCard:
         """Load a model where it isn't, and describe it. :raises ModelError: if it can't be loaded."""
         with self._shelf.borrow(digest) as loaded:
-            return loaded.card
+            return warned(loaded.card, build=self.build, has=cpu_sets(), is_on_cpu=not offloads())
 
     def count(self, digest: str, chats: Sequence[tuple[Message, ...]]) -> tuple[int, ...]:
         """The prompt tokens of each chat. Runs in the caller's thread, beside whatever is being decoded.
@@ -94,8 +103,21 @@ class Engine:
             return tuple(len(loaded.model.encode(chat)) for chat in chats)
 
     def statistics(self) -> Counts:
-        """What was done so far."""
+        """What was done so far; a reading may be a call behind."""
         return self._statistics.read()
+
+    def measure(self) -> Future[Measured]:
+        """A reading between two rounds: whoever has a result by now is counted in it.
+
+        :raises BenchError: if the engine is closed.
+        """
+        future: Future[Measured] = Future()
+        future.set_running_or_notify_cancel()  # nobody who stops waiting for it may disturb the engine's thread
+        with self._changed:
+            self._check_open()
+            self._asked.append(future)
+            self._changed.notify()
+        return future
 
     def submit(
         self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
@@ -175,6 +197,7 @@ class Engine:
                 self._round()
             except Exception as error:  # noqa: BLE001 - the futures' owners get it, and this thread lives on
                 self._fail_all(error)
+        self._tell()
         gone = [*self._running.items(), *self._waiting, *self._arrived]
         for loaded in dict.fromkeys(self._running.values()):
             loaded.lanes.close()
@@ -190,13 +213,18 @@ class Engine:
         """Take what arrived, admit who fits, and get everybody on."""
         with self._changed:
             if not self._running and not self._embeddings:
-                self._changed.wait_for(lambda: self._arrived or self._waiting or self._embeddings or self._is_closed)
+                self._changed.wait_for(
+                    lambda: self._arrived or self._waiting or self._embeddings or self._asked or self._is_closed
+                )
             while self._arrived:
                 self._waiting.append(self._arrived.popleft())
         if self._is_closed:
             return
+        self._tell()
         self._dismiss()
         self._admit()
+        if not self._running and not self._embeddings:
+            return
         began_s = time.perf_counter()
         busy = list(dict.fromkeys(self._running.values()))
         n_writing = sum(loaded.lanes.n_writing for loaded in busy)
@@ -205,6 +233,18 @@ class Engine:
         if self._embeddings:
             self._embed()
         self._statistics.add(busy_s=time.perf_counter() - began_s)
+
+    def _tell(self) -> None:
+        """Give a reading to those who asked for one."""
+        while self._asked:
+            running = set(self._running.values())
+            reading = Measured(
+                counts=self._statistics.read(),
+                slots=self.slots,
+                slots_busy=len(self._running),
+                threads=max((loaded.lanes.threads for loaded in running), default=0),
+            )
+            self._asked.popleft().set_result(reading)
 
     def _embed(self) -> None:
         """One batch of the first of those who want vectors."""
@@ -272,12 +312,14 @@ class Engine:
             self._shelf.give_back(loaded)
 
     def _lanes(self, model: Model, context_tokens: int) -> Lanes:
+        tuning = self._tuning_of(model.digest, model.path)
         return Lanes(
             model,
             context_tokens=context_tokens,
             n_slots=self.slots,
             budget_tokens=self._cache_bytes // model.token_bytes,
-            threads=self._threads,
+            threads=self._given_threads or tuning.threads or self._threads,
             statistics=self._statistics,
             now=self._clock,
+            tuning=tuning,
         )

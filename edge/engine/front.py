@@ -1,6 +1,6 @@
 """The engine for an event loop: requests awaited, text as it comes, and nothing that blocks.
 
-It knows loops and threads, and nothing of what a request asks for. Encoding a prompt and compiling a grammar take
+It knows loops and threads, and of what a request asks for only its seed. Encoding a prompt and compiling a grammar take
 milliseconds, and loading a model seconds, so they run in threads. Text reaches the loop a few times a second, whatever
 the engine's pace; while the loop is behind, what comes is joined.
 
@@ -18,9 +18,11 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from edge.engine.engine import Engine
 from edge.engine.job import OnText, Request, Result, Weights
+from gx.core.errors import BenchError, GxError
 
 TEXT_EVERY_S = 0.1
 """How often text is brought to the loop: faster than anyone reads, and seldom enough to cost nothing."""
@@ -63,6 +65,40 @@ class Front:
             feed.flush()
         return result
 
+    async def generate_all(
+        self, request: Request, n: int, *, cancelled: threading.Event | None = None
+    ) -> tuple[Result, ...]:
+        """`n` answers to one request, drawn with the seeds `seed`, `seed` + 1 and so on, in that order.
+
+        Each is what `generate` gives for its seed. The prompt is computed once and copied, unless it is shorter than
+        `COPY_WORTH_TOKENS`; `n` may be more than the slots, and the rest wait. `cancelled`, once set, ends all of them,
+        and so does cancelling the caller.
+
+        :raises GxError: (code "sampling") if `n` is below 1, or above 1 where nothing is drawn, since all would be
+            equal: at temperature 0, or where options are weighed. :raises BenchError: if the engine is closed.
+        """
+        _check_draws(request, n)
+        cancelled = cancelled or threading.Event()
+        results: dict[int, Result] = {}
+        errors: list[BenchError] = []
+
+        async def draw(seed: int) -> None:
+            sampling = msgspec.structs.replace(request.sampling, seed=seed)
+            try:
+                results[seed] = await self.generate(
+                    msgspec.structs.replace(request, sampling=sampling), cancelled=cancelled
+                )
+            except BenchError as error:
+                errors.append(error)
+
+        seeds = range(request.sampling.seed, request.sampling.seed + n)
+        async with anyio.create_task_group() as group:
+            for seed in seeds:
+                group.start_soon(draw, seed)
+        if errors:
+            raise errors[0]
+        return tuple(results[seed] for seed in seeds)
+
     async def remembered(self, request: Request) -> Result:
         """The weights of a request's options, computed once however many ask: what many turns are compared with.
 
@@ -76,6 +112,18 @@ class Front:
             if not isinstance(place.result, Weights):
                 place.result = await self.generate(request)
             return place.result
+
+
+def _check_draws(request: Request, n: int) -> None:
+    if n < 1:
+        raise GxError(f"expected at least 1 answer to be asked for, got {n}", code="sampling")
+    if n > 1 and (request.options or request.sampling.temperature == 0):
+        why = "weighed options are" if request.options else "at temperature 0 they are"
+        raise GxError(
+            f"{n} answers to one request need something to be drawn, and {why} all equal",
+            code="sampling",
+            hint="ask for one" if request.options else "raise the temperature, or ask for one",
+        )
 
 
 class _Place:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from edge.header import read_header
 from gx.core.errors import ModelError
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)  # version 1 had other widths
 _HEADER = struct.Struct("<4sIQQ")  # magic, version, tensor count, metadata count
+_MOST = {"block_count": 512, "expert_count": 1024}
+"""LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS of llama.cpp's llama-hparams.h: more of them end the process."""
 _LEAST_TENSOR_BYTES, _LEAST_FIELD_BYTES = 24, 13  # a name's length, a type and a little more
 
 
@@ -39,3 +42,12 @@ def check_header(path: str) -> None:
             f"least {least} bytes, and it has {size}",
             hint="fetch the file again, and compare its SHA-256",
         )
+    described = read_header(path)
+    known = described.fields if described is not None else {}
+    for name, most in _MOST.items():
+        count = known.get(f"{known.get('general.architecture')}.{name}")
+        if isinstance(count, int) and count > most:
+            raise ModelError(
+                f"{path} is damaged, or too large for llama.cpp: its {name} is {count}, and {most} is the most",
+                hint="fetch the file again, and compare its SHA-256",
+            )

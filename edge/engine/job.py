@@ -17,7 +17,7 @@ from edge.engine.llama import Rows, Wanted
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Failure, Message, Sampling, Usage, Value
+from gx.core.message import Failure, Message, Sampling, TokenLogprob, Usage, Value
 
 OnText = Callable[[str, int], None]
 """Gets the text that became certain, and the number of tokens of the answer so far."""
@@ -44,11 +44,15 @@ class Request(Value, frozen=True, kw_only=True):
 
 
 class Completion(Value, frozen=True, kw_only=True):
-    """What was written. With a schema or a constraint all of `text` fits it, and `finish` is "stop"."""
+    """What was written. With a schema or a constraint all of `text` fits it, and `finish` is "stop".
+
+    `logprobs`, where the sampling asks for them, are of every token that was written, also of a stop string's.
+    """
 
     text: str
     finish: Literal["stop", "length"]
     usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Weights(Value, frozen=True, kw_only=True):
@@ -150,7 +154,9 @@ class Job:
         truncation = writing.truncation(self.request.sampling.max_tokens)
         if truncation is not None:
             return msgspec.structs.replace(truncation, usage=usage)
-        return Completion(text=writing.text, finish=writing.finish or "length", usage=usage)
+        return Completion(
+            text=writing.text, finish=writing.finish or "length", usage=usage, logprobs=tuple(writing.logprobs)
+        )
 
     def failure(self, error: GxError, now_s: float) -> Failure:
         """An error as its result."""

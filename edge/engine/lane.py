@@ -1,7 +1,9 @@
 """The jobs that share one context: every round, each of them gets a token, or its prompt gets on.
 
 It joins what is pure (which slot, which tokens) to the llama.cpp context, and belongs to the engine's thread.
-Invariant: a slot is busy exactly as long as a job is in it, and a job leaves with its result.
+Invariants: a slot is busy exactly as long as a job is in it, and a job leaves with its result; no sequence is moved
+between a copy and the next decode. llama.cpp copies only then, and would copy what was put there meanwhile, or read
+what isn't there yet (https://github.com/ggml-org/llama.cpp, llama-kv-cache.cpp, seq_cp).
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from collections.abc import Callable, Sequence
 
 from edge.engine.batch import Part, Work, gather, next_calls
 from edge.engine.job import Job, Result
-from edge.engine.llama import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Model, Rows, State, rows_of
+from edge.engine.llama import BATCH_TOKENS, Context, Fed, Model, Rows, State, rows_of
 from edge.engine.pace import Pace
 from edge.engine.room import LaneState
 from edge.engine.slots import Copy, Move, Slots, Tokens
 from edge.engine.statistics import Statistics
+from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError, GxError
 
 MOVABLE_BYTES = 256 << 20
@@ -32,14 +35,16 @@ class Lane:
         n_slots: int,
         slot_tokens: int,
         pace: Pace,
+        tuning: Tuning,
         statistics: Statistics,
         now: Callable[[], float],
     ) -> None:
-        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads)
+        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads, tuning=tuning)
         self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
         self._jobs: dict[int, Job] = {}  # by slot, in the order of arrival
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
+        self._has_copies_due = False
         self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_share else 0
 
     def __repr__(self) -> str:
@@ -89,7 +94,8 @@ class Lane:
             if not self._slots.waits(slot)
         ]
         ended: list[Job] = []
-        for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=PASS_TOKENS):
+        pass_tokens = self._context.pass_tokens
+        for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=pass_tokens):
             try:
                 ended += self._decode(call)
             except BenchError as error:
@@ -100,6 +106,8 @@ class Lane:
 
     def hand_over(self, target: Lane) -> None:
         """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
+        if self._has_copies_due or target._has_copies_due:
+            return
         slots = self._slots
         for slot in [slot for slot in self._jobs if not slots.waits(slot) and slots.held(slot) <= self._movable_tokens]:
             job = self._jobs.pop(slot)
@@ -118,6 +126,8 @@ class Lane:
 
     def _gather(self) -> None:
         """Bring the jobs that write together, where that is cheaper than a call more."""
+        if self._has_copies_due:
+            return
         writing = [slot for slot, job in self._jobs.items() if not job.is_prompt]
         for one, other in gather(writing, len(self._slots)):
             if self._slots.held(one) + self._slots.held(other) > self._movable_tokens:
@@ -173,6 +183,7 @@ class Lane:
         self._context.use_threads(n_threads)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         rows = self._context.decode(fed)
+        self._has_copies_due = False
         seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         self._pace.took(kind, n_threads, n_tokens, seconds=seconds, cpu_seconds=cpu_seconds)
         self._statistics.decoded(n_tokens, is_prompt=is_prompt, seconds=seconds)
@@ -189,4 +200,5 @@ class Lane:
         self._context.move(moves)
         for move in moves:
             if isinstance(move, Copy):
+                self._has_copies_due = True
                 self._jobs[move.target].reuse(move.n_tokens)

@@ -13,6 +13,7 @@ from edge.engine.llama import Model
 from edge.engine.pace import Pace
 from edge.engine.room import Make, Wait, choose, merge
 from edge.engine.statistics import Statistics
+from edge.engine.tuning import UNTUNED, Tuning
 
 
 class Lanes:
@@ -28,10 +29,12 @@ class Lanes:
         threads: int,
         statistics: Statistics,
         now: Callable[[], float],
+        tuning: Tuning = UNTUNED,
     ) -> None:
         self._model, self._context_tokens = model, context_tokens
         self._n_slots, self._budget_tokens = n_slots, budget_tokens
         self._pace, self._statistics, self._now = Pace(threads), statistics, now
+        self._tuning = tuning
         self._lanes: list[Lane] = []
         self._admitted = 0
 
@@ -41,6 +44,16 @@ class Lanes:
     @property
     def is_idle(self) -> bool:
         return all(lane.is_idle for lane in self._lanes)
+
+    @property
+    def threads(self) -> int:
+        """How many a call gets now."""
+        return self._pace.threads
+
+    @property
+    def bytes(self) -> int:
+        """What the caches take."""
+        return self._model.token_bytes * sum(lane.state().tokens for lane in tuple(self._lanes))
 
     def admit(self, job: Job) -> bool:
         """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
@@ -88,6 +101,7 @@ class Lanes:
             n_slots=choice.n_slots,
             slot_tokens=choice.slot_tokens,
             pace=self._pace,
+            tuning=self._tuning,
             statistics=self._statistics,
             now=self._now,
         )

@@ -31,6 +31,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from edge.engine.gguf import check_header
 from edge.engine.slots import Copy, Move, Tokens
+from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Message, ModelCard
 
@@ -71,6 +72,12 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+_FLASH = {
+    None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    False: llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    True: llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+}
+_CACHE = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 _STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid)
 _complaints: deque[str] = deque(maxlen=8)
 
@@ -93,6 +100,11 @@ def build() -> str:
     return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(sets)})"
 
 
+def offloads() -> bool:
+    """Whether this build can put layers on a GPU."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
 def default_threads() -> int:
     """The cores that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -112,12 +124,12 @@ class _Formatter(Jinja2ChatFormatter):
 
 
 class Model:
-    """A loaded GGUF file: its weights, vocabulary and chat template.
+    """A loaded GGUF file: its weights, vocabulary and chat template; with LoRA `adapters`, (path, strength) each.
 
-    :raises ModelError: if the file is missing, isn't GGUF, is damaged, or has no vocabulary.
+    :raises ModelError: if a file is missing, isn't GGUF, is damaged, has no vocabulary, or doesn't fit the model.
     """
 
-    def __init__(self, digest: str, path: str) -> None:
+    def __init__(self, digest: str, path: str, adapters: Sequence[tuple[str, float]] = ()) -> None:
         check_header(path)
         self.digest, self.path = digest, path
         _complaints.clear()
@@ -126,8 +138,11 @@ class Model:
         )
         if not self._pointer:
             raise _load_error(path)
+        self._adapters: list[tuple[Any, float]] = []
         try:
             self._read()
+            for adapter, strength in adapters:
+                self._adapters.append((self._adapter(adapter), strength))
         except GxError:
             self.close()
             raise
@@ -160,6 +175,26 @@ class Model:
             )
         except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
+
+    def _adapter(self, path: str) -> Any:
+        """A LoRA adapter over these weights; it lives as long as they do."""
+        check_header(path)
+        _complaints.clear()
+        pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
+        if not pointer:
+            hint = "name a LoRA adapter in GGUF that was made for this very model"
+            raise ModelError(f"{path} can't be put on {self.path}: {_complaint()}", hint=hint)
+        return pointer
+
+    def adapt(self, context: Any) -> None:
+        """Put the adapters on a new llama.cpp context. :raises ModelError: if they don't go together."""
+        if not self._adapters:
+            return
+        n = len(self._adapters)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * n)(*(pointer for pointer, _ in self._adapters))
+        strengths = (ctypes.c_float * n)(*(strength for _, strength in self._adapters))
+        if llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths):
+            raise ModelError(f"the adapters of {self.path} can't be used together")
 
     @cached_property
     def token_bytes(self) -> int:
@@ -261,16 +296,20 @@ class Model:
 class Context:
     """The KV cache of some slots over a model, a sequence of at most `slot_tokens` each, and the decoding into them.
 
-    Each slot's memory is a stream of its own ("split", not "unified"), so that attention looks at no other's.
+    Each slot's memory is a stream of its own ("split", not "unified"), so that attention looks at no other's. What
+    `tuning` says of threads is for whoever gives `threads`.
 
-    :raises ModelError: if there isn't the memory for it.
+    :raises ModelError: if there isn't the memory for it, or the model can't be computed as `tuning` says.
     """
 
-    def __init__(self, model: Model, *, slots: int, slot_tokens: int, threads: int) -> None:
+    def __init__(self, model: Model, *, slots: int, slot_tokens: int, threads: int, tuning: Tuning = UNTUNED) -> None:
+        self.pass_tokens = tuning.pass_tokens or PASS_TOKENS
         params = llama_cpp.llama_context_default_params()
         params.n_seq_max, params.n_ctx, params.kv_unified = slots, slots * _padded(slot_tokens), False
-        params.n_batch, params.n_ubatch, params.no_perf = BATCH_TOKENS, PASS_TOKENS, True
+        params.n_batch, params.n_ubatch, params.no_perf = BATCH_TOKENS, self.pass_tokens, True
         params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = _FLASH[tuning.flash]
+        params.type_k = params.type_v = _CACHE[tuning.cache]
         _complaints.clear()
         self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
         if not self._pointer:
@@ -278,6 +317,7 @@ class Context:
                 f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {_complaint()}",
                 hint="ask for a smaller context",
             )
+        model.adapt(self._pointer)
         self._n_vocab = model.n_vocab
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = _Batch(BATCH_TOKENS)

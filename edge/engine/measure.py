@@ -1,30 +1,30 @@
 """How fast a model is on this machine, and how far two files of one model are apart. It knows models, and no requests.
 
-Speeds are of what the engine does: a prefill of one pass, and a decode of as many sequences as it runs. Divergence is
-of the distributions of the next token along a text: Kullback-Leibler, in nats, and how often the likeliest token is
-the same.
+Speeds are of what the engine does: prompts of a few neighbouring slots in calls of one pass, behind a beginning that
+all slots share, then a decode of all slots. Divergence is of the distributions of the next token along a text:
+Kullback-Leibler, in nats, and how often the likeliest token is the same.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 
 from edge.engine.llama import PASS_TOKENS, Context, Fed, Model, Rows
-from edge.engine.slots import Cut, Tokens
+from edge.engine.slots import Copy, Cut, Tokens
+from edge.engine.tuning import ROW_PROMPT_TOKENS, UNTUNED, Speeds, Tuning
 from gx.core.message import Value
 
-DECODE_STEPS = 6
+__all__ = ["SLOT_TOKENS", "Divergence", "Speeds", "divergence", "speeds"]
+
+DECODE_STEPS = 4
 DIVERGENCE_TOKENS = 1024
-
-
-class Speeds(Value, frozen=True, kw_only=True):
-    """Tokens a second: of a prompt, and of `slots` answers together."""
-
-    prefill: float
-    decode: float
-    slots: int
+SHARED_TOKENS = 256
+SLOT_TOKENS = 512
+"""What a slot is given here: the shared beginning, a prompt and an answer need no more."""
 
 
 class Divergence(Value, frozen=True, kw_only=True):
@@ -35,25 +35,33 @@ class Divergence(Value, frozen=True, kw_only=True):
     tokens: int
 
 
-def speeds(model: Model, *, threads: int, slots: int, repeats: int = 3) -> Speeds:
-    """Measure a loaded model: the best of `repeats`, since whatever disturbs only makes it slower."""
-    context = Context(model, slots=slots, slot_tokens=PASS_TOKENS + 256, threads=threads)
+def speeds(
+    model: Model,
+    *,
+    threads: int,
+    slots: int,
+    tuning: Tuning = UNTUNED,
+    repeats: int = 3,
+    is_enough: Callable[[Speeds], bool] = lambda first: False,
+) -> Speeds:
+    """The medians of `repeats` measurements of a loaded model; of fewer, once `is_enough` says so of those so far.
+
+    :raises ModelError: if no such context can be made. :raises BenchError: if it can't decode.
+    """
+    context = Context(model, slots=slots, slot_tokens=SLOT_TOKENS, threads=threads, tuning=tuning)
     try:
-        prompt = (np.arange(PASS_TOKENS) % 1000 + 10).astype(np.int32)
-        prefill = decode = 0.0
-        for _ in range(repeats):
-            context.move([Cut(slot, 0) for slot in range(slots)])
-            began_s = time.perf_counter()
-            context.decode([Fed(0, 0, prompt, "last")])
-            prefill = max(prefill, PASS_TOKENS / (time.perf_counter() - began_s))
-            for slot in range(1, slots):
-                context.decode([Fed(slot, 0, prompt[:16], "none")])
-            began_s = time.perf_counter()
-            for step in range(DECODE_STEPS):
-                starts = [PASS_TOKENS + step, *[16 + step] * (slots - 1)]
-                context.decode([Fed(slot, start, prompt[:1], "last") for slot, start in enumerate(starts)])
-            decode = max(decode, slots * DECODE_STEPS / (time.perf_counter() - began_s))
-        return Speeds(prefill=prefill, decode=decode, slots=slots)
+        shared = _tokens(SHARED_TOKENS, model) if model.can_share else _tokens(0, model)
+        if len(shared):
+            context.decode([Fed(0, 0, shared, "none")])
+            context.move([Copy(0, slot, len(shared)) for slot in range(1, slots)])
+        context.decode([Fed(slot, len(shared), _tokens(1, model), "none") for slot in range(slots)])  # it copies, too
+        found: list[tuple[float, float]] = []
+        while len(found) < repeats:
+            found.append(_once(context, model, slots, len(shared)))
+            now = _medians(found, slots)
+            if is_enough(now):
+                break
+        return now
     finally:
         context.close()
 
@@ -65,6 +73,33 @@ def divergence(reference: Model, other: Model, text: str, *, threads: int) -> Di
     kl = float((np.exp(ours) * (ours - theirs)).sum(axis=1).mean())
     same = float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
     return Divergence(kl=kl, same_best=same, tokens=len(tokens))
+
+
+def _once(context: Context, model: Model, slots: int, n_shared: int) -> tuple[float, float]:
+    """Prompt tokens a second, and tokens a second of all slots together."""
+    context.move([Cut(slot, n_shared) for slot in range(slots)])
+    prompt = _tokens(ROW_PROMPT_TOKENS, model)
+    prompted = range(min(slots, max(PASS_TOKENS, context.pass_tokens) // ROW_PROMPT_TOKENS))
+    at_once = max(1, context.pass_tokens // ROW_PROMPT_TOKENS)
+    began_s = time.perf_counter()
+    for first in prompted[::at_once]:
+        context.decode([Fed(slot, n_shared, prompt, "last") for slot in prompted[first : first + at_once]])
+    prefill_s = time.perf_counter() - began_s
+    held = [n_shared + (ROW_PROMPT_TOKENS if slot in prompted else 0) for slot in range(slots)]
+    began_s = time.perf_counter()
+    for step in range(DECODE_STEPS):
+        context.decode([Fed(slot, held[slot] + step, prompt[:1], "last") for slot in range(slots)])
+    decode_s = time.perf_counter() - began_s
+    return len(prompted) * ROW_PROMPT_TOKENS / prefill_s, slots * DECODE_STEPS / decode_s
+
+
+def _medians(found: list[tuple[float, float]], slots: int) -> Speeds:
+    prefill, decode = (median(values) for values in zip(*found, strict=True))
+    return Speeds(prefill=prefill, decode=decode, slots=slots)
+
+
+def _tokens(n_tokens: int, model: Model) -> Tokens:
+    return (np.arange(n_tokens) % min(1000, model.n_vocab)).astype(np.int32)
 
 
 def _log_probabilities(model: Model, tokens: Tokens, threads: int) -> Rows:

@@ -94,5 +94,5 @@ class _Trial:
 
     def ratio(self) -> float:
         """The candidate's time by the other's, over the kinds that both have played; 1 where there are none."""
-        paired = [(sum(a) / len(a), sum(b) / len(b)) for a, b in self._seconds.values() if a and b]
+        paired = [(sum(a) / len(a), sum(b) / len(b)) for a, b in self._seconds.values() if sum(a) and b]
         return sum(b / a for a, b in paired) / len(paired) if paired else 1.0

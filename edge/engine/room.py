@@ -89,13 +89,15 @@ def choose(
 def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:
     """The lane whose requests would all find room in another that runs, and that other one; None if there are no two.
 
-    What few requests are left then decode in one call instead of two.
+    What few requests are left then decode in one call instead of two. Both lanes have as many slots: llama.cpp puts no
+    sequence into a context that has another number of them.
     """
     pairs = [
         (i, j)
         for i, one in enumerate(lanes)
         for j, other in enumerate(lanes)
-        if i != j and 0 < one.n_busy <= other.n_free and other.n_busy and one.slot_tokens <= other.slot_tokens
+        if i != j and 0 < one.n_busy <= other.n_free and other.n_busy
+        if one.n_slots == other.n_slots and one.slot_tokens <= other.slot_tokens
     ]
     return min(pairs, key=lambda pair: lanes[pair[0]].n_busy, default=None)
 

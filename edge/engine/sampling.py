@@ -89,7 +89,11 @@ class Sampler:
         return row
 
     def _draw(self, row: Row) -> int:
-        """Draw an index of `row` by the inverse of the cumulative distribution of what the filters leave."""
+        """Draw an index of `row` by the inverse of the cumulative distribution of what the filters leave.
+
+        It runs over the tokens by their numbers: by likelihood, a last bit that falls otherwise in other company would
+        change the places of two that are nearly as likely, and with them what is drawn.
+        """
         sampling = self._sampling
         if sampling.typical_p is None or sampling.typical_p >= 1.0:
             order = _likeliest(row, sampling.top_k, sampling.top_p)
@@ -97,6 +101,7 @@ class Sampler:
             order = _typical(row, _likeliest(row, sampling.top_k, None), sampling.typical_p)
             nucleus = _likeliest(row[order], None, sampling.top_p)
             order = order if nucleus is None else order[nucleus]
+        order = None if order is None else np.sort(order)
         kept = row if order is None else row[order]
         logits = kept.astype(np.float64) - float(kept.max())
         if sampling.min_p:
@@ -111,13 +116,13 @@ def _likeliest(row: Row, top_k: int | None, top_p: float | None) -> npt.NDArray[
     """Indices of what top_k and top_p leave, in descending order; `None` if that is every token, in no order."""
     k = len(row) if top_k is None else min(top_k, len(row))
     if top_p is None or top_p >= 1.0:
-        return None if k == len(row) else _largest(row, k)
-    order = _largest(row, k if k < len(row) else min(_NUCLEUS_TOKENS, k))
+        return None if k == len(row) else largest(row, k)
+    order = largest(row, k if k < len(row) else min(_NUCLEUS_TOKENS, k))
     mass = _mass(row, order)
     # What top_p is a share of: the mass that top_k left, or that of the whole row.
     total = mass[-1] if k < len(row) else _mass(row, slice(None))[-1]
     if mass[-1] < top_p * total:
-        order = _largest(row, k)
+        order = largest(row, k)
         mass = _mass(row, order)
     return order[: int(np.searchsorted(mass, top_p * total)) + 1]
 
@@ -144,7 +149,7 @@ def _mass(row: Row, order: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.floa
     return np.cumsum(np.exp(row[order].astype(np.float64) - float(row.max())))
 
 
-def _largest(row: Row, k: int) -> npt.NDArray[np.int64]:
+def largest(row: Row, k: int) -> npt.NDArray[np.int64]:
     """Indices of the `k` largest logits in descending order; equal ones by index, so that ties draw alike."""
     part = np.argpartition(row, len(row) - k)[len(row) - k :] if k < len(row) else np.arange(len(row))
     return part[np.lexsort((part, -row[part]))]
@@ -174,6 +179,7 @@ def _check(sampling: Sampling) -> None:
         ("logit_bias", bias, "finite numbers", all(map(math.isfinite, bias.values()))),
         ("seed", sampling.seed, "at least 0", sampling.seed >= 0),
         ("max_tokens", sampling.max_tokens, "at least 1", sampling.max_tokens >= 1),
+        ("logprobs", sampling.logprobs, "from 0 to 20", sampling.logprobs is None or 0 <= sampling.logprobs <= 20),
     )
     for name, value, expected, is_met in rules:
         if not is_met:

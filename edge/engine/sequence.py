@@ -16,10 +16,11 @@ from typing import Literal
 import numpy as np
 
 from edge.engine.grammar import Constraint
+from edge.engine.logprobs import told
 from edge.engine.sampling import Row, Sampler
 from edge.engine.slots import Tokens
 from edge.engine.text import TextStream
-from gx.core.message import Failure, Sampling
+from gx.core.message import Failure, Sampling, TokenLogprob
 
 _EXCERPT_CHARS = 400
 
@@ -30,6 +31,7 @@ class Writing:
     `prompt` [n_tokens] int32; `limit_tokens` is the most it may take; `piece` gives a token's bytes; `eog` are the
     tokens that end an answer. `self.prompt`, [n_tokens] int32, also has what the constraint forces the
     answer to begin with. Stop strings don't apply to an answer with a `constraint`: they would cut a document.
+    `logprobs`, where the sampling asks for them, are of each of the `tokens_out`.
 
     :raises GxError: (code "sampling") if a setting is out of its range.
     """
@@ -50,6 +52,7 @@ class Writing:
         self._sampler = Sampler(sampling, prompt.tolist())
         self._stream = TextStream(() if constraint else sampling.stop)
         self._fresh: list[str] = []
+        self._n_top, self.logprobs = sampling.logprobs, list[TokenLogprob]()
         self.limit_tokens, self.tokens_out = limit_tokens, 0
         self.finish: Literal["stop", "length"] | None = None
         forced = self._take(constraint.forced()) if constraint is not None else []
@@ -64,10 +67,10 @@ class Writing:
         """
         if self._constraint is not None:
             drawn = self._constraint.pick(row, self._sampler, best=best)
-            return self._take([drawn, *([] if self._constraint.is_complete else self._constraint.forced())])
+            return self._take([drawn, *([] if self._constraint.is_complete else self._constraint.forced())], row)
         drawn = self._sampler.pick(row, best=best)
         if drawn not in self._eog:
-            return self._take([drawn])
+            return self._take([drawn], row)
         self.finish = "stop"
         self._fresh.append(self._stream.close())
         return []
@@ -101,13 +104,18 @@ class Writing:
             detail=f"it ended with: {self.text[-_EXCERPT_CHARS:]}",
         )
 
-    def _take(self, tokens: list[int]) -> list[int]:
-        """Add tokens to the answer, as many as the limit leaves room for, and settle whether it is over."""
+    def _take(self, tokens: list[int], row: Row | None = None) -> list[int]:
+        """Add tokens to the answer, as many as the limit leaves room for, and settle whether it is over.
+
+        The first was drawn by `row`; with none, all were forced.
+        """
         room = self.limit_tokens - self.tokens_out
         is_whole = self._constraint is not None and self._constraint.is_complete and len(tokens) <= room
         taken = tokens[:room]
         self._sampler.accept(taken)
         self.tokens_out += len(taken)
+        if self._n_top is not None:
+            self.logprobs += told(taken, row, self._n_top, self._piece)
         for token in taken:
             self._fresh.append(self._stream.push(self._piece(token)))
         if is_whole or self._stream.is_stopped:

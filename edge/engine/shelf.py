@@ -3,8 +3,8 @@
 It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread. Whoever asks for
 a model that is being loaded waits for that one; nobody else does.
 
-Invariant: a model with users is never closed, and is in memory once; of those without users, so many are kept that
-there are at most `room` in all.
+Invariant: a model with users is never closed, and is in memory once; those without users make way when weights and
+caches together would take more than the budget.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 
 from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
 from edge.engine.grammar import Grammars
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Encoder, Model
+from edge.engine.memory import available_bytes
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import ModelCard, Value
 
@@ -31,6 +33,7 @@ class Place(Value, frozen=True, kw_only=True):
 
     path: str
     context_tokens: int | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 class Loaded:
@@ -39,7 +42,7 @@ class Loaded:
     def __init__(self, digest: str, place: Place, make_lanes: MakeLanes, context_tokens: int | None) -> None:
         self.place, self.users, self.is_retired = place, 0, False
         self._encoder: Encoder | None = None
-        self.model = Model(digest, place.path)
+        self.model = Model(digest, place.path, place.adapters)
         tokens = self.model.context_tokens(place.context_tokens or context_tokens)
         if self.model.can_embed:
             tokens = min(tokens, LONGEST_TEXT_TOKENS)
@@ -58,6 +61,11 @@ class Loaded:
             self._encoder = Encoder(self.model, threads=threads, batch_tokens=batch_tokens)
         return self._encoder
 
+    @property
+    def bytes(self) -> int:
+        """What its weights and its caches take."""
+        return self.model.size_bytes + self.lanes.bytes
+
     def close(self) -> None:
         self.lanes.close()
         if self._encoder is not None:
@@ -66,10 +74,22 @@ class Loaded:
 
 
 class Shelf:
-    """The models by digest. `context_tokens` is the context where a model's own place doesn't say."""
+    """The models by digest. `context_tokens` is the context where a model's own place doesn't say.
 
-    def __init__(self, make_lanes: MakeLanes, *, context_tokens: int | None = None, room: int = 2) -> None:
-        self._make_lanes, self._context_tokens, self._room = make_lanes, context_tokens, room
+    `budget_bytes` is what all may take, None what is free now; `cache_bytes` what a model's cache may come to.
+    """
+
+    def __init__(
+        self,
+        make_lanes: MakeLanes,
+        *,
+        context_tokens: int | None = None,
+        budget_bytes: int | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        self._make_lanes, self._context_tokens = make_lanes, context_tokens
+        self._budget_bytes = available_bytes() if budget_bytes is None else budget_bytes
+        self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
@@ -96,7 +116,7 @@ class Shelf:
             with self._lock:
                 if (known := self._known(digest, place)) is not None:
                     return known
-                self._trim(self._room - 1)
+                self._trim(_size(place.path) + self._cache_bytes)
             loaded = Loaded(digest, place, self._make_lanes, self._context_tokens)
             with self._lock:
                 if self._is_closed:
@@ -115,7 +135,7 @@ class Shelf:
             if loaded.is_retired and not loaded.users:
                 loaded.close()
             else:
-                self._trim(self._room)
+                self._trim(0)
 
     @contextmanager
     def borrow(self, digest: str) -> Iterator[Loaded]:
@@ -149,10 +169,17 @@ class Shelf:
         loaded.users += 1
         return loaded
 
-    def _trim(self, room: int) -> None:
-        """Put away models without users, the least recently used first, until there are `room`."""
+    def _trim(self, more_bytes: int) -> None:
+        """Put away models without users, the least recently used first, until there is room for `more_bytes`.
+
+        Where none is in use and nothing more comes, the last one stays, however large it is.
+        """
         unused = [digest for digest, loaded in self._loaded.items() if not loaded.users]
-        for digest in unused[: max(0, len(self._loaded) - room)]:
+        if not more_bytes and len(unused) == len(self._loaded):
+            unused = unused[:-1]
+        for digest in unused:
+            if sum(loaded.bytes for loaded in self._loaded.values()) + more_bytes <= self._budget_bytes:
+                return
             self._retire(digest)
 
     def _retire(self, digest: str) -> None:
@@ -160,3 +187,11 @@ class Shelf:
         loaded.is_retired = True
         if not loaded.users:
             loaded.close()
+
+
+def _size(path: str) -> int:
+    """Of a file; nothing where there is none, which whoever loads it will find out."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

@@ -4,22 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gx.core.message import Usage, Value
-
-
-class Counts(Value, frozen=True, kw_only=True):
-    """A reading. Seconds are those spent within llama.cpp; `cached_tokens` are prompt tokens that weren't computed."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    prefill_tokens: int = 0
-    prefill_calls: int = 0
-    prefill_s: float = 0.0
-    decode_tokens: int = 0
-    decode_calls: int = 0
-    decode_s: float = 0.0
-    busy_s: float = 0.0
+from gx.core.message import Counts, Usage
 
 
 class Statistics:
@@ -39,7 +24,7 @@ class Statistics:
 
     def ended(self, usage: Usage) -> None:
         """A request ended, having taken so much."""
-        self.add(prompt_tokens=usage.tokens_in, cached_tokens=usage.tokens_cached)
+        self.add(prompt_tokens=usage.tokens_in, cached_tokens=usage.tokens_cached, queue_s=usage.queue_ms / 1000)
 
     def read(self) -> Counts:
         return msgspec.convert(self._sums, Counts)

@@ -74,7 +74,7 @@ def _models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[str, str
         agents = {key: agent for key, agent in recipe.agents.items() if agent.model == name}
         try:
             only = msgspec.structs.replace(recipe, agents=agents)
-            found[name] = wiring.resolve_models(only, settings, base_dir)[name].sha256
+            found[name] = wiring.resolve_models(only, settings, base_dir)[name].digest
         except ModelError as error:
             if error.code != "model.missing":
                 raise

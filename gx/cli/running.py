@@ -73,11 +73,20 @@ async def _execute(
             group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
             if status is not None:
                 group.start_soon(status.follow, run)
+            group.start_soon(_warn, run, status)
             await delivery.carry(run, on_records, settings.drain_s, status)
             group.cancel_scope.cancel()
         if status is not None:
             status.clear()
         return run.end(time.time(), is_delivered=delivery.is_complete, error=delivery.error())
+
+
+async def _warn(run: LocalRun, status: StatusLine | None) -> None:
+    """Say what makes the run slower than it need be."""
+    async for warning in run.warnings:
+        if status is not None:
+            status.clear()
+        output.note(f"note: {warning}")
 
 
 class _Delivery:

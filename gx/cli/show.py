@@ -14,6 +14,8 @@ import msgspec
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.event import Event, Ref
+from gx.core.figures import Figures, figures, plus
+from gx.core.message import Counts
 from gx.run.log import EventLog
 
 FIRST_FAILURES = 5
@@ -71,7 +73,10 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
 
 
 def run_story(log: EventLog, run: str) -> dict[str, Any]:
-    """Everything of a run: its recipe and parameters, its limits, its steps with counts, its first failures."""
+    """Everything of a run: its recipe and parameters, its limits, its steps with counts, its first failures.
+
+    `engine` is how the benches did while it ran, with the counts behind that; `None` where nothing was measured.
+    """
     names = ["run", "name", "status", "started", "ended", "tasks", "succeeded", "failed", "tokens", "seconds", "file"]
     found = log.file.ask(f"SELECT {', '.join(names)} FROM runs WHERE run = ?", [run])[0]
     row = {name: _text(value) for name, value in zip(names, found, strict=True)}
@@ -106,6 +111,7 @@ def run_story(log: EventLog, run: str) -> dict[str, Any]:
         "params": _json(content, created.params),
         "deadline": _text(datetime.fromtimestamp(deadline, UTC).replace(tzinfo=None)) if deadline else None,
         "budget_tokens": next((b.budget_tokens for b in reversed(limits) if b.budget_tokens is not None), None),
+        "engine": _engine(log, run),
         "steps": [dict(zip(step_names, step, strict=True)) for step in steps],
         "failures": [dict(zip(("task", "step", "id", "code", "message"), one, strict=True)) for one in failures],
         "history": [
@@ -125,6 +131,8 @@ def as_text(story: dict[str, Any]) -> str:
             continue
         if name == "erased":
             lines.append(f"{name:<14} {len(value)} contents")
+        elif name == "engine":
+            lines.append(f"{name:<14} {_pace(msgspec.convert(value, Figures))}")
         elif name == "prompt":
             blocks += [f"── {part['role']} ──\n{_shown(part['content'])}" for part in value]
         elif name in ("recipe", "output", "item"):
@@ -137,6 +145,28 @@ def as_text(story: dict[str, Any]) -> str:
         else:
             lines.append(f"{name:<14} {_shown(value)}")
     return _printable("\n\n".join(["\n".join(lines), *blocks]))
+
+
+def _engine(log: EventLog, run: str) -> dict[str, Any] | None:
+    """What benches did during the run, as figures and as counts."""
+    found = log.file.ask("SELECT data FROM events WHERE run = ? AND type = 'bench.measured'", [run])
+    counts = Counts()
+    for (data,) in found:
+        body = e.decode_body(data)
+        if isinstance(body, e.BenchMeasured):
+            counts = plus(counts, body)
+    return {**msgspec.structs.asdict(figures(counts)), **msgspec.structs.asdict(counts)} if found else None
+
+
+def _pace(engine: Figures) -> str:
+    """The figures that there are, in words."""
+    told = {
+        "{:,.0f} prompt tok/s": engine.prompt_tokens_per_s,
+        "{:,.0f} tok/s written": engine.written_tokens_per_s,
+        "{:.0f} % of prompts from the cache": engine.cached_share and 100 * engine.cached_share,
+        "{:.1f} s in the queue": engine.mean_queue_s,
+    }
+    return ", ".join(words.format(figure) for words, figure in told.items() if figure is not None)
 
 
 def _attempts(log: EventLog, task: str) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 A body is one of the classes below; its tag ("task.queued") is its name in the log for ever. Bodies evolve by fields
 with defaults, and a golden file pins the bytes of each. Content (inputs, prompts, answers, recipes) is never in a body:
-it stands there by `Ref`, the digest of a blob, so that erasing the blob leaves the chain of hashes whole.
+it stands there by `Ref`, the digest of a blob, so that erasing the blob leaves the chain of hashes whole. The file is
+long because it is the whole list.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from gx.core.message import Label, Scores, Value
+from gx.core.message import Counts, Label, Scores, Value
 from gx.core.task import Lease
 
 FORMAT = 1
@@ -66,6 +67,25 @@ class BenchExited(Value, frozen=True, kw_only=True, tag="bench.exited"):
     epoch: int
     incarnation: int
     reason: str
+
+
+class BenchMeasured(Counts, frozen=True, kw_only=True, tag="bench.measured"):
+    """What a bench did while a run went on, since the run's last such event, and what was in use at its end.
+
+    They are amounts, so those of a run add up, over resumptions and new benches as well; paces follow from the sums.
+    Runs that go on at the same time share the bench, and each has all that it did: don't add up over runs.
+
+    One is written with the first reading of a run, then at most one in 30 s, and one as the run or its bench ends.
+    What a bench did in the last seconds before it was killed is in none.
+    """
+
+    run: str
+    worker: str
+    epoch: int
+    incarnation: int
+    slots: int = 0
+    slots_busy: int = 0
+    threads: int = 0
 
 
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -345,6 +365,7 @@ Body = (
     | NodeStopped
     | BenchStarted
     | BenchExited
+    | BenchMeasured
     | ClockJumped
     | RunCreated
     | RunResumed

@@ -33,7 +33,7 @@ class Message(Value, frozen=True, kw_only=True):
     call: str | None = None
 
 
-class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
+class Drawing(Value, frozen=True, kw_only=True, omit_defaults=False):
     """How tokens are drawn. `temperature` 0 is greedy; `None` switches a filter off.
 
     `logit_bias` is what is added to the logits of some tokens, by their numbers in the model's vocabulary, written as
@@ -56,8 +56,49 @@ class Sampling(Value, frozen=True, kw_only=True, omit_defaults=False):
     stop: tuple[str, ...] = ()
 
 
+class Sampling(Drawing, frozen=True, kw_only=True, omit_defaults=False):
+    """How tokens are drawn, and what is told of them.
+
+    With `logprobs`, 0 to 20, each token is told with its log-probability and so many of its likeliest alternatives.
+    They are those of the model's own distribution, before any bias, penalty, filter, temperature or constraint, so an
+    alternative may be one that could not have been drawn. `None` tells nothing, and costs nothing.
+    """
+
+    logprobs: int | None = None
+
+    @property
+    def drawing(self) -> Drawing:
+        """What the text depends on."""
+        return msgspec.convert(self, Drawing, from_attributes=True)
+
+
+class Alternative(Value, frozen=True, kw_only=True, array_like=True):
+    """A token that might have come: its number, its bytes, and the natural logarithm of its probability."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+class TokenLogprob(Value, frozen=True, kw_only=True, array_like=True):
+    """A token that was written, how likely the model found it, and what it found the likeliest, the first first.
+
+    `piece` are its bytes, which may end within a character; a control token has none. Where a constraint left no
+    choice, the model was never asked: `logprob` is `None`, and there is no `top`.
+    """
+
+    token: int
+    piece: bytes
+    logprob: float | None = None
+    top: tuple[Alternative, ...] = ()
+
+
 Choice = Literal["scored", "calibrated"]
-"""How one of a schema's options is chosen: by its likelihood, or by what the input adds to it."""
+"""How one of a schema's options is chosen: by its likelihood, or by how far that is above what it is elsewhere."""
+
+
+CHOICE_VERSION = 2
+"""Part of a choice's key: it rises when options are weighed in another way."""
 
 
 class ToolSpec(Value, frozen=True, kw_only=True):
@@ -84,7 +125,8 @@ class Turn(Value, frozen=True, kw_only=True):
     """One trip to the model within a task. `model` is the SHA-256 of its file; `turn` counts from 0.
 
     `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text. With `choice`, the
-    schema's options are weighed instead of written, "calibrated" against `baselines`: the same chat about nothing.
+    schema's options are weighed instead of written, "calibrated" against `baselines`: chats about other rows, or about
+    nothing.
     `timeout_s` counts from the moment the bench begins the turn.
     """
 
@@ -106,11 +148,13 @@ class Turn(Value, frozen=True, kw_only=True):
         """The digest of everything that determines the result. Hardware, run and log positions are not in it.
 
         The chat template is part of the model's file, so the file's digest covers it. The schema counts in its own
-        order, which is the order of the answer's fields.
+        order, which is the order of the answer's fields. `logprobs` counts where it is asked for, so that a turn
+        without it has the key that it had before there was such a setting.
         """
+        sampling = self.sampling.drawing if self.sampling.logprobs is None else self.sampling
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
-        chosen = () if self.choice is None else (self.choice, self.baselines)
-        return digest_of(1, self.model, self.messages, self.sampling, schema, self.tools, self.sample, *chosen)
+        chosen = () if self.choice is None else (CHOICE_VERSION, self.choice, self.baselines)
+        return digest_of(1, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""
@@ -133,13 +177,15 @@ class Answer(Value, frozen=True, kw_only=True, tag="answer"):
     """A turn that ended in a result. `value` is JSON: the object that the schema asked for, or the text as a string.
 
     `scores`, of a turn with a choice: for each field ("" where the answer is the choice itself), the probability of
-    each of its options.
+    each of its options. `logprobs`, of a turn whose sampling asks for them, are of every token that was written, in
+    order: also of the space around a text, and of a stop string, which aren't in `value`.
     """
 
     value: msgspec.Raw
     usage: Usage = Usage()
     finish: Literal["stop", "length"] = "stop"
     scores: Scores | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Calls(Value, frozen=True, kw_only=True, tag="calls"):
@@ -164,7 +210,10 @@ Outcome = Answer | Calls | Failure
 
 
 class ModelCard(Value, frozen=True, kw_only=True):
-    """What a bench says of a model that it loaded. `context_tokens` is what one turn may fill, prompt and answer."""
+    """What a bench says of a model that it loaded. `context_tokens` is what one turn may fill, prompt and answer.
+
+    `warnings` say what makes it slow on that machine, in sentences.
+    """
 
     digest: str
     path: str
@@ -174,18 +223,43 @@ class ModelCard(Value, frozen=True, kw_only=True):
     size_bytes: int = 0
     vocabulary: int = 0
     has_chat_template: bool = True
+    warnings: tuple[str, ...] = ()
+
+
+class Counts(Value, frozen=True, kw_only=True):
+    """What an engine did, added up: since it was started, or between two readings.
+
+    `cached_tokens` of the `prompt_tokens` weren't computed; a call is one of `llama_decode`, and its seconds are those
+    spent within it. `busy_s` has all rounds of the engine, `queue_s` the waits of all requests for a slot.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prefill_tokens: int = 0
+    prefill_calls: int = 0
+    prefill_s: float = 0.0
+    decode_tokens: int = 0
+    decode_calls: int = 0
+    decode_s: float = 0.0
+    busy_s: float = 0.0
+    queue_s: float = 0.0
 
 
 # ── desk → bench ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Load(Value, frozen=True, kw_only=True, tag="load"):
-    """Load the model at `path` (its SHA-256 is `digest`); answered by `Loaded` or `Refused`."""
+    """Load the model at `path`, known as `digest`, with LoRA `adapters`, (path, strength) each.
+
+    Answered by `Loaded` or `Refused`.
+    """
 
     request: int
     digest: str
     path: str
     context_tokens: int | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 class Count(Value, frozen=True, kw_only=True, tag="count"):
@@ -245,6 +319,18 @@ class Finished(Value, frozen=True, kw_only=True, tag="finished"):
     outcome: Outcome
 
 
+class Measured(Value, frozen=True, kw_only=True, tag="measured"):
+    """A reading of the engine: what it did since it was started, and what is in use now. May be dropped.
+
+    `slots_busy` is over all lanes, each of which may have `slots`; `threads` are those of a call, 0 while none runs.
+    """
+
+    counts: Counts = Counts()
+    slots: int = 0
+    slots_busy: int = 0
+    threads: int = 0
+
+
 class Signal(Value, frozen=True, kw_only=True, tag="signal"):
     """A preview that nothing is decided from: text as it comes. May be dropped or coalesced; never stored."""
 
@@ -254,4 +340,4 @@ class Signal(Value, frozen=True, kw_only=True, tag="signal"):
     tokens_out: int = 0
 
 
-FromBench = Ready | Loaded | Counted | Refused | Finished | Signal
+FromBench = Ready | Loaded | Counted | Refused | Finished | Measured | Signal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gx.core.message import Message, ModelCard, Outcome, Signal, Turn, Value
+from gx.core.message import Measured, Message, ModelCard, Outcome, Signal, Turn, Value
 from gx.core.task import Capacity, Lease, Quote, Rate
 
 
@@ -35,7 +35,14 @@ class BenchDown(Value, frozen=True, kw_only=True):
     is_expected: bool = False
 
 
-WorkerEvent = AttemptEnded | BenchUp | BenchDown | Signal
+class BenchReading(Value, frozen=True, kw_only=True):
+    """What the bench of `incarnation` has done since it came up. May be dropped; none comes while nothing runs."""
+
+    incarnation: int
+    measured: Measured
+
+
+WorkerEvent = AttemptEnded | BenchUp | BenchDown | BenchReading | Signal
 
 
 class Worker(Protocol):

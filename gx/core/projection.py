@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gx.core import event as e
+from gx.core.figures import plus
+from gx.core.message import Counts
 from gx.core.task import Status
-from gx.core.view import RunState, RunStatus, TaskState, View
+from gx.core.view import BenchState, RunState, RunStatus, TaskState, View
 
 
 def fold(view: View, event: e.Event) -> View:
@@ -21,9 +23,8 @@ def fold(view: View, event: e.Event) -> View:
     view.seq = event.seq
     body: Any = event.body
     kind = type(body)
-    if kind is e.NodeStarted:
-        view.epoch = max(view.epoch, body.epoch)
-        return view
+    if (apply_node := _NODE.get(kind)) is not None:
+        apply_node(view, body)
     run_id = getattr(body, "run", None)
     if run_id is None:
         return view
@@ -42,6 +43,43 @@ def fold(view: View, event: e.Event) -> View:
         if task is not None and not task.status.is_terminal and body.attempt == task.attempt:
             apply_task(run, task, body)
     return view
+
+
+# ── nodes and benches ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _node_started(view: View, body: e.NodeStarted) -> None:
+    view.epoch = max(view.epoch, body.epoch)
+    view.benches.clear()
+
+
+def _node_stopped(view: View, body: e.NodeStopped) -> None:
+    view.benches.clear()
+
+
+def _bench_started(view: View, body: e.BenchStarted) -> None:
+    view.benches[body.worker] = BenchState(
+        worker=body.worker, epoch=body.epoch, incarnation=body.incarnation, engine=body.engine, slots=body.slots
+    )
+
+
+def _bench_exited(view: View, body: e.BenchExited) -> None:
+    if _bench(view, body) is not None:
+        del view.benches[body.worker]
+
+
+def _bench_measured(view: View, body: e.BenchMeasured) -> None:
+    bench = _bench(view, body)
+    if bench is not None:
+        bench.slots_busy, bench.threads = body.slots_busy, body.threads
+        bench.lately = plus(body, Counts())
+
+
+def _bench(view: View, body: e.BenchExited | e.BenchMeasured) -> BenchState | None:
+    """The bench that an event is about, if it is still up: a run that is read again tells of others."""
+    bench = view.benches.get(body.worker)
+    is_same = bench is not None and (bench.epoch, bench.incarnation) == (body.epoch, body.incarnation)
+    return bench if is_same else None
 
 
 # ── runs and steps ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -73,6 +111,10 @@ def _clock_jumped(run: RunState, body: e.ClockJumped) -> None:
 
 def _run_finished(run: RunState, body: e.RunFinished) -> None:
     run.status = RunStatus.finished
+
+
+def _run_measured(run: RunState, body: e.BenchMeasured) -> None:
+    run.counts = plus(run.counts, body)
 
 
 def _inputs_read(run: RunState, body: e.InputsRead) -> None:
@@ -278,12 +320,20 @@ def _task_skipped(run: RunState, task: TaskState, body: e.TaskSkipped) -> None:
     _end(run, task, Status.skipped)
 
 
+_NODE: dict[type, Callable[[View, Any], None]] = {
+    e.NodeStarted: _node_started,
+    e.NodeStopped: _node_stopped,
+    e.BenchStarted: _bench_started,
+    e.BenchExited: _bench_exited,
+    e.BenchMeasured: _bench_measured,
+}
 _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.RunResumed: _run_resumed,
     e.RunInterrupted: _run_interrupted,
     e.RunStopped: _run_stopped,
     e.RunFinished: _run_finished,
     e.ClockJumped: _clock_jumped,
+    e.BenchMeasured: _run_measured,
     e.InputsRead: _inputs_read,
     e.InputsEnded: _inputs_ended,
     e.StepUnfolded: _step_unfolded,

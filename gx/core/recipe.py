@@ -10,6 +10,13 @@ from typing import Any, Literal
 from gx.core.message import Choice, Sampling, Value
 
 
+class Adapter(Value, frozen=True, kw_only=True):
+    """A LoRA adapter, a GGUF file made for the model that it is put on, and how much it counts."""
+
+    source: str
+    strength: float = 1.0
+
+
 class Model(Value, frozen=True, kw_only=True):
     """Where a model comes from: a catalogue name, ./file.gguf, hf:owner/repo/file.gguf or https://…#sha256=….
 
@@ -18,6 +25,7 @@ class Model(Value, frozen=True, kw_only=True):
 
     source: str
     context: int | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 class Agent(Value, frozen=True, kw_only=True):

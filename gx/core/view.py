@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gx.core.event import InputRow, Ref, RunCreated
-from gx.core.message import Label
+from gx.core.message import Counts, Label
 from gx.core.task import Lease, Status
 
 
@@ -91,6 +91,7 @@ class RunState(msgspec.Struct, kw_only=True):
     `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
     a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
+    `counts` are what the benches did while the run went on.
     """
 
     id: str
@@ -117,6 +118,7 @@ class RunState(msgspec.Struct, kw_only=True):
     tokens_in: int = 0
     tokens_out: int = 0
     reused: int = 0
+    counts: Counts = Counts()
 
     def step(self, step_id: str) -> StepState:
         """The state of that step; a fresh one if nothing happened to it yet."""
@@ -129,9 +131,29 @@ class RunState(msgspec.Struct, kw_only=True):
         return sum(step.ended.get(status, 0) for step in self.steps.values())
 
 
+class BenchState(msgspec.Struct, kw_only=True, gc=False):
+    """A bench that is up, as of its last reading: `lately` is what it did before that, some 30 s as a rule.
+
+    `gx.core.figures` makes paces of it. `slots_busy` and `threads` were in use then.
+    """
+
+    worker: str
+    epoch: int
+    incarnation: int
+    engine: str = ""
+    slots: int
+    slots_busy: int = 0
+    threads: int = 0
+    lately: Counts = Counts()
+
+
 class View(msgspec.Struct, kw_only=True):
-    """Everything that the node knows, as of the event `seq`. `epoch` is that of the last owner."""
+    """Everything that the node knows, as of the event `seq`. `epoch` is that of the last owner.
+
+    `benches` are those that are up, by their workers.
+    """
 
     seq: int = -1
     epoch: int = 0
     runs: dict[str, RunState] = {}
+    benches: dict[str, BenchState] = {}

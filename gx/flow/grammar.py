@@ -68,6 +68,18 @@ class PromptUnlessInputs:
         return {"anyOf": [{"required": ["prompt"]}, rows]}
 
 
+ADAPTER = Table(
+    "an adapter",
+    {
+        "source": Field(
+            Text("where the adapter comes from"),
+            "./file.gguf, hf:owner/repo/file.gguf or https://…#sha256=…: a LoRA adapter made for this model.",
+            is_required=True,
+        ),
+        "strength": Field(Number(least=-10, most=10), "How much it counts; 1 where left out."),
+    },
+)
+
 MODEL = Table(
     "a model",
     {
@@ -79,6 +91,10 @@ MODEL = Table(
         "context": Field(
             Number(least=16, most=100_000_000, is_whole=True),
             "The most tokens that one turn may take, prompt and answer together. The settings' value where left out.",
+        ),
+        "adapters": Field(
+            Many(Either((Text("where the adapter comes from"), ADAPTER)), "a list of adapters", least=1),
+            "LoRA adapters that are put on the model. With others, or none, it is another model.",
         ),
     },
 )
@@ -107,6 +123,11 @@ SAMPLING = Table(
             Either((Text("a text"), Many(Text("a text"), "a list of texts", most=16)), as_tuple=True),
             "The answer ends before the first of these texts.",
         ),
+        "logprobs": Field(
+            Number(least=0, most=20, is_whole=True),
+            "Tell with an answer how likely the model found each token of it, and so many of the likeliest ones, "
+            "before any of these settings. Not told where left out.",
+        ),
     },
 )
 
@@ -122,7 +143,9 @@ AGENT = Table(
         "choose": Field(
             Text("scored or calibrated", choices=("scored", "calibrated")),
             "Weigh the options of an `output` of enums instead of writing one: `scored` takes the likeliest, "
-            "`calibrated` the one that the input makes likelier than an empty input would.",
+            "`calibrated` the one that is the furthest above what it is on average over the input's first 32 rows. So "
+            "no row begins before these are read. With fewer than 16 rows, or over another step, it is compared with "
+            "empty inputs.",
         ),
     },
     later=("tools", "memory"),

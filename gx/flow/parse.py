@@ -15,7 +15,7 @@ import msgspec
 from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.message import Sampling
-from gx.core.recipe import Agent, Budget, Model, Recipe, Retry, Step
+from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Step
 from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
 from gx.flow.outputs import closed
@@ -127,7 +127,10 @@ def _recipe(read: dict[str, Any], root: Node) -> Recipe:
 
 
 def _model(read: str | dict[str, Any]) -> Model:
-    return Model(source=read) if isinstance(read, str) else Model(**read)
+    if isinstance(read, str):
+        return Model(source=read)
+    adapters = [Adapter(source=a) if isinstance(a, str) else Adapter(**a) for a in read.get("adapters", ())]
+    return Model(**{**read, "adapters": tuple(adapters)})
 
 
 def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node) -> Agent:

@@ -17,13 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from edge.cpu import cores, cpu_sets
 from gx import __version__, wiring
 from gx import settings as settings_module
 from gx.core.errors import GxError, LogError, ModelError, SettingsError, WorkspaceError
-from gx.core.message import Answer, Message, Sampling, Turn, Value
+from gx.core.message import Answer, Message, Sampling, Turn
 from gx.core.ports import AttemptEnded, BenchDown
 from gx.core.recipe import Agent, Model, Recipe
-from gx.node import machine
+from gx.node import machine, speed
+from gx.node.check import Check
 from gx.node.workspace import Workspace
 from gx.settings import Settings
 
@@ -33,31 +35,17 @@ LOW_DISK_BYTES = 4 * 10**9
 QUICK_EVENTS = 200_000
 """A longer log takes more than a few seconds to verify."""
 SMOKE_S = 120.0
-_WORTH_HAVING = ("AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "DOTPROD", "MATMUL_INT8")
-_REBUILD = (
-    'CMAKE_ARGS="-DGGML_NATIVE=ON{more}" pip install --force-reinstall --no-deps '
-    "--no-binary llama-cpp-python llama-cpp-python{version}"
-)
 
 
-class Check(Value, frozen=True, kw_only=True):
-    """One finding. `advice` says what to do, and is empty where there is nothing to do."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
-
-
-def checks(*, workspace: Path | None = None, quick: bool = False) -> Iterator[Check]:
-    """Every check in turn; `quick` leaves out the bench."""
+def checks(*, workspace: Path | None = None, quick: bool = False, model_name: str = DEFAULT_MODEL) -> Iterator[Check]:
+    """Every check in turn; `quick` leaves out the bench, which loads the model of that name."""
     yield _python()
     yield _platform()
     engine = machine.probe_engine()
     yield _engine(engine)
     if not engine.error:
-        yield _cpu(engine, machine.cpu_sets())
-        yield _gpu(engine, machine.gpu())
+        yield speed.cpu(engine, cpu_sets())
+        yield speed.gpu(engine, machine.gpu())
     try:
         settings = settings_module.load(workspace=workspace)
     except SettingsError as error:
@@ -66,8 +54,10 @@ def checks(*, workspace: Path | None = None, quick: bool = False) -> Iterator[Ch
     yield _settings(workspace)
     yield _threads(settings)
     yield _models_folder(settings)
-    model = _default_model(settings)
+    model = find_model(model_name, settings)
     yield model if isinstance(model, Check) else _model_found(model)
+    if not isinstance(model, Check) and not engine.error:
+        yield from speed.of_model(model, engine, settings)
     place = Workspace.find(settings.workspace)
     yield (found := _workspace(place))
     if found.status != "fail":
@@ -98,35 +88,8 @@ def _engine(engine: machine.Engine) -> Check:
         found = f"llama-cpp-python {engine.version} ({' '.join(engine.sets) or 'no vector instructions'})"
         return Check(name="engine", status="ok", found=found)
     is_missing = "No module named" in engine.error
-    advice = "pip install 'gx[edge]'" if is_missing else _REBUILD.format(more="", version="")
+    advice = "pip install 'gx[edge]'" if is_missing else speed.rebuild()
     return Check(name="engine", status="fail", found=engine.error, advice=advice)
-
-
-def _cpu(engine: machine.Engine, has: frozenset[str] | None) -> Check:
-    if has is None:
-        return Check(name="cpu", status="ok", found="this machine doesn't tell its vector instructions")
-    rebuild = _REBUILD.format(more="", version=f"=={engine.version}")
-    lacking = [name for name in engine.sets if machine.SETS[name] not in has]
-    if lacking:
-        found = f"the engine was built for {', '.join(lacking)}, which this CPU lacks"
-        return Check(name="cpu", status="fail", found=found, advice=rebuild)
-    unused = [name for name in _WORTH_HAVING if machine.SETS[name] in has and name not in engine.sets]
-    if unused:
-        found = f"the engine was built without {', '.join(unused)}, which this CPU has"
-        return Check(name="cpu", status="warn", found=found, advice=f"a build for this CPU is faster: {rebuild}")
-    return Check(name="cpu", status="ok", found="the engine uses this CPU's vector instructions")
-
-
-def _gpu(engine: machine.Engine, seen: str) -> Check:
-    if engine.offloads:
-        found = f"all layers go to the GPU ({seen})" if seen else "the engine can use a GPU, and none is seen"
-        return Check(name="gpu", status="ok", found=found)
-    if not seen:
-        return Check(name="gpu", status="ok", found="none; everything runs on the CPU")
-    more = {"NVIDIA": " -DGGML_CUDA=ON", "AMD": " -DGGML_HIP=ON", "Metal": " -DGGML_METAL=ON"}[seen]
-    advice = _REBUILD.format(more=more, version=f"=={engine.version}")
-    found = f"the engine was built without a GPU, and this machine has one ({seen})"
-    return Check(name="gpu", status="warn", found=found, advice=advice)
 
 
 # ── settings, models ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,15 +102,15 @@ def _settings(workspace: Path | None) -> Check:
 
 
 def _threads(settings: Settings) -> Check:
-    cores, quota = machine.cores(), machine.cpu_quota()
-    threads = settings.threads or cores
+    n_cores, quota = cores(), machine.cpu_quota()
+    threads = settings.threads or n_cores
     if quota is not None and threads > max(1, round(quota)):
         found = f"{threads} threads, and the container's limit is {quota:g} CPUs"
         return Check(name="threads", status="warn", found=found, advice=f"set GX_THREADS={max(1, round(quota))}")
-    if threads > cores:
-        found = f"{threads} threads on {cores} cores get in each other's way"
+    if threads > n_cores:
+        found = f"{threads} threads on {n_cores} cores get in each other's way"
         return Check(name="threads", status="warn", found=found, advice="leave `threads` out of the settings")
-    return Check(name="threads", status="ok", found=f"{threads} threads on {cores} cores")
+    return Check(name="threads", status="ok", found=f"{threads} threads on {n_cores} cores")
 
 
 def _models_folder(settings: Settings) -> Check:
@@ -164,11 +127,12 @@ def _models_folder(settings: Settings) -> Check:
     return Check(name="models", status="ok", found=found)
 
 
-def _default_model(settings: Settings) -> wiring.LocalModel | Check:
-    agents = {"a": Agent(name="a", model=DEFAULT_MODEL)}
-    recipe = Recipe(name="doctor", steps=(), agents=agents, models={DEFAULT_MODEL: Model(source=DEFAULT_MODEL)})
+def find_model(name: str, settings: Settings) -> wiring.LocalModel | Check:
+    """The model of that name or source, or why there is none."""
+    agents = {"a": Agent(name="a", model=name)}
+    recipe = Recipe(name="doctor", steps=(), agents=agents, models={name: Model(source=name)})
     try:
-        return wiring.resolve_models(recipe, settings, Path.cwd())[DEFAULT_MODEL]
+        return wiring.resolve_models(recipe, settings, Path.cwd())[name]
     except ModelError as error:
         status: Literal["warn", "fail"] = "warn" if error.code == "model.missing" else "fail"
         return Check(name="model", status=status, found=error.message, advice=error.hint)
@@ -250,12 +214,12 @@ async def _smoke(settings: Settings, model: wiring.LocalModel) -> str:
     with anyio.fail_after(SMOKE_S):
         async with wiring.edge_worker(settings, 0, lambda: [model]) as worker:
             up = time.monotonic()
-            await worker.describe(model.sha256)
+            await worker.describe(model.digest)
             loaded = time.monotonic()
             messages = (Message(role="user", content="Say hello."),)
             sampling = Sampling(max_tokens=4)
             worker.submit(
-                Turn(run="doctor", task="0", attempt=1, model=model.sha256, messages=messages, sampling=sampling)
+                Turn(run="doctor", task="0", attempt=1, model=model.digest, messages=messages, sampling=sampling)
             )
             while True:
                 for event in await worker.events():

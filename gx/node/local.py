@@ -23,6 +23,7 @@ from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
 from gx.flow.plan import Plan
+from gx.node.bench import Bench
 from gx.node.client import Progress, RunEnd, Started, Submission
 from gx.node.workspace import Workspace
 from gx.run.active import ActiveRun
@@ -36,12 +37,21 @@ from gx.settings import Settings
 
 
 class LocalRun:
-    """A run that this client is attached to: its records as they come, how it stands, how it ended."""
+    """A run that this client is attached to: its records as they come, how it stands, how it ended.
+
+    `warnings` say what makes its models slow here; they come with the first task that needs a bench.
+    """
 
     def __init__(
-        self, dispatcher: Dispatcher, active: ActiveRun, started: Started, source: Source | None, began: float
+        self,
+        dispatcher: Dispatcher,
+        active: ActiveRun,
+        started: Started,
+        source: Source | None,
+        began: float,
+        warnings: AsyncIterator[str],
     ) -> None:
-        self.started = started
+        self.started, self.warnings = started, warnings
         self._dispatcher, self._active, self._source, self._began = dispatcher, active, source, began
 
     async def records(self) -> AsyncIterator[list[Record]]:
@@ -116,7 +126,9 @@ class LocalNode:
         dispatcher: Dispatcher,
         contents: Contents,
         models: dict[str, wiring.LocalModel],
+        bench: Bench,
     ) -> None:
+        self._bench = bench
         self._log, self._settings, self._view = log, settings, view
         self._dispatcher, self._contents, self._models = dispatcher, contents, models
         self._clock = wiring.SystemClock()
@@ -130,9 +142,9 @@ class LocalNode:
         plan = parse.plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
         recipe, params = plan.recipe, plan.params
         models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
-        self._models.update({model.sha256: model for model in models.values()})
+        self._models.update({model.digest: model for model in models.values()})
         source = source_of(asked, plan, self._settings)
-        digests = {name: model.sha256 for name, model in models.items()}
+        digests = {name: model.digest for name, model in models.items()}
         print_ = fingerprint(recipe, params, digests, asked, source)
         state, is_resumed = await self._take_up(asked, recipe, params, source, print_, began)
         first_seq = self._view.seq
@@ -154,7 +166,8 @@ class LocalNode:
             total=len(state.tasks),
         )
         await self._dispatcher.activate(active)
-        return LocalRun(self._dispatcher, active, started, source, began)
+        sources = {recipe.models[name].source: digest for name, digest in digests.items()}
+        return LocalRun(self._dispatcher, active, started, source, began, self._bench.warnings(sources))
 
     async def _take_up(
         self,
@@ -244,15 +257,16 @@ async def open_node(workspace: Workspace, settings: Settings) -> AsyncIterator[L
         epoch = view.epoch + 1
         contents = Contents(log.blobs)
         models: dict[str, wiring.LocalModel] = {}
+        bench = Bench(lambda: wiring.edge_worker(settings, epoch, lambda: list(models.values())))
         dispatcher = Dispatcher(
             log=log,
             view=view,
             contents=contents,
-            make_worker=lambda: wiring.edge_worker(settings, epoch, lambda: list(models.values())),
+            make_worker=bench.open,
             clock=wiring.SystemClock(),
             epoch=epoch,
         )
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
         async with dispatcher:
-            yield LocalNode(log, settings, view, dispatcher, contents, models)
+            yield LocalNode(log, settings, view, dispatcher, contents, models, bench)
         await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])

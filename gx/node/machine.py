@@ -7,6 +7,7 @@ dies of an illegal instruction. Nothing here raises; what can't be known is empt
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge.cpu import SETS
+from edge.kernels import flags_in
 from gx.core.message import Value
 
 PROBE_S = 60.0
@@ -26,28 +29,17 @@ print(json.dumps({
 }))
 """
 
-SETS = {
-    "AVX": "avx", "AVX2": "avx2", "AVX_VNNI": "avx_vnni", "F16C": "f16c", "FMA": "fma", "BMI2": "bmi2",
-    "AVX512": "avx512f", "AVX512_VBMI": "avx512vbmi", "AVX512_VNNI": "avx512_vnni", "AVX512_BF16": "avx512_bf16",
-    "AMX_INT8": "amx_int8", "NEON": "asimd", "DOTPROD": "asimddp", "MATMUL_INT8": "i8mm", "SVE": "sve", "SME": "sme",
-}  # fmt: skip
-"""llama.cpp's names for instruction sets, and the kernel's. FP16_VA and the like depend on the compiler alone."""
-
-_MACOS = {
-    "avx1.0": "avx", "hw.optional.neon: 1": "asimd", "hw.optional.arm64: 1": "asimd",
-    "hw.optional.arm.feat_dotprod: 1": "asimddp", "hw.optional.arm.feat_i8mm: 1": "i8mm",
-    "hw.optional.arm.feat_sme: 1": "sme",
-}  # fmt: skip
-
 
 class Engine(Value, frozen=True, kw_only=True):
     """The engine's build. `sets` are the instruction sets that it was compiled for, in llama.cpp's names.
 
-    `error` says why it can't be loaded; then the rest is empty.
+    `flags` is all that it has on, the instruction sets included. `error` says why it can't be loaded; then the rest is
+    empty.
     """
 
     version: str = ""
     sets: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     offloads: bool = False
     error: str = ""
 
@@ -74,38 +66,13 @@ def probe_engine(python: str = sys.executable) -> Engine:
         probed = msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=_Probed)
     except (IndexError, msgspec.DecodeError):
         return Engine(error="it was loaded and didn't say what it is")
-    return Engine(version=probed.version, sets=sets_in(probed.flags), offloads=probed.offloads)
+    flags = flags_in(probed.flags)
+    return Engine(version=probed.version, sets=sets_in(probed.flags), flags=flags, offloads=probed.offloads)
 
 
 def sets_in(flags: str) -> tuple[str, ...]:
     """The instruction sets in the text of `llama_print_system_info`, such as "CPU : AVX = 1 | AVX2 = 0 |"."""
-    pairs = (part.split(":")[-1].partition("=") for part in flags.split("|"))
-    return tuple(name.strip() for name, _, value in pairs if value.strip() == "1" and name.strip() in SETS)
-
-
-def cpu_sets() -> frozenset[str] | None:
-    """The instruction sets of this machine's CPU in the kernel's names; `None` if it doesn't tell."""
-    if sys.platform == "darwin":
-        return _macos_sets()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):  # on x86 and on ARM
-            return frozenset(value.split())
-    return None
-
-
-def _macos_sets() -> frozenset[str] | None:
-    try:
-        done = subprocess.run(["/usr/sbin/sysctl", "machdep.cpu", "hw.optional"], capture_output=True, text=True)
-    except OSError:
-        return None
-    lines = [line.strip().lower() for line in done.stdout.splitlines()]
-    words = {word for line in lines if line.startswith("machdep.cpu") for word in line.partition(":")[2].split()}
-    return frozenset(words | {_MACOS[found] for found in {*lines, *words} & _MACOS.keys()}) or None
+    return tuple(name for name in flags_in(flags) if name in SETS)
 
 
 def gpu() -> str:
@@ -117,10 +84,35 @@ def gpu() -> str:
     return "AMD" if Path("/dev/kfd").exists() else ""
 
 
-def cores() -> int:
-    """The cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
+def gpu_free_bytes() -> int | None:
+    """What is free in the memory of the NVIDIA GPUs together; `None` where `nvidia-smi` doesn't tell."""
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = [int(line) for line in done.stdout.split() if line.isdigit()]
+    return sum(found) << 20 if found else None
+
+
+def stalled_percent(path: Path = Path("/proc/pressure/memory")) -> float | None:
+    """The share of the last minute in which something waited for memory
+    (https://docs.kernel.org/accounting/psi.html); `None` where the system doesn't tell.
+    """
+    try:
+        found = re.search(r"^some .*avg60=([\d.]+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return float(found[1]) if found else None
+
+
+def swapped_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
+    """How much is swapped out; `None` where the system doesn't tell."""
+    try:
+        kib = dict(re.findall(r"^(SwapTotal|SwapFree):\s+(\d+) kB", path.read_text(), re.MULTILINE))
+    except OSError:
+        return None
+    return (int(kib["SwapTotal"]) - int(kib["SwapFree"])) * 1024 if len(kib) == 2 else None
 
 
 def cpu_quota() -> float | None:

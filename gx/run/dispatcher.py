@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.message import Signal
-from gx.core.ports import AttemptEnded, BenchDown, BenchUp, Clock, Worker, WorkerEvent
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, Worker, WorkerEvent
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import graph
@@ -27,6 +27,7 @@ from gx.run import feeder, grouping, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.inputs import Row
+from gx.run.meter import Meter
 
 _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
@@ -56,6 +57,7 @@ class Dispatcher:
         self._active: dict[str, ActiveRun] = {}
         self._incarnation = 0
         self._hung: set[int] = set()
+        self._meter = Meter(epoch)
         self._last = self._moment()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
@@ -101,6 +103,7 @@ class Dispatcher:
         made: list[e.Body] = []
         for run_id, run in self._active.items():
             made.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
+            made.extend(self._meter.end(run_id))
             made.append(run.draining or e.RunInterrupted(run=run_id, reason="stopped at once"))
         return made
 
@@ -182,7 +185,7 @@ class Dispatcher:
             self._hung.add(self._incarnation)
             worker.restart(move.hung)
         if move.last is not None:
-            return [move.last]
+            return [*self._meter.end(run.state.id), move.last]
         bodies = list[e.Body]()
         if move.prepare:
             prepared = run.preparer.prepare(move.prepare)
@@ -212,7 +215,10 @@ class Dispatcher:
             self._incarnation = event.incarnation
             return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
         if isinstance(event, BenchDown):
-            return outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=self._hung)
+            ended = outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=self._hung)
+            return [*self._meter.rest(self._active), *ended]
+        if isinstance(event, BenchReading):
+            return [*self._meter.read(event, self._active, worker=worker, now_s=self._last.monotonic)]
         self.on_signal(event)
         return []
 

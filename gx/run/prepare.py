@@ -20,7 +20,7 @@ from gx.core.task import Status
 from gx.core.view import RunState, TaskState
 from gx.flow import graph, templates
 from gx.flow.plan import Plan, StepPlan
-from gx.run import batchrow, outcomes
+from gx.run import batchrow, calibration, outcomes
 from gx.run.contents import Contents, blob_of
 
 DEFAULT_COMBINE = """\
@@ -32,8 +32,7 @@ These are partial answers to the same request, each made from a part of the data
 {% endfor %}"""
 """The prompt that merges partial answers of a reduce whose step has no `combine`."""
 
-CONTENT_FREE = ("N/A", "", "[MASK]")
-"""What stands for texts without content: Zhao et al. 2021, https://arxiv.org/abs/2102.09690, section 4."""
+Chat = tuple[Message, ...]
 FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str]]]
 """Keys → (task, output, finish) of results that the log had before this run began."""
 
@@ -58,16 +57,18 @@ class Preparer:
         self._steps: dict[str, Any] = {}
         self._at_hand: dict[e.Ref, bytes] = {}
         self._levels: dict[tuple[str, int], list[e.Ref]] = {}
+        self._baselines: dict[tuple[str, bytes], tuple[Chat, ...]] = {}
         self._known: set[e.Ref] = set()
 
     def prepare(self, task_ids: Iterable[str]) -> Prepared:
         """The events that bring these tasks from queued to prepared, answered, skipped or failed.
 
-        A task that the log knows as prepared (before a restart) gets its turn again, and no second event.
+        A task that the log knows as prepared (before a restart) gets its turn again, and no second event. One that is
+        to be compared with rows that aren't read yet stays as it is.
         """
         made = Prepared()
         tasks = [self._run.tasks[task_id] for task_id in task_ids]
-        tasks = [task for task in tasks if not task.status.is_terminal]
+        tasks = [task for task in tasks if not task.status.is_terminal and not self._waits(task)]
         later = (self._run.tasks[task_id] for task_id in self._run.unprepared)
         self._at_hand = self._contents.bring(list(_refs(tasks)), _refs(later))
         turns: list[tuple[TaskState, Turn, str]] = []
@@ -134,15 +135,10 @@ class Preparer:
         agent = self._plan.recipe.agents[step.agent_of(matrix)]
         sampling, schema = agent.sampling, agent.output
         head = self._persona(agent, matrix)
-        if step.step.prompt is None and task.span is None:
-            if not task.is_batch:
-                raise GxError("the step has no prompt, and this row brings no messages", code="template")
-            messages = batchrow.messages(names["item"], head)
+        level = None if task.span is None else task.level
+        messages = self._messages(step, names, head, is_batch=task.is_batch, level=level)
+        if step.step.prompt is None and level is None:
             sampling, schema = batchrow.options(names["item"], sampling, schema)
-        else:
-            prompt = step.step.prompt or "" if task.span is None else _reduce_prompt(step, task.level)
-            user = Message(role="user", content=templates.render(prompt, names))
-            messages = (user,) if head is None else (head, user)
         choice = agent.choose if schema is agent.output else None
         return Turn(
             run=self._run.id,
@@ -153,22 +149,55 @@ class Preparer:
             sampling=sampling,
             output_schema=schema,
             choice=choice,
-            baselines=self._baselines(step, names, head, task) if choice == "calibrated" else (),
+            baselines=self._compared(step, names, head, task) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,
         )
 
-    def _baselines(
+    def _messages(
+        self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_batch: bool, level: int | None = None
+    ) -> Chat:
+        """The chat that a step makes of these names; at that `level` of a reduce. :raises GxError: if it can't."""
+        if step.step.prompt is None and level is None:
+            if not is_batch:
+                raise GxError("the step has no prompt, and this row brings no messages", code="template")
+            return batchrow.messages(names["item"], head)
+        prompt = step.step.prompt or "" if level is None else _reduce_prompt(step, level)
+        user = Message(role="user", content=templates.render(prompt, names))
+        return (user,) if head is None else (head, user)
+
+    # ── calibrated choices ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _waits(self, task: TaskState) -> bool:
+        """Whether rows that the task is compared with may still come; not where what waits fills the memory."""
+        step = self._plan.step(task.step)
+        if self._plan.recipe.agents[step.agent_of(task.matrix or {})].choose != "calibrated":
+            return False
+        is_outrun = self._contents.is_outrun_by(len(self._run.unprepared))
+        return calibration.waits(step.step, self._run) and not is_outrun
+
+    def _compared(
         self, step: StepPlan, names: dict[str, Any], head: Message | None, task: TaskState
-    ) -> tuple[tuple[Message, ...], ...]:
-        """The turn's chat as it would be about nothing, in a few ways of saying nothing; none for rows of messages."""
+    ) -> tuple[Chat, ...]:
+        """The chats that a turn is compared with: those of the first rows; if they are few, its own about nothing."""
+        place = (step.id, canonical(task.matrix or {}))
+        if place not in self._baselines:
+            self._baselines[place] = tuple(dict.fromkeys(self._first_chats(step, names, head)))
+        if len(self._baselines[place]) >= calibration.LEAST_ROWS:
+            return self._baselines[place]
         if step.step.prompt is None or task.span is not None:
             return ()
-        chats = []
-        for nothing in CONTENT_FREE:
-            empty = {name: _emptied(names[name], nothing) for name in ("item", "input") if name in names}
-            user = Message(role="user", content=templates.render(step.step.prompt, names | empty))
-            chats.append((user,) if head is None else (head, user))
-        return tuple(dict.fromkeys(chats))
+        empties = (names | calibration.about_nothing(names, nothing) for nothing in calibration.CONTENT_FREE)
+        return tuple(dict.fromkeys(self._messages(step, empty, head, is_batch=False) for empty in empties))
+
+    def _first_chats(self, step: StepPlan, names: dict[str, Any], head: Message | None) -> Iterator[Chat]:
+        """Those of the input's first rows, as many as can be rendered."""
+        for row in calibration.first_rows(step.step, self._run):
+            try:
+                item = self._value(row.item or "")
+                own = names | {"item": item, "input": item, "index": row.index, "id": row.id}
+                yield self._messages(step, own, head, is_batch=row.is_batch)
+            except GxError:
+                continue
 
     def _names(self, step: StepPlan, matrix: dict[str, Any], *, index: int, row_id: str) -> dict[str, Any]:
         steps = {name: self._step_value(name) for name in step.reads_steps}
@@ -249,15 +278,6 @@ class Preparer:
 def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
     """What the prompts of these tasks are made from."""
     return (ref for task in tasks for ref in {task.item, task.input} if ref is not None)
-
-
-def _emptied(value: Any, nothing: str) -> Any:
-    """The same shape with `nothing` in place of each text."""
-    if isinstance(value, str):
-        return nothing
-    if isinstance(value, dict):
-        return {key: _emptied(part, nothing) for key, part in value.items()}
-    return [_emptied(part, nothing) for part in value] if isinstance(value, list) else value
 
 
 def _reduce_prompt(step: StepPlan, level: int) -> str:

@@ -68,6 +68,9 @@ class Rehearsal:
         view = fold(View(), e.Event(seq=0, ts=0, source="dry-run", body=created))
         contents = Contents(lambda refs: {}, capacity_bytes=1 << 62)  # the sample is in memory as it is
         run = view.runs["dry-run"]
+        read = sorted((_read(row, contents) for row in rows), key=lambda row: row.index)
+        for body in (e.InputsRead(run=run.id, rows=tuple(read)), e.InputsEnded(run=run.id, rows=len(read))):
+            fold(view, e.Event(seq=view.seq + 1, ts=0, source="dry-run", body=body))
         ids = [self._queue(view, run, step, row, combo, contents) for row, combo in _sampled(step, rows)]
         everything = {name: models.get(name, "") for name in plan.recipe.models}
         made = Preparer(plan, run, contents, everything, lambda keys: {}).prepare(ids)
@@ -89,12 +92,15 @@ class Rehearsal:
     ) -> str:
         origin = graph.of_nothing(step)
         if row is not None:
-            item = contents.put(row.value or b"null").digest
-            read = e.InputRow(index=row.index, id=row.id or "", item=item, is_batch=row.is_batch)
-            origin = graph.of_row(read)
+            origin = graph.of_row(_read(row, contents))
         queued = graph.queued(run.id, step, origin, combo)
         fold(view, e.Event(seq=view.seq + 1, ts=0, source="dry-run", body=queued))
         return queued.task
+
+
+def _read(row: Row, contents: Contents) -> e.InputRow:
+    item = contents.put(row.value or b"null").digest
+    return e.InputRow(index=row.index, id=row.id or "", item=item, is_batch=row.is_batch)
 
 
 def _sampled(step: StepPlan, rows: Sequence[Row]) -> list[tuple[Row | None, dict[str, Any]]]:

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edge.cpu import cores
 from gx.cli import doctor
 from gx.core.event import NodeStarted
-from gx.node import health, machine
+from gx.node import health, machine, speed
 from gx.node.workspace import Workspace
 from gx.settings import Settings
 
@@ -81,7 +82,7 @@ def test_a_workspace_on_a_path_that_is_a_file_fails(home: Path, name: str) -> No
 
 
 def test_more_threads_than_cores_is_a_warning() -> None:
-    check = health._threads(Settings(threads=machine.cores() + 1))
+    check = health._threads(Settings(threads=cores() + 1))
     assert check.status == "warn" and check.advice
 
 
@@ -105,12 +106,12 @@ def test_instruction_sets_are_read_from_the_build() -> None:
 )
 def test_a_build_is_held_against_the_cpu(sets: tuple[str, ...], status: str) -> None:
     engine = machine.Engine(version="1", sets=sets)
-    assert health._cpu(engine, frozenset({"avx2", "fma", "f16c"})).status == status
-    assert health._cpu(engine, None).status == "ok"
+    assert speed.cpu(engine, frozenset({"avx2", "fma", "f16c"})).status == status
+    assert speed.cpu(engine, None).status == "ok"
 
 
 def test_a_gpu_that_the_build_can_not_use_is_a_warning() -> None:
-    check = health._gpu(machine.Engine(version="1", offloads=False), "NVIDIA")
+    check = speed.gpu(machine.Engine(version="1", offloads=False), "NVIDIA")
     assert check.status == "warn" and "GGML_CUDA" in check.advice
-    assert health._gpu(machine.Engine(version="1", offloads=True), "NVIDIA").status == "ok"
-    assert health._gpu(machine.Engine(version="1", offloads=False), "").status == "ok"
+    assert speed.gpu(machine.Engine(version="1", offloads=True), "NVIDIA").status == "ok"
+    assert speed.gpu(machine.Engine(version="1", offloads=False), "").status == "ok"

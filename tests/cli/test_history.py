@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -156,6 +157,25 @@ def test_a_run_is_shown_with_its_recipe_and_first_failures(place: Path) -> None:
     assert row["failures"] == [{"task": OTHER, "step": "s", "id": "T-2", "code": "bad", "message": "no"}]
     assert row["steps"][0]["tasks"] == 2
     assert "version: 1" in call("show", RUN, "--plain", place=place).stdout
+
+
+def test_a_run_is_shown_with_how_its_engine_did(place: Path) -> None:
+    (row,) = rows("show", RUN, place=place)
+    assert row["engine"] is None and "engine" not in call("show", RUN, "--plain", place=place).stdout
+    one = e.BenchMeasured(
+        run=RUN, worker="edge", epoch=1, incarnation=1, requests=3, prompt_tokens=100, cached_tokens=80, queue_s=1.1,
+        prefill_tokens=2000, prefill_s=1.0, decode_tokens=200, decode_s=2.0,
+    )  # fmt: skip
+    other = e.BenchMeasured(run=RUN, worker="edge", epoch=2, incarnation=1, requests=1, queue_s=0.5, prefill_tokens=408,
+                            prefill_s=1.0, decode_tokens=131)  # fmt: skip
+    with EventLog.open(place) as log:
+        log.append_sync([one, other, msgspec.structs.replace(one, run="another")], [], source="test")
+    (row,) = rows("show", RUN, place=place)
+    engine = row["engine"]
+    assert (engine["prompt_tokens_per_s"], engine["written_tokens_per_s"]) == (1204.0, 165.5)
+    assert (engine["cached_share"], engine["mean_queue_s"], engine["requests"]) == (0.8, 0.4, 4)
+    words = "1,204 prompt tok/s, 166 tok/s written, 80 % of prompts from the cache, 0.4 s in the queue"
+    assert f"engine         {words}\n" in call("show", RUN, "--plain", place=place).stdout
 
 
 def test_an_unknown_or_ambiguous_id_is_refused(place: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gx.core import event as e
 from gx.core.event import Body, Event
+from gx.core.figures import figures
 from gx.core.projection import fold
 from gx.core.task import EdgeLease, Status
 from gx.core.view import RunState, TaskState, View
@@ -67,6 +68,11 @@ bodies = st.one_of(
             e.StepUnfolded(run=RUN, step="s0", tasks=2),
             e.StepGrouped(run=RUN, step="s1", level=0, spans=((0, 1),)),
             e.NodeStarted(epoch=2, pid=1),
+            e.NodeStopped(epoch=2),
+            e.BenchStarted(worker="edge", epoch=1, incarnation=1, pid=1, slots=4),
+            e.BenchMeasured(run=RUN, worker="edge", epoch=1, incarnation=1, requests=3, prefill_s=0.1, slots_busy=2),
+            e.BenchMeasured(run="another", worker="cloud", epoch=1, incarnation=1, requests=1),
+            e.BenchExited(worker="edge", epoch=1, incarnation=1, reason="why"),
             e.RunFinished(run="another", succeeded=1, failed=0),
         ]
     ),
@@ -170,3 +176,34 @@ def test_attempts_only_grow(story: list[Body]) -> None:
         told([body], view)
         for name, attempt in before.items():
             assert run_of(view).tasks[name].attempt in (attempt, attempt + 1)
+
+
+UP = e.BenchStarted(worker="edge", epoch=1, incarnation=2, pid=1, slots=4, engine="llama.cpp")
+
+
+def measured(incarnation: int, tokens: int) -> e.BenchMeasured:
+    return e.BenchMeasured(
+        run=RUN, worker="edge", epoch=1, incarnation=incarnation, decode_tokens=tokens, decode_s=2.0, slots_busy=3
+    )
+
+
+def test_a_bench_that_is_up_has_what_it_did_lately_and_a_run_the_sum() -> None:
+    view = told([CREATED, UP, measured(2, 10), measured(2, 30)])
+    bench = view.benches["edge"]
+    assert (bench.engine, bench.slots, bench.slots_busy) == ("llama.cpp", 4, 3)
+    assert figures(bench.lately).written_tokens_per_s == 15
+    assert (run_of(view).counts.decode_tokens, run_of(view).counts.decode_s) == (40, 4.0)
+
+
+def test_what_an_earlier_bench_did_counts_for_the_run_and_not_for_the_one_that_is_up() -> None:
+    view = told([CREATED, UP, measured(1, 10)])
+    assert view.benches["edge"].slots_busy == 0
+    assert run_of(view).counts.decode_tokens == 10
+    gone = e.BenchExited(worker="edge", epoch=1, incarnation=1, reason="why")
+    assert "edge" in told([gone], view).benches
+
+
+def test_a_bench_ends_with_its_exit_or_its_node() -> None:
+    gone = e.BenchExited(worker="edge", epoch=1, incarnation=2, reason="why")
+    for end in (gone, e.NodeStopped(epoch=1), e.NodeStarted(epoch=2, pid=1)):
+        assert not told([CREATED, UP, end]).benches

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from edge import frames
@@ -23,6 +24,7 @@ from gx.core.message import (
     FromBench,
     Load,
     Loaded,
+    Measured,
     Message,
     Ready,
     Refused,
@@ -64,7 +66,7 @@ class Pipe:
         return self._heard.pop(0)
 
     def hear_past_signals(self) -> FromBench:
-        while isinstance(message := self.hear(), Signal):
+        while isinstance(message := self.hear(), Signal | Measured):
             pass
         return message
 
@@ -133,6 +135,70 @@ def test_a_turn_is_cancelled_midway(bench: Pipe, tiny: str) -> None:
     finished = bench.hear_past_signals()
     assert isinstance(finished, Finished) and isinstance(finished.outcome, Failure)
     assert finished.outcome.code == "cancelled" and finished.outcome.usage.tokens_out < 450
+
+
+def test_the_last_reading_comes_before_the_last_result_and_has_all(bench: Pipe, tiny: str) -> None:
+    bench.send(load(tiny), *(Execute(turn=turn(name)) for name in "abcde"))
+    heard: list[FromBench] = []
+    while sum(isinstance(message, Finished) for message in heard) < 5:
+        heard.append(bench.hear())
+    assert isinstance(heard[-1], Finished) and isinstance(heard[-2], Measured)
+    usages = [message.outcome.usage for message in heard if isinstance(message, Finished)]
+    last, counts = heard[-2], heard[-2].counts
+    assert (last.slots, last.slots_busy, last.threads) == (3, 0, 0)
+    assert (counts.requests, counts.prompt_tokens) == (5, sum(usage.tokens_in for usage in usages))
+    assert counts.cached_tokens == sum(usage.tokens_cached for usage in usages)
+    assert counts.queue_s == pytest.approx(sum(usage.queue_ms for usage in usages) / 1000) and counts.queue_s > 0
+    assert counts.decode_tokens > 0 and counts.busy_s >= counts.prefill_s + counts.decode_s > 0
+
+
+def test_what_goes_on_is_measured_now_and_then_and_nothing_when_idle(bench: Pipe, packaged: str) -> None:
+    bench.send(Load(request=1, digest="tiny", path=packaged), Execute(turn=turn("a", LONG, max_tokens=4000)))
+    readings: list[Measured] = []
+    while len(readings) < 2:
+        if isinstance(message := bench.hear(), Measured):
+            readings.append(message)
+    first, second = readings
+    assert (second.slots_busy, second.threads) == (1, 1)
+    assert second.counts.decode_tokens > first.counts.decode_tokens
+    bench.send(Cancel(task="a", attempt=1))
+    while not isinstance(message := bench.hear(), Finished):
+        pass
+    time.sleep(2.2)  # longer than between two readings
+    bench.send(Count(request=2, model="tiny", chats=()))
+    assert isinstance(bench.hear(), Counted)
+
+
+@pytest.mark.anyio
+async def test_a_desk_that_is_behind_misses_readings_and_gets_the_next(tiny: str) -> None:
+    from edge.bench import _OUTGOING_SIGNALS, Bench
+
+    bench = Bench(0, 1, context_tokens=None, threads=1, slots=3)
+    try:
+        bench._engine.register("tiny", tiny)
+        bench._obey(Execute(turn=turn("a")), Begun())
+        for _ in range(_OUTGOING_SIGNALS):
+            bench._to_write.send_nowait(b"")
+        with anyio.fail_after(20):
+            await bench._run(turn("a"))
+        assert bench._to_write.statistics().current_buffer_used == _OUTGOING_SIGNALS + 1  # the result alone
+        while bench._to_write.statistics().current_buffer_used:
+            frame = bench._written.receive_nowait()
+        assert isinstance(frames.from_bench(frame[frames.HEADER_BYTES :]), Finished)
+        assert not bench._is_told
+        await bench._measure()
+        assert bench._is_told
+        measured = frames.from_bench(bench._written.receive_nowait()[frames.HEADER_BYTES :])
+        assert isinstance(measured, Measured) and measured.counts.requests == 1
+    finally:
+        bench._engine.close()
+
+
+class Begun:
+    """A task group that begins nothing."""
+
+    def start_soon(self, *_: object) -> None:
+        pass
 
 
 def test_a_bench_exits_when_its_pipe_closes_even_in_the_middle_of_a_turn(bench: Pipe, packaged: str) -> None:

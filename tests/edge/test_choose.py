@@ -7,11 +7,14 @@ from typing import Any
 import anyio
 import jsonschema
 import msgspec
+import numpy as np
 import pytest
 
+from edge.baseline import baseline_of
 from edge.engine.engine import Engine
 from edge.engine.front import Front
 from edge.execute import execute
+from edge.fields import Field, fields_of
 from gx.core.message import Answer, Choice, Failure, Message, Outcome, Turn
 
 TICKET: dict[str, Any] = {
@@ -29,6 +32,7 @@ def run(engine: Engine, schema: dict[str, Any], choice: Choice = "scored", **fie
         messages=(Message(role="user", content=fields.get("text", "I was charged twice for my plan!")),),
         output_schema=schema,
         choice=choice,
+        baselines=fields.get("baselines", ()),
     )
 
     async def main() -> Outcome:
@@ -47,7 +51,8 @@ def test_an_object_of_enums_is_chosen_field_by_field(engine: Engine, choice: Cho
     assert set(outcome.scores["category"]) == {"billing", "bug", "how-to"}
     assert set(outcome.scores["urgent"]) == {"true", "false"}
     assert all(sum(shares.values()) == pytest.approx(1, abs=1e-4) for shares in outcome.scores.values())
-    assert max(outcome.scores["category"], key=lambda name: outcome.scores["category"][name]) == value["category"]
+    categories = outcome.scores["category"]
+    assert max(categories, key=categories.__getitem__) == value["category"]
     assert outcome.usage.tokens_in > 0 and outcome.usage.tokens_out > 0
 
 
@@ -55,10 +60,73 @@ def test_an_enum_is_a_bare_value(engine: Engine) -> None:
     outcome = run(engine, {"enum": ["Paris", "Rome", "Berlin"]}, model="smol", text="What is the capital of France?")
     assert isinstance(outcome, Answer) and outcome.scores is not None
     assert msgspec.json.decode(outcome.value) == "Paris"
-    assert outcome.scores[""]["Paris"] > 0.5
+    assert shares(outcome)[0] > 0.5
 
 
 def test_a_schema_with_anything_else_cannot_be_chosen_from(engine: Engine) -> None:
     for schema in ({"type": "string"}, {"type": "object", "properties": {"a": {"type": "string"}}}, {"type": "object"}):
         outcome = run(engine, schema)
         assert isinstance(outcome, Failure) and (outcome.code, outcome.retryable) == ("choice", False)
+
+
+def shares(outcome: Outcome) -> list[float]:
+    assert isinstance(outcome, Answer) and outcome.scores is not None
+    return list(outcome.scores[""].values())
+
+
+def chats(*texts: str) -> tuple[tuple[Message, ...], ...]:
+    return tuple((Message(role="user", content=text),) for text in texts)
+
+
+def test_a_batch_takes_away_what_the_model_likes_in_every_row(engine: Engine) -> None:
+    schema = {"enum": ["a fruit", "a tool"]}
+    texts = ("What is a hammer?", "What is an apple?")
+    plain = [run(engine, schema, model="smol", text=text) for text in texts]
+    fair = [run(engine, schema, "calibrated", model="smol", text=text, baselines=chats(*texts)) for text in texts]
+    logs = np.log([shares(one) for one in plain])
+    left = logs - logs.mean(axis=0)
+    expected = np.exp(left) / np.exp(left).sum(axis=1, keepdims=True)
+    got = [shares(one) for one in fair]
+    assert np.allclose(got, expected, atol=0.02)
+    assert [msgspec.json.decode(one.value) for one in fair if isinstance(one, Answer)] == ["a tool", "a fruit"]
+
+
+def test_chats_that_do_not_fit_are_left_out_of_the_batch(engine: Engine) -> None:
+    texts = ("one", "word " * 3000, "two")
+    outcome = run(engine, TICKET, "calibrated", baselines=chats(*texts))
+    without = run(engine, TICKET, "calibrated", baselines=chats("one", "two"))
+    assert isinstance(outcome, Answer) and isinstance(without, Answer) and outcome.scores == without.scores
+    alone = run(engine, TICKET, "calibrated", baselines=chats("word " * 3000))
+    assert isinstance(alone, Failure) and alone.code == "context"
+
+
+def test_a_batch_is_computed_once_for_all_turns(engine: Engine) -> None:
+    front, fields = Front(engine), fields_of(TICKET)
+    found: list[Any] = []
+
+    async def main() -> None:
+        async def ask() -> None:
+            found.append(await baseline_of("tiny", chats("one", "two", "three"), fields, front))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(ask)
+
+    before = engine.statistics()
+    anyio.run(main)
+    assert all(one is found[0] for one in found) and len(found[0]) == 2
+    assert engine.statistics() != before
+
+
+def test_options_are_weighed_without_what_closes_them_unless_one_begins_another() -> None:
+    category, urgent = fields_of(TICKET)
+    assert category == Field(
+        "category", '{"category": ', ("billing", "bug", "how-to"), ('"billing', '"bug', '"how-to'),
+        ('"billing", ', '"bug", ', '"how-to", '),
+    )  # fmt: skip
+    assert (urgent.weighed, urgent.written) == (("true", "false"), ("true}", "false}"))
+    (number,) = fields_of({"type": "object", "properties": {"n": {"enum": [1, 10]}}})
+    assert number.weighed == ("1}", "10}")
+    first, _ = fields_of({"type": "object", "properties": {"a": {"enum": ["x", "xy"]}, "b": {"enum": [1]}}})
+    assert first.weighed == ('"x",', '"xy",')
+    assert fields_of({"enum": ["x", "xy"]})[0].are_whole and not fields_of({"enum": ["x", "y"]})[0].are_whole

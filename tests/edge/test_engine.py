@@ -242,12 +242,12 @@ def test_prompts_are_counted_in_the_models_template(engine: Engine) -> None:
     assert counted == write(engine, "How long is this?").usage.tokens_in
 
 
-def test_two_models_stay_loaded_and_a_third_takes_the_oldest_place(tmp_path: Path) -> None:
+def test_models_stay_loaded_and_each_answers_as_itself(tmp_path: Path) -> None:
     engine = Engine(threads=1, context_tokens=256)
     for name in "abc":
         engine.register(name, str(write_tiny_model(tmp_path / name, seed=ord(name))))
         assert engine.describe(name).context_tokens == 256
-    assert engine._shelf.digests() == ["b", "c"]
+    assert engine._shelf.digests() == ["a", "b", "c"]
     texts = {name: write(engine, "Hi", model=name).text for name in "abca"}
     assert len(set(texts.values())) == 3
     engine.register("a", "/nowhere.gguf")

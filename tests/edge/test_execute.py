@@ -14,6 +14,7 @@ from edge.agent import Emit, outcome_of
 from edge.engine.engine import Completion, Engine
 from edge.engine.front import Front
 from edge.execute import execute
+from edge.frames import pack_outcome, unpack_outcome
 from gx.core.message import Answer, Failure, Message, Outcome, Sampling, Signal, ToolSpec, Turn, Usage
 
 pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr")
@@ -65,6 +66,19 @@ def test_a_turn_gives_an_answer_and_previews_of_its_attempt(engine: Engine) -> N
     assert isinstance(outcome, Answer)
     assert {(s.task, s.attempt) for s in told} == {("t", 2)}
     assert "".join(s.text for s in told).strip() == msgspec.json.decode(outcome.value, type=str)
+
+
+def test_an_answer_tells_what_its_sampling_asks_for(engine: Engine) -> None:
+    fields = {"title": {"enum": ["an apple", "an orange"]}, "ok": {"type": "boolean"}}
+    schema = {"type": "object", "required": list(fields), "properties": fields, "additionalProperties": False}
+    outcome = run(turn(sampling=Sampling(max_tokens=60, logprobs=2), output_schema=schema), engine)
+    assert isinstance(outcome, Answer) and len(outcome.logprobs) == outcome.usage.tokens_out
+    assert b"".join(one.piece for one in outcome.logprobs) == bytes(outcome.value)
+    asked = [one for one in outcome.logprobs if one.logprob is not None]
+    assert 0 < len(asked) < len(outcome.logprobs) and {len(one.top) for one in asked} == {2}
+    assert unpack_outcome(pack_outcome(outcome)) == outcome
+    plain = run(turn(output_schema=schema), engine)
+    assert isinstance(plain, Answer) and (plain.value, plain.logprobs) == (outcome.value, ())
 
 
 def test_tools_are_refused_by_name(engine: Engine) -> None:

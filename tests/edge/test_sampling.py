@@ -193,6 +193,8 @@ def _of_llama_cpp(
         {"logit_bias": {"the": 1.0}},
         {"logit_bias": {"1": float("inf")}},
         {"max_tokens": 0},
+        {"logprobs": 21},
+        {"logprobs": -1},
         {"seed": -1},
     ],
 )

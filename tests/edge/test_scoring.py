@@ -74,6 +74,48 @@ def test_what_does_not_fit_is_refused(engine: Engine) -> None:
     assert isinstance(failure, Failure) and failure.code == "context"
 
 
+def rows(prompt: tuple[int, ...], decoded: list[int], n_vocab: int = 16) -> Any:
+    """Logits of a made-up model after each of `decoded`, each a function of all that is before it."""
+    after = [(*prompt, *decoded[: n + 1]) for n in range(len(decoded))] if decoded else [prompt]
+    return np.array([np.random.default_rng(list(place)).normal(size=n_vocab) for place in after], np.float32)
+
+
+def driven(scoring: Scoring) -> list[list[int]]:
+    """Drive a choice to its end; what it wanted decoded."""
+    prompt, wanted = tuple(scoring.prompt.tolist()), list[list[int]]()
+    decoded = scoring.advance(rows(prompt, []))
+    while scoring.finish is None:
+        wanted.append(decoded)
+        decoded = scoring.advance(rows(prompt, decoded))
+    return wanted
+
+
+def test_what_options_begin_with_is_decoded_once() -> None:
+    scoring = Scoring(np.array([1, 2], np.int32), [[7, 3, 4, 5], [7, 3, 4], [7, 3, 6], [7, 8], [7, 9, 9]])
+    assert scoring.prompt.tolist() == [1, 2, 7]
+    assert driven(scoring) == [[3, 4], [9]]
+    logs = {}
+    for place in [(1, 2, 7), (1, 2, 7, 3), (1, 2, 7, 3, 4), (1, 2, 7, 9)]:
+        row = rows(place, [])[0].astype(np.float64)
+        logs[place] = row - np.logaddexp.reduce(row)
+    first, second, third, fourth = logs.values()
+    expected = [first[3] + second[4] + third[5], first[3] + second[4], first[3] + second[6], first[8], first[9]]
+    expected[4] += fourth[9]
+    assert scoring.log_likelihoods == pytest.approx(expected, abs=1e-5)
+
+
+def test_options_that_differ_in_their_first_token_need_no_decode_but_the_prompts() -> None:
+    scoring = Scoring(np.array([1], np.int32), [[5, 2], [5, 3], [5, 4]])
+    assert driven(scoring) == [] and scoring.prompt.tolist() == [1, 5]
+
+
+def test_logits_that_are_no_numbers_are_the_models_fault() -> None:
+    scoring = Scoring(np.array([1], np.int32), [[5], [6]])
+    with pytest.raises(GxError, match="aren't numbers") as caught:
+        scoring.advance(np.full((1, 16), np.nan, np.float32))
+    assert caught.value.code == "model"
+
+
 def test_a_choice_of_nothing_is_refused() -> None:
     with pytest.raises(GxError, match="at least one option"):
         Scoring(np.array([1], np.int32), [])

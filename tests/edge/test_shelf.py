@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model
@@ -25,7 +26,7 @@ def lanes(model: Model, context_tokens: int) -> Lanes:
 
 
 def test_a_borrowed_model_stays_and_who_came_last_goes_first(tiny: str) -> None:
-    shelf = Shelf(lanes, context_tokens=256, room=1)
+    shelf = Shelf(lanes, context_tokens=256, budget_bytes=Path(tiny).stat().st_size * 3 // 2)
     for digest in "ab":
         shelf.register(digest, Place(path=tiny))
     with shelf.borrow("a") as first:
@@ -63,7 +64,7 @@ def test_who_wants_a_loaded_model_does_not_wait_for_another_ones_load(tiny: str)
 
 
 def test_a_model_without_users_is_freed_when_another_takes_its_place(tiny: str) -> None:
-    shelf = Shelf(lanes, context_tokens=256, room=1)
+    shelf = Shelf(lanes, context_tokens=256, budget_bytes=Path(tiny).stat().st_size * 3 // 2)
     for digest in "ab":
         shelf.register(digest, Place(path=tiny))
     with shelf.borrow("a") as first:
@@ -84,4 +85,15 @@ def test_a_new_place_counts_from_the_next_use(tiny: str) -> None:
         with shelf.borrow("a") as after:
             assert (before.card.context_tokens, after.card.context_tokens) == (256, 300)
     assert before.model.is_closed and not after.model.is_closed
+    shelf.close()
+
+
+def test_models_stay_while_weights_and_caches_are_within_the_budget(tiny: str) -> None:
+    size = Path(tiny).stat().st_size
+    shelf = Shelf(lanes, context_tokens=256, budget_bytes=3 * size, cache_bytes=size // 2)
+    for digest in "abc":
+        shelf.register(digest, Place(path=tiny))
+    for digest in "abac":
+        shelf.give_back(shelf.take(digest))
+    assert shelf.digests() == ["a", "c"]
     shelf.close()

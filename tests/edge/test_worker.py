@@ -17,7 +17,7 @@ from edge.throughput import ASSUMED, Throughput
 from edge.worker import EdgeWorker
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import Answer, Failure, Message, Sampling, Signal, Turn, Usage
-from gx.core.ports import AttemptEnded, BenchDown, BenchUp, Worker, WorkerEvent
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Worker, WorkerEvent
 from gx.core.task import Capacity, EdgeLease
 
 pytestmark = pytest.mark.anyio
@@ -36,11 +36,12 @@ def worker(tiny: str, **env: str) -> EdgeWorker:
 
 
 async def until(source: Worker, kind: type[WorkerEvent]) -> list[WorkerEvent]:
-    """The events up to the batch that has one of this kind; the previews left out."""
+    """The events up to the batch that has one of this kind; the previews and other readings left out."""
     seen: list[WorkerEvent] = []
     with anyio.fail_after(20):
         while not any(isinstance(event, kind) for event in seen):
-            seen += [event for event in await source.events() if not isinstance(event, Signal)]
+            got = await source.events()
+            seen += [event for event in got if isinstance(event, kind) or not isinstance(event, Signal | BenchReading)]
     return seen
 
 
@@ -58,6 +59,14 @@ async def test_an_attempt_ends_in_an_answer_and_counts_towards_the_rate(tiny: st
         rate = edge.rate()
         assert rate.tasks == 1 and rate.tokens_out_per_s > 0
         assert rate.tokens_in_per_s / rate.tokens_out_per_s == pytest.approx(ended.outcome.usage.tokens_in / 20)
+
+
+async def test_what_the_bench_did_is_told_with_its_incarnation(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        edge.submit(turn("a"))
+        (told,) = [event for event in await until(edge, BenchReading) if isinstance(event, BenchReading)]
+        assert told.incarnation == 1
+        assert (told.measured.counts.requests, told.measured.slots) == (1, 32)
 
 
 async def test_models_are_described_and_prompts_counted(tiny: str, tmp_path: Path) -> None:

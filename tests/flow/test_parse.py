@@ -87,6 +87,11 @@ def test_the_output_is_the_last_step_where_it_is_left_out() -> None:
     assert parse_recipe(changed("output: triage\n", "")).output == "report"
 
 
+def test_logprobs_are_asked_for_in_the_sampling() -> None:
+    recipe = parse_recipe(changed("  editor: {", "  editor: {sampling: {logprobs: 5}, "))
+    assert recipe.agents["editor"].sampling.logprobs == 5 and recipe.agents["triager"].sampling.logprobs is None
+
+
 def test_a_model_may_be_left_out_where_there_is_only_one() -> None:
     text = changed("  editor: {model: small, ", "  editor: {")
     assert parse_recipe(text).agents["editor"].model == "small"
@@ -115,6 +120,9 @@ def test_a_model_may_be_left_out_where_there_is_only_one() -> None:
         ("type: string, max", "type: strin, max", "16:25", "expected a type", "`string`"),
         ("      properties:", "      propertees:", "14:7", "keyword of JSON Schema", "`properties`"),
         ("limit: 2", "limit: two", "23:20", "expected a whole number", ""),
+        ("  editor: {", "  editor: {sampling: {logprobs: 21}, ", "17:33", "at least 0 and at most 20", ""),
+        ("  editor: {", "  editor: {sampling: {logprobs: true}, ", "17:33", "expected a whole number", ""),
+        ("  editor: {", "  editor: {sampling: {logprob: 5}, ", "17:23", "got `logprob`", "`logprobs`"),
         ("version: 1", "version: 2", "1:10", "expected 1, got the number 2", ""),
         ("version: 1\n", "", "1:1", "with `version`", ""),
         ("name: triage", "name: 12", "2:7", "got the number 12", '"12"'),

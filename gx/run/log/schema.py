@@ -53,6 +53,12 @@ TRIGGERS = tuple(
     for change in ("UPDATE", "DELETE")
 )
 
+
+def _amounts(kind: str, *names: str) -> str:
+    """Columns of numbers, 0 where a body leaves them out."""
+    return ", ".join(f"coalesce(CAST(data->>'$.{name}' AS {kind}), 0) AS {name}" for name in names)
+
+
 VIEWS = {
     # One row a blob, whole; `seq` is that of the last event that was written with it.
     "blobs": """
@@ -146,6 +152,15 @@ VIEWS = {
         FROM events e JOIN tasks t USING (task)
         WHERE e.type IN ('task.succeeded', 'attempt.failed', 'attempt.superseded')
         GROUP BY t.run, t.step, t.model""",
+    # What the benches did while a run went on: the rows of a run add up, those of runs at the same time share a bench.
+    # Paces follow from sums: sum(decode_tokens) / sum(decode_s). `slots_busy` and `threads` are as of `at`.
+    "engine": f"""
+        SELECT seq, make_timestamp(ts) AS at, run, worker, CAST(data->>'$.incarnation' AS INTEGER) AS incarnation,
+            {_amounts("BIGINT", "requests", "prompt_tokens", "cached_tokens", "prefill_tokens", "prefill_calls")},
+            {_amounts("DOUBLE", "prefill_s")}, {_amounts("BIGINT", "decode_tokens", "decode_calls")},
+            {_amounts("DOUBLE", "decode_s", "busy_s", "queue_s")},
+            {_amounts("INTEGER", "slots", "slots_busy", "threads")}
+        FROM events WHERE type = 'bench.measured'""",
     # Where work was placed, and why: one row a change of verdict.
     "decisions": """
         SELECT seq, make_timestamp(ts) AS at, run, data->>'$.step' AS step, data->>'$.verdict' AS verdict,

@@ -31,11 +31,15 @@ def binary(name: str) -> Path:
     return path
 
 
+def download(requirement: str, folder: Path, *options: str) -> None:
+    """Fetch a package's file, and nothing that it depends on, into `folder`."""
+    command = ("uv", "run", "--no-project", "--with", "pip", "python", "-m", "pip", "download", "-q", "--no-deps")
+    subprocess.run([*command, *options, "-d", str(folder), requirement], check=True, stdout=sys.stderr)
+
+
 def _unpack(release: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        wanted = ("--no-binary", ":all:", "--no-deps", "-d", temporary, f"llama-cpp-python=={release}")
-        command = ("uv", "run", "--no-project", "--with", "pip", "python", "-m", "pip", "download", *wanted)
-        subprocess.run(command, check=True)
+        download(f"llama-cpp-python=={release}", Path(temporary), "--no-binary", ":all:")
         (archive,) = Path(temporary).glob("*.tar.gz")
         with tarfile.open(archive) as packed:
             root = packed.getnames()[0].split("/")[0]

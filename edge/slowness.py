@@ -1,0 +1,70 @@
+"""What makes a model slower on this CPU than it need be: a build that leaves instructions unused, a slow format.
+
+It reads a file's header; it loads no model and no engine. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edge.cpu import WORTH_HAVING, unused_sets
+from edge.header import TYPES, read_header
+from edge.kernels import faster_copy, is_fast
+from gx.core.message import ModelCard
+
+
+class SlowFormat(NamedTuple):
+    """`share` of a file's weights are in formats without a fast path; a copy of that `kind` has one, if any does."""
+
+    names: str
+    share: float
+    kind: str | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.0%} of its weights are {self.names}, for which this CPU has no fast path: "
+            "prompts take two to four times as long as in a format that has one"
+        )
+
+
+def slow_format(path: Path | str, flags: Collection[str]) -> SlowFormat | None:
+    """What is slow about a file for a build with these flags; `None` if less than half of its weights are."""
+    header = read_header(path)
+    if header is None:
+        return None
+    slow = {name: n for name, n in header.weights.items() if name in TYPES.values() and not is_fast(name, flags)}
+    share = sum(slow.values()) / max(1, sum(header.weights.values()))
+    if share < 0.5:
+        return None
+    return SlowFormat(" and ".join(sorted(slow, key=lambda name: -slow[name])), share, faster_copy(flags))
+
+
+def unused(flags: Collection[str], has: frozenset[str] | None) -> str:
+    """What a build with these flags leaves unused of a CPU's instructions, in a sentence; empty if nothing."""
+    names = unused_sets(flags, has)
+    if not names:
+        return ""
+    times = max(WORTH_HAVING[name] for name in names)
+    return (
+        f"the engine was built without {', '.join(names)}, which this CPU has: "
+        f"prompts may take up to {times} times as long as they need"
+    )
+
+
+def warned(card: ModelCard, *, build: str, has: frozenset[str] | None, is_on_cpu: bool) -> ModelCard:
+    """The card with what there is to warn of. `build` is the engine's, its flags in brackets; the CPU `has` these sets.
+
+    What runs on a GPU goes by other rules.
+    """
+    if not is_on_cpu:
+        return card
+    flags = build.partition("(")[2].rstrip(")").split()
+    found = [f"{text}; `gx doctor` says how to build it anew"] if (text := unused(flags, has)) else []
+    if slow := slow_format(card.path, flags):
+        remedy = f"; `gx models prepare` makes a {slow.kind} copy of it, which has one" if slow.kind else ""
+        found.append(f"{slow}{remedy}")
+    return msgspec.structs.replace(card, warnings=tuple(found))

@@ -1,0 +1,154 @@
+"""`python -m edge.tune FILE SECONDS`: the fastest way to compute a model on this machine, as JSON on stdout.
+
+A process of its own: it loads llama.cpp, which may abort. Of a small file it also makes copies in the formats of
+`edge.prepare`, measures them, and deletes them again, to tell whether one would be faster.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edge.calibration import Calibration, Setup, calibrate
+from edge.cpu import busy_s
+from edge.engine.tuning import Speeds, Tuning
+from edge.prepare import KINDS, Kind
+from gx.core.errors import BenchError, GxError, ModelError
+from gx.core.message import Value
+
+if TYPE_CHECKING:
+    from edge.engine.llama import Model
+
+COPIED_BYTES = 1 << 30
+"""The weights of a larger file, in more bits, take minutes to write."""
+LONGEST_TRIAL = 0.15
+"""The share of the time after which a trial isn't repeated."""
+FOR_COPIES = 1 / 3
+"""How much longer it may take for copies."""
+_HALVES = frozenset({"F32", "F16", "BF16"})
+
+
+class CopyTrial(Value, frozen=True, kw_only=True):
+    """How fast a copy of that kind is, computed in the way that was chosen for the file itself."""
+
+    kind: Kind
+    speeds: Speeds
+
+
+class Tuned(Value, frozen=True, kw_only=True):
+    """`copies` are those that were tried; `format` is what most weights of the file are in.
+
+    `others` is the share of all processors that something else took meanwhile.
+    """
+
+    calibration: Calibration
+    copies: tuple[CopyTrial, ...] = ()
+    format: str = ""
+    others: float = 0.0
+
+
+def tune(path: str, *, seconds: float) -> Tuned:
+    """Measure a model file for about so long. :raises ModelError: if it can't be loaded, or writes nothing."""
+    from edge.engine.engine import DEFAULT_SLOTS
+    from edge.engine.llama import PASS_TOKENS, Model, default_threads
+    from edge.engine.measure import SLOT_TOKENS
+    from edge.engine.memory import available_bytes
+    from edge.header import read_header
+
+    began_s, busy_before_s = time.monotonic(), busy_s()
+    model = Model("tuned", path)
+    if not model.can_write:
+        raise ModelError(f"{path} writes nothing: only models that answer can be tuned")
+    room = available_bytes() // 4 // model.token_bytes // SLOT_TOKENS
+    default = Setup(
+        tuning=Tuning(threads=default_threads(), pass_tokens=PASS_TOKENS), slots=max(1, min(DEFAULT_SLOTS, room))
+    )
+    calibration = calibrate(
+        default,
+        cores=default_threads(),
+        measure=lambda setup, is_enough: _measure(model, setup, is_enough, LONGEST_TRIAL * seconds),
+        has_time=lambda: time.monotonic() - began_s < seconds,
+        most_slots=room,
+    )
+    if calibration is None:
+        raise ModelError(f"{path} can't be measured: no context could be made or decoded")
+    others = _others(busy_before_s, time.monotonic() - began_s)
+    header = read_header(path)
+    format_ = header.main_format()[0] if header is not None else ""
+    copies: tuple[CopyTrial, ...] = ()
+    if format_ not in _HALVES:
+        kinds = [kind for kind in KINDS if kind != format_.lower()]
+        copies = _copies(path, kinds, calibration.chosen, until_s=began_s + seconds * (1 + FOR_COPIES))
+    return Tuned(calibration=calibration, copies=copies, format=format_, others=others)
+
+
+def _others(busy_before_s: float | None, elapsed_s: float) -> float:
+    now_s = busy_s()
+    if busy_before_s is None or now_s is None:
+        return 0.0
+    taken_s = now_s - busy_before_s - time.process_time()
+    return max(0.0, taken_s / (elapsed_s * (os.cpu_count() or 1)))
+
+
+def _measure(model: Model, setup: Setup, is_enough: Callable[[Speeds], bool], longest_s: float) -> Speeds | None:
+    from edge.engine.measure import speeds
+
+    began_s, tuning = time.monotonic(), setup.tuning
+    try:
+        return speeds(
+            model,
+            threads=tuning.threads or 1,
+            slots=setup.slots,
+            tuning=tuning,
+            is_enough=lambda medians: is_enough(medians) or time.monotonic() - began_s > longest_s,
+        )
+    except (ModelError, BenchError):
+        return None
+
+
+def _copies(path: str, kinds: Sequence[Kind], setup: Setup, *, until_s: float) -> tuple[CopyTrial, ...]:
+    """The speeds of copies of a small file, which are written to the disk for that, one after the other.
+
+    The first is made in any case; none is begun after `until_s`.
+    """
+    from edge.engine.llama import Model, requantize
+
+    size = Path(path).stat().st_size
+    found: list[CopyTrial] = []
+    with tempfile.TemporaryDirectory(prefix="gx-tune-") as folder:
+        if size > COPIED_BYTES or shutil.disk_usage(folder).free < 8 * size:
+            return ()
+        for kind in kinds:
+            if found and time.monotonic() > until_s:
+                break
+            copy = f"{folder}/copy.gguf"
+            try:
+                requantize(path, copy, kind, threads=setup.tuning.threads or 1)
+                model = Model(kind, copy)
+            except ModelError:
+                continue
+            speeds = _measure(model, setup, lambda medians: False, until_s - time.monotonic())
+            model.close()
+            if speeds is not None:
+                found.append(CopyTrial(kind=kind, speeds=speeds))
+    return tuple(found)
+
+
+def main() -> None:
+    path, seconds = sys.argv[1:3]
+    try:
+        sys.stdout.buffer.write(msgspec.json.encode(tune(path, seconds=float(seconds))) + b"\n")
+    except (GxError, OSError) as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Equal turns have equal keys, and a new version of gx still finds what an older one answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gx.core.message import Message, Sampling, Turn
+
+
+def turn(**sampling: Any) -> Turn:
+    messages = (Message(role="user", content="Hi"),)
+    return Turn(run="r", task="t", attempt=1, model="m", messages=messages, sampling=Sampling(**sampling))
+
+
+def test_keys_stay_what_they_were() -> None:
+    assert turn().key() == "d5ff1c45381d63c160174ea3a2be92e9"
+    used = {"temperature": 0.5, "logit_bias": {"7": 1.0, "10": 2.0}, "stop": ("x",)}
+    assert turn(**used).key() == "99c5d6326b83f3888ba6b8c57c094076"
+
+
+def test_a_key_covers_every_setting() -> None:
+    others: dict[str, Any] = {
+        "temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5, "repetition_penalty": 1.1,
+        "presence_penalty": 0.1, "frequency_penalty": 0.1, "logit_bias": {"1": 1.0}, "seed": 1, "max_tokens": 9,
+        "stop": ("x",), "logprobs": 0,
+    }  # fmt: skip
+    assert set(others) == {field.name for field in msgspec.structs.fields(Sampling)}
+    keys = {turn(**{name: value}).key() for name, value in others.items()}
+    assert len({turn().key(), turn(logprobs=5).key(), *keys}) == len(others) + 2
+
+
+def test_a_default_that_is_written_out_is_the_default() -> None:
+    assert turn(temperature=float("0"), stop=tuple(list[str]()), logprobs=None).key() == turn().key()

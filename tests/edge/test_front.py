@@ -1,0 +1,104 @@
+"""Several answers to one request: each is that of its own seed, and the prompt is computed once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+import pytest
+
+from edge.engine.engine import Completion, Engine, Request
+from edge.engine.front import Front
+from gx.core.errors import BenchError, GxError
+from gx.core.message import Failure, Message, Sampling
+
+T = TypeVar("T")
+LONG = "Write one sentence about each of these: " + ", ".join(f"thing number {n}" for n in range(20))
+
+
+def request(text: str = LONG, **settings: Any) -> Request:
+    sampling = Sampling(**{"temperature": 1.0, "top_k": 40, "seed": 3, "max_tokens": 12, **settings})
+    return Request(model="tiny", messages=(Message(role="user", content=text),), sampling=sampling)
+
+
+def endless(text: str) -> Request:
+    return msgspec.structs.replace(request(text, max_tokens=200), ignores_end=True)
+
+
+def on_loop(act: Callable[[], Awaitable[T]]) -> T:
+    async def main() -> T:
+        return await act()
+
+    return anyio.run(main)
+
+
+def test_many_answers_compute_one_prompt(engine: Engine) -> None:
+    n, before = 2 * engine.slots + 1, engine.statistics()
+    results = on_loop(lambda: Front(engine).generate_all(request("Unheard of. " + LONG), n))
+    computed = engine.statistics().prefill_tokens - before.prefill_tokens
+    answers = [result for result in results if isinstance(result, Completion)]
+    assert len(answers) == n
+    n_prompt = answers[0].usage.tokens_in
+    assert n_prompt > 100 and n_prompt <= computed <= n_prompt + n
+    assert sorted(one.usage.tokens_cached for one in answers)[1:] == [n_prompt - 1] * (n - 1)
+
+
+def test_each_answer_is_that_of_its_own_seed(engine: Engine) -> None:
+    front = Front(engine)
+    results = on_loop(lambda: front.generate_all(request(), 3))
+    apart = [on_loop(lambda seed=seed: Front(engine).generate(request(seed=seed))) for seed in (3, 4, 5)]  # type: ignore[misc]
+    texts = [getattr(result, "text", None) for result in results]
+    assert texts == [getattr(result, "text", "") for result in apart]
+    assert len(set(texts)) == 3
+
+
+def test_cancelling_ends_all_of_them(engine: Engine) -> None:
+    cancelled = threading.Event()
+
+    def on_text(_: str, n: int) -> None:
+        if n == 20:
+            cancelled.set()
+
+    pace = engine.submit(endless("Count."), on_text=on_text)
+    results = on_loop(lambda: Front(engine).generate_all(endless(LONG), 9, cancelled=cancelled))
+    assert isinstance(pace.result(60), Completion)
+    assert [result.code for result in results if isinstance(result, Failure)] == ["cancelled"] * 9
+
+
+def test_a_caller_that_goes_away_ends_all_of_them(engine: Engine) -> None:
+    cancelled = threading.Event()
+
+    async def main() -> None:
+        with anyio.fail_after(60), anyio.move_on_after(0.05):
+            await Front(engine).generate_all(request(max_tokens=400), 9, cancelled=cancelled)
+
+    on_loop(main)
+    assert cancelled.is_set()
+    assert isinstance(engine.submit(request(max_tokens=2)).result(60), Completion)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "told"), [({}, 0, "at least 1"), ({"temperature": 0.0}, 2, "at temperature 0")]
+)
+def test_answers_that_would_all_be_equal_are_refused(
+    engine: Engine, settings: dict[str, Any], n: int, told: str
+) -> None:
+    with pytest.raises(GxError, match=told) as caught:
+        on_loop(lambda: Front(engine).generate_all(request(**settings), n))
+    assert caught.value.code == "sampling"
+
+
+def test_one_greedy_answer_may_be_asked_for(engine: Engine) -> None:
+    (result,) = on_loop(lambda: Front(engine).generate_all(request(temperature=0.0), 1))
+    assert isinstance(result, Completion)
+
+
+def test_a_closed_engine_is_one_error(tiny: str) -> None:
+    closed = Engine(threads=1, slots=2)
+    closed.register("tiny", tiny)
+    closed.close()
+    with pytest.raises(BenchError, match="closed"):
+        on_loop(lambda: Front(closed).generate_all(request(), 4))
