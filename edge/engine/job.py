@@ -56,7 +56,10 @@ class Completion(Value, frozen=True, kw_only=True):
 
 
 class Weights(Value, frozen=True, kw_only=True):
-    """How likely each option is after the prompt: natural logarithms of probabilities, in the order of the options."""
+    """How likely each option is after the prompt, and after what all options begin with.
+
+    Natural logarithms of probabilities, in the order of the options.
+    """
 
     log_likelihoods: tuple[float, ...]
     usage: Usage
