@@ -74,10 +74,11 @@ def through(seed: int) -> tuple[float, int, float]:
         folder.joinpath("recipe.yaml").write_text(json.dumps(RECIPE))
         folder.joinpath("rows.jsonl").write_text("".join(json.dumps({"text": c.turns[0]}) + "\n" for c in w1(seed)))
         gx = Path(sys.executable).with_name("gx")
+        env = os.environ | {"GX_WORKSPACE": str(folder / ".gx")}
         began_s = time.perf_counter()
-        subprocess.run([gx, "run", "recipe.yaml", "-q"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([gx, "run", "recipe.yaml", "-q"], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
         whole_s = time.perf_counter() - began_s
-        asked = subprocess.run([gx, "sql", SPAN], cwd=folder, check=True, capture_output=True, env=os.environ)
+        asked = subprocess.run([gx, "sql", SPAN], cwd=folder, check=True, env=env, capture_output=True)
         row = json.loads(asked.stdout)
         return float(row["seconds"]), int(row["tokens"]), whole_s
 
