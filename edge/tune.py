@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge.calibration import Calibration, Setup, calibrate
 from edge.cpu import busy_s
 from edge.engine.tuning import Speeds, Tuning
 from edge.prepare import KINDS, Kind
+from edge.trials import Calibration, Setup, calibrate
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gx import output
 
 if TYPE_CHECKING:
-    from edge.calibration import Calibration, Setup, Trial
+    from edge.trials import Calibration, Setup, Trial
     from edge.tunings import Note, Tuned
     from gx.wiring import LocalModel
 

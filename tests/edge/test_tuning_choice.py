@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge.calibration import Calibration, Setup, calibrate
 from edge.engine.tuning import Speeds, Tuning
+from edge.trials import Calibration, Setup, calibrate
 
 DEFAULT = Setup(tuning=Tuning(threads=8, pass_tokens=512), slots=32)
 
