@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge.calibration import Calibration, Setup, Trial
 from edge.engine.tuning import Speeds, Tuning
 from edge.slowness import SlowFormat
+from edge.trials import Calibration, Setup, Trial
 from edge.tune import CopyTrial, Tuned
 from edge.tunings import Note
 from gx.cli import tune
