@@ -64,7 +64,8 @@ def sql(
 ) -> None:
     """Ask the log in SQL; it can be read, never changed.
 
-    Views: runs, tasks, results, attempts, spend, decisions, egress; `gx sql "describe tasks"` shows the columns of one.
+    Views: runs, tasks, results, attempts, spend, decisions, egress, engine; `gx sql "describe tasks"` shows the columns
+    of one.
 
     Example: gx sql "select status, count(*) from tasks group by all"
     """
