@@ -1,0 +1,70 @@
+"""The only file that imports llama_cpp: the library made ready for this process, what it is, and what it complains of.
+
+A GGML assertion aborts the process, so whatever can be checked is checked before a call; what llama.cpp itself finds
+wrong it reports by NULL or a status, and a line in its log, which becomes the error's message.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+
+# OpenMP's busy waiting starves whoever shares the cores; libgomp reads this when llama_cpp loads it.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import llama_cpp
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+__all__ = ["Jinja2ChatFormatter", "build", "complaint", "complaints", "default_threads", "forget", "llama_cpp"]
+__all__ += ["offloads"]
+
+# ggml_log_level: 3 is a warning, 4 an error.
+_LOG_ERROR = 4
+_complaints: deque[str] = deque(maxlen=8)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _user: object) -> None:
+    """Keep llama.cpp quiet, and keep its last complaints. A module's name, so that it is never collected."""
+    if level == _LOG_ERROR:
+        _complaints.append(text.decode("utf-8", "replace").strip())
+
+
+llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+def build() -> str:
+    """The engine's build, for people: the binding's version and the instruction sets that it was compiled for."""
+    flags = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    sets = [part.split("=")[0].strip() for part in flags.split("|") if part.strip().endswith("= 1")]
+    return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(sets)})"
+
+
+def offloads() -> bool:
+    """Whether this build can put layers on a GPU."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def default_threads() -> int:
+    """The cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+def forget() -> None:
+    """Whatever was complained of before."""
+    _complaints.clear()
+
+
+def complaints() -> str:
+    """All of the last complaints."""
+    return " ".join(_complaints)
+
+
+def complaint() -> str:
+    """The first of llama.cpp's last complaints, and forget them: the later ones say the same in more general words."""
+    first = _complaints[0] if _complaints else "no reason given"
+    _complaints.clear()
+    return first.removeprefix("llama_model_load: error loading model: ")

@@ -1,0 +1,227 @@
+"""A loaded GGUF file: its weights, the vocabulary and the chat template that it carries, and adapters over it.
+
+It doesn't know what a turn is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`,
+`piece`) from any thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.engine.gguf import check_header
+from edge.engine.llama.library import Jinja2ChatFormatter, complaint, complaints, forget, llama_cpp
+from edge.engine.slots import Tokens
+from gx.core.errors import GxError, ModelError
+from gx.core.message import Message, ModelCard
+
+# What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
+DEFAULT_CONTEXT_TOKENS = 8192
+_PIECE_BYTES = 256
+
+# https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md; what most tuned models were tuned on.
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid)
+
+
+class _Formatter(Jinja2ChatFormatter):
+    """The chat template's runner, in which today is always the same day.
+
+    Some templates write the date into the prompt. A turn's key covers its messages and its model, not the day, so a
+    prompt that changed overnight would belie it. The day is the one that Llama 3's own template falls back on.
+    """
+
+    @staticmethod
+    def strftime_now(f: str) -> str:
+        return datetime(2024, 7, 26).strftime(f)
+
+
+class Model:
+    """A loaded GGUF file: its weights, vocabulary and chat template; with LoRA `adapters`, (path, strength) each.
+
+    :raises ModelError: if a file is missing, isn't GGUF, is damaged, has no vocabulary, or doesn't fit the model.
+    """
+
+    def __init__(self, digest: str, path: str, adapters: Sequence[tuple[str, float]] = ()) -> None:
+        check_header(path)
+        self.digest, self.path = digest, path
+        forget()
+        self._pointer: Any = llama_cpp.llama_model_load_from_file(
+            os.fsencode(path), llama_cpp.llama_model_default_params()
+        )
+        if not self._pointer:
+            raise _load_error(path)
+        self._adapters: list[tuple[Any, float]] = []
+        try:
+            self._read()
+            for adapter, strength in adapters:
+                self._adapters.append((self._adapter(adapter), strength))
+        except GxError:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        self.vocab: Any = llama_cpp.llama_model_get_vocab(self._pointer)
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        if self.n_vocab <= 0:
+            raise ModelError(f"{self.path} has no vocabulary", hint="name a GGUF file that holds a whole model")
+        architecture = self._meta("general.architecture")
+        pooling = int(self._meta(f"{architecture}.pooling_type") or llama_cpp.LLAMA_POOLING_TYPE_NONE)
+        self.can_embed, self.is_reranker = pooling > 0, pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
+        is_encoder = self._meta(f"{architecture}.attention.causal") == "false"
+        self.can_write = not (self.can_embed or is_encoder or llama_cpp.llama_model_has_encoder(self._pointer))
+        self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._pointer)
+        self.size_bytes: int = llama_cpp.llama_model_size(self._pointer)
+        self._pieces: dict[int, bytes] = {}
+        self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
+        end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
+        self.end_token: int = end if end >= 0 else text_end
+        template = llama_cpp.llama_model_chat_template(self._pointer, None)
+        self.has_chat_template = bool(template)
+        # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
+        self.can_share = not any(f(self._pointer) for f in _STATEFUL)
+        try:
+            self._formatter = _Formatter(
+                template=template.decode("utf-8", "replace") if template else CHATML,
+                eos_token=self._special(llama_cpp.llama_vocab_eos(self.vocab)),
+                bos_token=self._special(llama_cpp.llama_vocab_bos(self.vocab)),
+            )
+        except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
+            raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
+
+    def _adapter(self, path: str) -> Any:
+        """A LoRA adapter over these weights; it lives as long as they do."""
+        check_header(path)
+        forget()
+        pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
+        if not pointer:
+            hint = "name a LoRA adapter in GGUF that was made for this very model"
+            raise ModelError(f"{path} can't be put on {self.path}: {complaint()}", hint=hint)
+        return pointer
+
+    def adapt(self, context: Any) -> None:
+        """Put the adapters on a new llama.cpp context. :raises ModelError: if they don't go together."""
+        if not self._adapters:
+            return
+        n = len(self._adapters)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * n)(*(pointer for pointer, _ in self._adapters))
+        strengths = (ctypes.c_float * n)(*(strength for _, strength in self._adapters))
+        if llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths):
+            raise ModelError(f"the adapters of {self.path} can't be used together")
+
+    @cached_property
+    def token_bytes(self) -> int:
+        """What the keys and values of one token take in the cache, in half precision."""
+        architecture = self._meta("general.architecture")
+        heads: int = llama_cpp.llama_model_n_head_kv(self._pointer)
+        width = llama_cpp.llama_model_n_embd(self._pointer) // max(1, llama_cpp.llama_model_n_head(self._pointer))
+        key, value = (int(self._meta(f"{architecture}.attention.{part}_length") or width) for part in ("key", "value"))
+        layers: int = llama_cpp.llama_model_n_layer(self._pointer)
+        return max(1, layers * heads * (key + value) * 2)
+
+    def card(self, context_tokens: int) -> ModelCard:
+        """What a desk is told of this model."""
+        text = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self._pointer, text, 256)
+        return ModelCard(
+            digest=self.digest,
+            path=self.path,
+            description=text.value.decode("utf-8", "replace"),
+            context_tokens=context_tokens,
+            parameters=llama_cpp.llama_model_n_params(self._pointer),
+            size_bytes=self.size_bytes,
+            vocabulary=self.n_vocab,
+            has_chat_template=self.has_chat_template,
+        )
+
+    def context_tokens(self, wanted: int | None) -> int:
+        """What one turn may fill: what is `wanted`, or `DEFAULT_CONTEXT_TOKENS`; at most what it was trained on."""
+        limit = wanted or DEFAULT_CONTEXT_TOKENS
+        return min(limit, self.trained_tokens) if self.trained_tokens > 0 else limit
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt of a chat in the model's own template, up to where the assistant begins to speak.
+
+        :raises GxError: (code "template") if the template refuses these messages.
+        """
+        chat: list[Any] = [
+            {"role": m.role, "content": m.content} | ({"tool_call_id": m.call} if m.call else {}) for m in messages
+        ]
+        try:
+            return str(self._formatter(messages=chat).prompt)
+        except Exception as error:  # templates raise whatever they like
+            raise GxError(f"the model's chat template refuses these messages: {error}", code="template") from error
+
+    def encode(self, messages: Sequence[Message]) -> Tokens:
+        """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
+        return self.tokenize(self.render(messages))
+
+    def tokenize(self, text: str, *, adds_special: bool = False) -> Tokens:
+        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such.
+
+        With `adds_special` come those that the model wants at the beginning and the end of a text of its own.
+        """
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 16
+        found = np.empty(room, np.int32)
+        buffer = found.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, adds_special, True)
+        if n_tokens < 0:
+            raise ModelError(f"the tokenizer of {self.path} makes more tokens than bytes of a text of {len(raw)} bytes")
+        return found[:n_tokens]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; none for a control token. They may end within a character."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._piece(token, is_special=False)
+        return known
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the weights were freed; nothing may be asked of the model then."""
+        return not self._pointer
+
+    def close(self) -> None:
+        """Free the weights. Its contexts are closed before it."""
+        if self._pointer:
+            llama_cpp.llama_model_free(self._pointer)
+            self._pointer = None
+
+    def _special(self, token: int) -> str:
+        return self._piece(token, is_special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def _piece(self, token: int, *, is_special: bool) -> bytes:
+        room = _PIECE_BYTES
+        while True:
+            text = ctypes.create_string_buffer(room)
+            n_bytes = llama_cpp.llama_token_to_piece(self.vocab, token, text, room, 0, is_special)
+            if n_bytes >= 0:
+                return text.raw[:n_bytes]
+            room = -n_bytes
+
+    def _meta(self, key: str) -> str:
+        text = ctypes.create_string_buffer(256)
+        found = llama_cpp.llama_model_meta_val_str(self._pointer, key.encode(), text, 256)
+        return text.value.decode("utf-8", "replace") if found >= 0 else ""
+
+
+def _load_error(path: str) -> ModelError:
+    """What the loader's log says, as an error: most often a download that was cut short."""
+    size = Path(path).stat().st_size
+    text = complaints()
+    if "not within the file bounds" in text or "failed to read" in text:
+        hint = "fetch the file again, and compare its SHA-256"
+        return ModelError(f"{path} is cut short or damaged ({size} bytes): {complaint()}", hint=hint)
+    return ModelError(f"{path} can't be loaded ({size} bytes): {complaint()}")
