@@ -21,8 +21,12 @@ BETTER = 0.95
 PAIRS = 3
 LONGEST_TRIAL = 32
 """Calls after which a trial ends, however few pairs of a kind there were."""
+LONG_S = 0.25
+"""A call of so many seconds tells as much as one short call; a longer one tells as much as several."""
+LONG_TRIAL_S = 1.0
+"""Seconds after which one pair is enough."""
 SOONEST, LATEST = 8, 512
-"""Calls between two trials: each that changes nothing doubles them."""
+"""Calls of at most LONG_S between two trials: each that changes nothing doubles them."""
 
 
 class Pace:
@@ -31,7 +35,7 @@ class Pace:
     def __init__(self, most: int) -> None:
         self.threads, self._most = most, most
         self._trial: _Trial | None = None
-        self._calls, self._wait = 0, SOONEST
+        self._calls, self._wait = 0.0, SOONEST
         self._share = 1.0
 
     def __repr__(self) -> str:
@@ -44,13 +48,14 @@ class Pace:
     def took(self, kind: Hashable, n_threads: int, n_tokens: int, *, seconds: float, cpu_seconds: float) -> None:
         """A call ended: it took `seconds`, in which the process got `cpu_seconds` of processor."""
         if self._trial is not None:
-            self._trial.took(kind, n_threads, seconds / n_tokens)
+            self._trial.took(kind, n_threads, n_tokens, seconds)
             if self._trial.is_over:
                 self._settle(self._trial)
             return
+        calls = max(1.0, seconds / LONG_S)
         if seconds > 0:
-            self._share += 0.25 * (min(1.0, cpu_seconds / seconds / n_threads) - self._share)
-        self._calls += 1
+            self._share += (1 - 0.75**calls) * (min(1.0, cpu_seconds / seconds / n_threads) - self._share)
+        self._calls += calls
         if self._calls < self._wait:
             return
         if self._share < ENOUGH and self.threads > 1:
@@ -67,7 +72,7 @@ class Pace:
         if is_better:
             self.threads = trial.candidate
         self._wait = SOONEST if is_better else min(LATEST, 2 * self._wait)
-        self._calls, self._share, self._trial = 0, 1.0, None
+        self._calls, self._share, self._trial = 0.0, 1.0, None
 
 
 class _Trial:
@@ -76,21 +81,23 @@ class _Trial:
     def __init__(self, current: int, candidate: int) -> None:
         self.current, self.candidate = current, candidate
         self._seconds: defaultdict[Hashable, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-        self._calls = 0
+        self._calls, self._took_s = 0, 0.0
 
     def next(self, kind: Hashable) -> int:
         current, candidate = self._seconds[kind]
         return self.candidate if len(candidate) < len(current) else self.current
 
-    def took(self, kind: Hashable, n_threads: int, seconds: float) -> None:
-        """A token of such a call took so long."""
-        self._seconds[kind][n_threads == self.candidate].append(seconds)
+    def took(self, kind: Hashable, n_threads: int, n_tokens: int, seconds: float) -> None:
+        """A call of so many tokens took so long."""
+        self._seconds[kind][n_threads == self.candidate].append(seconds / n_tokens)
         self._calls += 1
+        self._took_s += seconds
 
     @property
     def is_over(self) -> bool:
         pairs = sum(min(map(len, both)) for both in self._seconds.values())
-        return pairs >= PAIRS or self._calls >= LONGEST_TRIAL
+        enough = 1 if self._took_s >= LONG_TRIAL_S else PAIRS
+        return pairs >= enough or self._calls >= LONGEST_TRIAL
 
     def ratio(self) -> float:
         """The candidate's time by the other's, over the kinds that both have played; 1 where there are none."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge.engine.pace import LATEST, LONGEST_TRIAL, Pace
 
 Machine = Callable[[int], tuple[float, float]]
-"""By a number of threads: the seconds of a token, and the share of the threads that the processor had time for."""
+"""By a number of threads: the milliseconds of a token, and the share of the threads that the processor had time for."""
 A_TRIAL = LATEST + LONGEST_TRIAL
 
 
@@ -53,7 +53,7 @@ class Run:
             threads = self.pace.next(kind)
             n_tokens = self._dice.randint(1, 32)
             seconds, share = machine(threads)
-            seconds *= n_tokens * (1 + self._dice.uniform(-self._noise, self._noise))
+            seconds *= 0.001 * n_tokens * (1 + self._dice.uniform(-self._noise, self._noise))
             self.pace.took(kind, threads, n_tokens, seconds=seconds, cpu_seconds=seconds * share * threads)
             self.threads.append(threads)
         return self.threads[-n_calls:]
@@ -80,6 +80,13 @@ def test_a_core_that_is_shared_for_a_moment_is_soon_taken_back() -> None:
     run.play(60, shared)
     run.play(60, ours)
     assert run.pace.threads == 2
+
+
+def test_few_long_calls_tell_as_much_as_many_short_ones() -> None:
+    """Beside a compiler a prompt of 512 tokens took 3 s on two threads: eight of those are too long to wait."""
+    run = Run(2)
+    taken = run.play(8, lambda threads: (3000.0 * shared(threads)[0], shared(threads)[1]))
+    assert run.pace.threads == 1 and taken.count(2) <= 4
 
 
 def test_of_sixteen_cores_few_are_given_up_for_one_that_is_shared() -> None:
@@ -149,8 +156,8 @@ def test_whatever_calls_take_threads_stay_within_their_bounds(
 def test_every_trial_ends(most: int, kinds: list[int]) -> None:
     pace = Pace(most)
     while pace._trial is None:
-        pace.took(0, pace.next(0), 1, seconds=1.0, cpu_seconds=0.1)
+        pace.took(0, pace.next(0), 1, seconds=0.01, cpu_seconds=0.001)
     trial = pace._trial
     for kind in kinds:
-        pace.took(kind, pace.next(kind), 1, seconds=1.0, cpu_seconds=0.1)
+        pace.took(kind, pace.next(kind), 1, seconds=0.01, cpu_seconds=0.001)
     assert pace._trial is not trial
