@@ -41,7 +41,12 @@ async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Out
     for number, field in enumerate(fields):
         text += field.opening
         request = request_of(turn.model, turn.messages, text, field)
-        request = msgspec.structs.replace(request, timeout_s=_left_s(turn.timeout_s, usage))
+        request = msgspec.structs.replace(
+            request,
+            timeout_s=_left_s(turn.timeout_s, usage),
+            conversation=f"{turn.task} {turn.attempt}",
+            goes_on=number < len(fields) - 1,
+        )
         weighed = await front.generate(request, cancelled=cancelled)
         if isinstance(weighed, Failure):
             return weighed

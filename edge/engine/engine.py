@@ -22,6 +22,7 @@ from edge.cpu import cpu_sets
 from edge.engine.embedding import Embedding, Vectors
 from edge.engine.encoding import begin, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
+from edge.engine.lane import KEPT_S
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads, offloads
 from edge.engine.memory import available_bytes
@@ -224,6 +225,9 @@ class Engine:
         self._dismiss()
         self._admit()
         if not self._running and not self._embeddings:
+            if self._waiting:  # for a slot that is kept
+                with self._changed:
+                    self._changed.wait_for(lambda: self._arrived or self._asked or self._is_closed, KEPT_S / 8)
             return
         began_s = time.perf_counter()
         busy = list(dict.fromkeys(self._running.values()))
@@ -276,8 +280,11 @@ class Engine:
         self._waiting = kept
 
     def _admit(self) -> None:
-        """Give slots to those who wait, the first first. Who finds none holds up only those of the same model."""
-        waiting, self._waiting = self._waiting, []
+        """Give slots to those who wait: first where one is kept for them, then in their order.
+
+        Who finds none holds up only those of the same model.
+        """
+        waiting, self._waiting = sorted(self._waiting, key=lambda one: not one[1].lanes.keeps(one[0])), []
         full: set[Loaded] = set()
         for job, loaded in waiting:
             try:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import OrderedDict
 from functools import partial
 
 import anyio
@@ -21,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from edge.engine.engine import Engine
-from edge.engine.job import OnText, Request, Result, Weights
+from edge.engine.job import OnText, Request, Result
 from gx.core.errors import BenchError, GxError
 
 TEXT_EVERY_S = 0.1
@@ -29,8 +28,6 @@ TEXT_EVERY_S = 0.1
 WAITING_PER_SLOT = 4
 """Requests that may be encoded and wait, beside those that run; further ones wait as they came."""
 ENCODERS = 2
-REMEMBERED = 256
-"""Weights that are kept: a few for each field of each step."""
 
 
 class Front:
@@ -39,7 +36,6 @@ class Front:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._room = anyio.Semaphore(engine.slots * (1 + WAITING_PER_SLOT))
-        self._remembered: OrderedDict[Request, _Place] = OrderedDict()
         self._encoders = anyio.CapacityLimiter(ENCODERS)
 
     async def generate(
@@ -99,20 +95,6 @@ class Front:
             raise errors[0]
         return tuple(results[seed] for seed in seeds)
 
-    async def remembered(self, request: Request) -> Result:
-        """The weights of a request's options, computed once however many ask: what many turns are compared with.
-
-        :raises BenchError: if the engine is closed.
-        """
-        place = self._remembered.setdefault(request, _Place())
-        self._remembered.move_to_end(request)
-        while len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
-        async with place.lock:
-            if not isinstance(place.result, Weights):
-                place.result = await self.generate(request)
-            return place.result
-
 
 def _check_draws(request: Request, n: int) -> None:
     if n < 1:
@@ -124,14 +106,6 @@ def _check_draws(request: Request, n: int) -> None:
             code="sampling",
             hint="ask for one" if request.options else "raise the temperature, or ask for one",
         )
-
-
-class _Place:
-    """A result that is computed by whoever comes first."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.result: Result | None = None
 
 
 class _Feed:

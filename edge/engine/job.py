@@ -28,7 +28,8 @@ class Request(Value, frozen=True, kw_only=True):
 
     The answer continues `opening`, which counts as its beginning and isn't given back. With `options`, nothing is
     written: each of them is weighed as the continuation, and where they `are_whole`, as all of it. An answer that
-    `ignores_end` goes on to `max_tokens`, so that measurements do equal work.
+    `ignores_end` goes on to `max_tokens`, so that measurements do equal work. Where a `conversation` `goes_on`, its
+    next request will begin as this one does, and comes at once: its slot is kept for it.
     """
 
     model: str
@@ -41,6 +42,8 @@ class Request(Value, frozen=True, kw_only=True):
     are_whole: bool = False
     timeout_s: float | None = None
     ignores_end: bool = False
+    conversation: str | None = None
+    goes_on: bool = False
 
 
 class Completion(Value, frozen=True, kw_only=True):

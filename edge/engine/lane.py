@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edge.engine.batch import Part, Work, gather, next_calls
-from edge.engine.job import Job, Result
+from edge.engine.job import Completion, Job, Result, Weights
 from edge.engine.llama import BATCH_TOKENS, Context, Fed, Model, Rows, State, rows_of
 from edge.engine.pace import Pace
 from edge.engine.room import LaneState
@@ -23,6 +23,8 @@ from gx.core.errors import BenchError, GxError
 
 MOVABLE_BYTES = 256 << 20
 """What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
+KEPT_S = 0.25
+"""How long a slot is kept for the next request of a conversation, which is on its way."""
 
 
 class Lane:
@@ -42,6 +44,7 @@ class Lane:
         self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads, tuning=tuning)
         self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
         self._jobs: dict[int, Job] = {}  # by slot, in the order of arrival
+        self._kept: dict[str, tuple[int, float]] = {}  # by conversation: its slot, and until when
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
         self._has_copies_due = False
@@ -57,10 +60,15 @@ class Lane:
     def state(self) -> LaneState:
         return LaneState(self._slots.slot_tokens, len(self._slots), self._slots.n_free, self._used_at)
 
+    def keeps(self, job: Job) -> bool:
+        """Whether a slot is kept for a job, which has room in it."""
+        return job.request.conversation in self._kept and job.need_tokens <= self._slots.slot_tokens
+
     def admit(self, job: Job, used_at: int) -> None:
-        """Give a job one of the free slots, and what the cache holds of its prompt."""
+        """Give a job one of the free slots, or the one that is kept for it, and what the cache holds of its prompt."""
         self._used_at = used_at
-        slot, moves = self._slots.place(job.writing.prompt)
+        kept, _ = self._kept.pop(job.request.conversation or "", (None, 0.0))
+        slot, moves = self._slots.place(job.writing.prompt, kept)
         self._jobs[slot] = job
         job.begin(self._slots.held(slot), self._now())
         try:
@@ -69,6 +77,14 @@ class Lane:
             del self._jobs[slot]
             self._context.move(self._slots.forget(slot))
             raise
+
+    def let_go(self) -> None:
+        """Keep slots no longer than is due."""
+        now_s = self._now()
+        for conversation, (slot, until_s) in list(self._kept.items()):
+            if now_s >= until_s:
+                self._slots.keep(slot, is_kept=False)
+                del self._kept[conversation]
 
     def interrupt(self) -> list[Job]:
         """End the jobs that were cancelled or have run out of time; which they are."""
@@ -136,6 +152,7 @@ class Lane:
             self._slots.swap(one, other)
             places = {one: other, other: one}
             self._jobs = {places.get(slot, slot): job for slot, job in self._jobs.items()}
+            self._kept = {name: (places.get(slot, slot), until_s) for name, (slot, until_s) in self._kept.items()}
 
     def _decode(self, call: Sequence[Part]) -> list[Job]:
         """One call, and what follows from its logits; which jobs ended."""
@@ -192,6 +209,10 @@ class Lane:
     def _leave(self, slot: int, result: Result | None, *, is_sound: bool = True) -> Job:
         job = self._jobs.pop(slot)
         self._move(self._slots.release(slot) if is_sound else self._slots.forget(slot))
+        request = job.request
+        if request.conversation is not None and request.goes_on and isinstance(result, Completion | Weights):
+            self._slots.keep(slot)
+            self._kept[request.conversation] = slot, self._now() + KEPT_S
         if result is not None:
             job.end(result)
         return job

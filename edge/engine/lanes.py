@@ -55,8 +55,18 @@ class Lanes:
         """What the caches take."""
         return self._model.token_bytes * sum(lane.state().tokens for lane in tuple(self._lanes))
 
+    def keeps(self, job: Job) -> bool:
+        """Whether a slot is kept for a job."""
+        return any(lane.keeps(job) for lane in self._lanes)
+
     def admit(self, job: Job) -> bool:
         """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
+        self._admitted += 1
+        for lane in self._lanes:
+            if lane.keeps(job):
+                lane.admit(job, self._admitted)
+                return True
+            lane.let_go()
         choice = choose(
             job.need_tokens,
             [lane.state() for lane in self._lanes],
@@ -71,7 +81,6 @@ class Lanes:
                 self._lanes.pop(index).close()
             self._lanes.append(self._make(choice))
         lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
-        self._admitted += 1
         lane.admit(job, self._admitted)
         return True
 

@@ -7,6 +7,7 @@ A slot's row is its plan: the prompt and whatever was written after it. Of a pla
 cache, and the others are pending. A prompt is placed where it has the longest beginning in common with a plan: in a
 free slot's own row, or in another slot's, whose sequence is then copied whole and cut. A plan counts as soon as it is
 made: of many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
+A slot that is kept is free for one prompt only, which is told where it goes.
 
 Invariants: `held` is at most the plan's length; a busy slot's plan is never taken by another request; a slot waits for
 a donor only while that donor is busy with the same plan, so no two wait for each other.
@@ -53,6 +54,7 @@ class Slots:
         self._planned = np.zeros(n_slots, np.int64)
         self._held = np.zeros(n_slots, np.int64)
         self._is_busy = np.zeros(n_slots, np.bool_)
+        self._is_kept = np.zeros(n_slots, np.bool_)
         self._used_at = np.zeros(n_slots, np.int64)
         self._donors: dict[int, int] = {}
         self._now = 0
@@ -61,12 +63,13 @@ class Slots:
         return len(self._held)
 
     def __repr__(self) -> str:
-        states = ("." if not busy else "~" if i in self._donors else "#" for i, busy in enumerate(self._is_busy))
+        states = np.where(self._is_busy, "#", np.where(self._is_kept, ":", "."))
+        states[list(self._donors)] = "~"
         return f"<Slots {''.join(states)} x {self.slot_tokens}>"
 
     @property
     def n_free(self) -> int:
-        return len(self) - int(self._is_busy.sum())
+        return len(self._free())
 
     def held(self, slot: int) -> int:
         """How many tokens of the plan are in the cache."""
@@ -80,12 +83,16 @@ class Slots:
         """Whether a donor is still computing what this slot will copy."""
         return slot in self._donors
 
-    def place(self, prompt: Tokens) -> tuple[int, list[Move]]:
+    def keep(self, slot: int, *, is_kept: bool = True) -> None:
+        """Keep a free slot for a prompt that is to come, or do so no longer."""
+        self._is_kept[slot] = is_kept
+
+    def place(self, prompt: Tokens, kept: int | None = None) -> tuple[int, list[Move]]:
         """Plan `prompt`, [n_tokens] int32, in a free slot, of which there is one: which it is, and the moves to make.
 
-        At least one token is left to decode, since only a decode gives logits.
+        `kept` is the slot that was kept for it. At least one token is left to decode, since only a decode gives logits.
         """
-        free = np.flatnonzero(~self._is_busy)
+        free = self._free() if kept is None else np.array([kept])
         common = self._common(prompt)
         donor = int(common.argmax())
         reused = common[free]
@@ -97,12 +104,13 @@ class Slots:
             empty = free[self._held[free] == 0]
             choice = empty if len(empty) else free[[int(self._used_at[free].argmin())]]
         slot = self._nearest(choice)
-        kept = 0 if is_copied else int(common[slot])
-        moves: list[Move] = [Cut(slot, kept)] if kept < self._held[slot] else []
+        held = 0 if is_copied else int(common[slot])
+        moves: list[Move] = [Cut(slot, held)] if held < self._held[slot] else []
         if is_copied:
             self._donors[slot] = donor
         self._plans[slot, : len(prompt)] = prompt
-        self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), kept, True
+        self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), held, True
+        self._is_kept[slot] = False
         return slot, moves
 
     def settle(self) -> list[Move]:
@@ -141,7 +149,7 @@ class Slots:
 
     def swap(self, one: int, other: int) -> None:
         """Two slots change places, with all they hold; whoever owns the cache does the same there."""
-        for rows in (self._plans, self._planned, self._held, self._is_busy, self._used_at):
+        for rows in (self._plans, self._planned, self._held, self._is_busy, self._is_kept, self._used_at):
             rows[[one, other]] = rows[[other, one]]
         places = {one: other, other: one}
         self._donors = {places.get(s, s): places.get(donor, donor) for s, donor in self._donors.items()}
@@ -155,7 +163,7 @@ class Slots:
 
         Which it is, and the moves to make before its first `n_held` tokens are put there.
         """
-        free = np.flatnonzero(~self._is_busy)
+        free = self._free()
         empty = free[self._held[free] == 0]
         slot = self._nearest(empty if len(empty) else free)
         moves: list[Move] = [Cut(slot, 0)] if self._held[slot] else []
@@ -174,6 +182,9 @@ class Slots:
         """End a request whose cache can't be trusted. Who waits for it must compute for itself."""
         self._planned[slot] = self._held[slot] = 0
         return [Cut(slot, 0), *self.release(slot)]
+
+    def _free(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(~(self._is_busy | self._is_kept))
 
     def _common(self, prompt: Tokens) -> npt.NDArray[np.int64]:
         """How many tokens the prompt, its last one aside, has in common with each plan, [n_slots].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from edge.baseline import baseline_of
-from edge.engine.engine import Engine
+from edge.engine.engine import Engine, Request, Weights
 from edge.engine.front import Front
 from edge.execute import execute
 from edge.fields import Field, fields_of
 from gx.core.message import Answer, Choice, Failure, Message, Outcome, Turn
+from tests.tiny_model import write_tiny_model
 
 TICKET: dict[str, Any] = {
     "type": "object",
@@ -130,3 +132,48 @@ def test_options_are_weighed_without_what_closes_them_unless_one_begins_another(
     first, _ = fields_of({"type": "object", "properties": {"a": {"enum": ["x", "xy"]}, "b": {"enum": [1]}}})
     assert first.weighed == ('"x",', '"xy",')
     assert fields_of({"enum": ["x", "xy"]})[0].are_whole and not fields_of({"enum": ["x", "y"]})[0].are_whole
+
+
+def test_a_prompt_is_computed_once_for_all_its_fields_though_others_wait_for_slots(tmp_path: Path) -> None:
+    """Who waits would take the slot between two fields: it is kept, also where it is the only one."""
+    engine = Engine(threads=1, slots=2)
+    engine.register("tiny", str(write_tiny_model(tmp_path / "tiny.gguf")))
+    front = Front(engine)
+    fields: dict[str, Any] = {name: {"enum": ["yes", "no", "perhaps"]} for name in "abcd"}
+    outcomes: list[Outcome] = []
+
+    async def one(number: int) -> None:
+        text = f"{number} " * 60
+        turn = Turn(
+            run="r",
+            task=f"t{number}",
+            attempt=1,
+            model="tiny",
+            messages=(Message(role="user", content=text),),
+            output_schema={"type": "object", "properties": fields},
+            choice="scored",
+        )
+        outcomes.append(await execute(turn, lambda _: None, front=front))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(one, number)
+
+    anyio.run(main)
+    engine.close()
+    for outcome in outcomes:
+        assert isinstance(outcome, Answer)
+        assert outcome.usage.tokens_cached > 0.7 * outcome.usage.tokens_in, outcome.usage
+
+
+def test_a_slot_is_not_kept_for_one_who_does_not_come(tmp_path: Path) -> None:
+    engine = Engine(threads=1, slots=1)
+    engine.register("tiny", str(write_tiny_model(tmp_path / "tiny.gguf")))
+    message = (Message(role="user", content="Yes or no?"),)
+    options = ("yes", "no")
+    first = Request(model="tiny", messages=message, options=options, conversation="c", goes_on=True)
+    assert isinstance(engine.submit(first).result(10), Weights)
+    other = Request(model="tiny", messages=message, options=options)
+    assert isinstance(engine.submit(other).result(10), Weights)
+    engine.close()
