@@ -103,32 +103,37 @@ class Lane:
         `n_writing` jobs, here and elsewhere, wait for this round to end.
         """
         self._move(self._slots.settle())
-        self._gather()
+        ended = self._gather()
         work = [
             Work(slot, len(self._slots.pending(slot)), job.is_prompt)
             for slot, job in self._jobs.items()
             if not self._slots.waits(slot)
         ]
-        ended: list[Job] = []
         pass_tokens = self._context.pass_tokens
         for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=pass_tokens):
             try:
                 ended += self._decode(call)
             except BenchError as error:
-                ended += [
-                    self._leave(slot, self._jobs[slot].failure(error, self._now()), is_sound=False) for slot, _ in call
-                ]
+                ended += [job for slot, _ in call for job in self._lose(slot, error)]
         return ended
 
-    def hand_over(self, target: Lane) -> None:
-        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
+    def hand_over(self, target: Lane) -> list[Job]:
+        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait.
+
+        Which jobs ended, since llama.cpp could not move them.
+        """
         if self._has_copies_due or target._has_copies_due:
-            return
-        slots = self._slots
+            return []
+        slots, ended = self._slots, list[Job]()
         for slot in [slot for slot in self._jobs if not slots.waits(slot) and slots.held(slot) <= self._movable_tokens]:
-            job = self._jobs.pop(slot)
-            target._adopt(job, slots.plan(slot), slots.held(slot), self._context.save(slot))
+            try:
+                target._adopt(self._jobs[slot], slots.plan(slot), slots.held(slot), self._context.save(slot))
+            except BenchError as error:
+                ended += self._lose(slot, error)
+                continue
+            del self._jobs[slot]
             self._move(slots.release(slot))
+        return ended
 
     def close(self) -> None:
         self._context.close()
@@ -136,23 +141,34 @@ class Lane:
     def _adopt(self, job: Job, plan: Tokens, n_held: int, state: State) -> None:
         slot, moves = self._slots.adopt(plan, n_held)
         self._move(moves)
-        if n_held:
-            self._context.restore(slot, state)
+        try:
+            if n_held:
+                self._context.restore(slot, state)
+        except BenchError:
+            self._move(self._slots.forget(slot))
+            raise
         self._jobs[slot] = job
 
-    def _gather(self) -> None:
-        """Bring the jobs that write together, where that is cheaper than a call more."""
+    def _gather(self) -> list[Job]:
+        """Bring the jobs that write together, where that is cheaper than a call more.
+
+        Which jobs ended, since llama.cpp could not move them.
+        """
         if self._has_copies_due:
-            return
+            return []
         writing = [slot for slot, job in self._jobs.items() if not job.is_prompt]
         for one, other in gather(writing, len(self._slots)):
             if self._slots.held(one) + self._slots.held(other) > self._movable_tokens:
                 continue
-            self._context.swap(one, other)
+            try:
+                self._context.swap(one, other)
+            except BenchError as error:
+                return [*self._lose(one, error), *self._lose(other, error)]
             self._slots.swap(one, other)
             places = {one: other, other: one}
             self._jobs = {places.get(slot, slot): job for slot, job in self._jobs.items()}
             self._kept = {name: (places.get(slot, slot), until_s) for name, (slot, until_s) in self._kept.items()}
+        return []
 
     def _decode(self, call: Sequence[Part]) -> list[Job]:
         """One call, and what follows from its logits; which jobs ended."""
@@ -216,6 +232,13 @@ class Lane:
         if result is not None:
             job.end(result)
         return job
+
+    def _lose(self, slot: int, error: BenchError) -> list[Job]:
+        """What a slot holds isn't known any more: the job in it, if there is one, ends."""
+        if slot in self._jobs:
+            return [self._leave(slot, self._jobs[slot].failure(error, self._now()), is_sound=False)]
+        self._move(self._slots.forget(slot))
+        return []
 
     def _move(self, moves: Sequence[Move]) -> None:
         self._context.move(moves)

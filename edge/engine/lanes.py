@@ -95,7 +95,7 @@ class Lanes:
         ended = [job for lane in busy for job in lane.interrupt()]
         pair = merge([lane.state() for lane in busy])
         if pair is not None:
-            busy[pair[0]].hand_over(busy[pair[1]])
+            ended += busy[pair[0]].hand_over(busy[pair[1]])
         return ended + [job for lane in busy for job in lane.round(n_writing)]
 
     def close(self) -> None:

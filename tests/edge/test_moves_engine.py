@@ -16,6 +16,7 @@ from edge.engine.batch import gather
 from edge.engine.engine import Completion, Engine, Request, Weights
 from edge.engine.llama import Context, Fed, Rows
 from edge.engine.room import LaneState, merge
+from gx.core.errors import BenchError
 from gx.core.message import Failure, Message, Sampling
 from tests.tiny_model import write_tiny_model
 
@@ -197,3 +198,31 @@ def test_lanes_of_different_numbers_of_slots_stay_apart_and_everybody_is_answere
     engine.close()
     for result, other in zip(results, expected, strict=True):
         other.check(result)
+
+
+@pytest.mark.parametrize("what", ["save", "restore"])
+def test_who_can_not_be_moved_fails_alone_and_may_try_again(
+    roomy: str, requests: list[Request], expected: list[Alone], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    dice, works, lost = random.Random(5), getattr(Context, what), []
+
+    def fail_now_and_then(*args: Any, **fields: Any) -> Any:
+        if dice.random() < 0.02:
+            lost.append(args)
+            raise BenchError("slot 0 can't be moved")
+        return works(*args, **fields)
+
+    monkeypatch.setattr(Context, what, fail_now_and_then)
+    moves = Moves(random.Random(6))
+    monkeypatch.setattr(lanes, "merge", moves.merge)
+    monkeypatch.setattr(lane, "gather", moves.gather)
+    engine = start(roomy)
+    results = [future.result(60) for future in [engine.submit(request) for request in requests]]
+    check_all_free(engine)
+    engine.close()
+    failed = [result for result in results if isinstance(result, Failure)]
+    assert all(failure.code == "bench" and failure.retryable for failure in failed)
+    assert lost and 0 < len(failed) <= 2 * len(lost)
+    for result, other in zip(results, expected, strict=True):
+        if not isinstance(result, Failure):
+            other.check(result)
