@@ -174,11 +174,11 @@ class _Printer:
         if self._table is not None:
             self._table.write([record.as_dict(with_input=self._with_input) for record in records])
             return
-        rows = [
+        rows = (  # one at a time: those with logprobs are large
             record.as_batch(model=started.model)
             if record.task.is_batch
             else record.as_dict(with_input=self._with_input)
             for record in records
-        ]
+        )
         sys.stdout.buffer.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         sys.stdout.buffer.flush()

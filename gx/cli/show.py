@@ -16,6 +16,7 @@ from gx.core.errors import NotFound, UsageError
 from gx.core.event import Event, Ref
 from gx.core.figures import Figures, figures, plus
 from gx.core.message import Counts
+from gx.run import likelihoods
 from gx.run.log import EventLog
 
 FIRST_FAILURES = 5
@@ -53,9 +54,10 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
     bodies = [e.decode_body(data) for (data,) in log.file.ask(sql, [task, kinds])]
     queued = next(body for body in bodies if isinstance(body, e.TaskQueued))
     prompt = next((body.prompt for body in reversed(bodies) if isinstance(body, e.TaskPrepared)), ())
-    output = next((body.output for body in reversed(bodies) if isinstance(body, e.TaskSucceeded)), None)
+    done = next((body for body in reversed(bodies) if isinstance(body, e.TaskSucceeded)), None)
+    output, told = (done.output, done.likelihoods) if done is not None else (None, None)
     details = {body.attempt: body.detail for body in bodies if isinstance(body, e.AttemptFailed) and body.detail}
-    refs = [ref for ref in (queued.item, output, *details.values(), *(part.content for part in prompt)) if ref]
+    refs = [ref for ref in (queued.item, output, told, *details.values(), *(part.content for part in prompt)) if ref]
     content = log.blobs(refs)
     return {
         "kind": "task",
@@ -64,6 +66,7 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
         "item": _json(content, queued.item),
         "prompt": [{"role": part.role, "content": _str(content, part.content)} for part in prompt],
         "output": _json(content, output),
+        **(likelihoods.as_record(content[told]) if told in content else {}),
         "error": {"code": code, "message": message} if code else None,
         "erased": sorted(set(refs) - content.keys()),
         "attempts": [

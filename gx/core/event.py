@@ -252,8 +252,9 @@ class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again.
 
     `finish` is "length" for a text that was cut at `max_tokens`, "context" for one that was cut where the context
-    ended: the latter is never reused, since no part of the key says how large the context was. `scores` are the
-    probabilities of the options of a choice, by field.
+    ended: the latter is never reused, since no part of the key says how large the context was. `likelihoods` is a
+    blob: the probabilities of a choice's options, or of the answer's tokens where they were asked for. `scores` were
+    those of a choice, in logs that were written before there were such blobs.
     """
 
     run: str
@@ -269,6 +270,7 @@ class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     cached: str | None = None
     finish: str = "stop"
     scores: Scores | None = None
+    likelihoods: Ref | None = None
 
 
 class AttemptFailed(Value, frozen=True, kw_only=True, tag="attempt.failed"):

@@ -295,6 +295,7 @@ def _promote(run: RunState, leader: TaskState) -> None:
 
 def _task_succeeded(run: RunState, task: TaskState, body: e.TaskSucceeded) -> None:
     task.output, task.error, task.cached, task.finish = body.output, None, body.cached, body.finish
+    task.likelihoods = body.likelihoods
     if task.key != body.key:
         task.key = body.key
     if body.cached is None:

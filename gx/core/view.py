@@ -55,6 +55,7 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     worker: str | None = None
     lease: Lease | None = None
     output: Ref | None = None
+    likelihoods: Ref | None = None
     error: tuple[str, str] | None = None
     cached: str | None = None
     finish: str = "stop"

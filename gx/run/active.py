@@ -118,8 +118,16 @@ class ActiveRun:
 
     def _read(self, task_ids: Collection[str]) -> list[Record]:
         tasks = [self.state.tasks[task_id] for task_id in task_ids]
-        found = self._contents.find({ref for t in tasks for ref in (t.output, t.input) if ref})
-        return [Record(task=t, output=found.get(t.output or ""), input=found.get(t.input or "")) for t in tasks]
+        found = self._contents.find({ref for t in tasks for ref in (t.output, t.input, t.likelihoods) if ref})
+        return [
+            Record(
+                task=t,
+                output=found.get(t.output or ""),
+                input=found.get(t.input or ""),
+                likelihoods=found.get(t.likelihoods or ""),
+            )
+            for t in tasks
+        ]
 
     def _queue_earlier_results(self) -> None:
         self._output = self.plan.recipe.output

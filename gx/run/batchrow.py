@@ -19,8 +19,12 @@ _SAMPLING = {
     "seed": "seed",
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "logit_bias": "logit_bias",
 }
-_REFUSED = ("tools", "functions", "n", "logprobs", "logit_bias")
+_REFUSED = ("tools", "functions", "n")
+_MOST_TOP_LOGPROBS = 20
 
 
 class BatchRowError(GxError):
@@ -56,9 +60,13 @@ def _text(content: Any, number: int) -> str:
 
 
 def options(
-    row: dict[str, Any], sampling: Sampling, schema: dict[str, Any] | None
+    row: dict[str, Any], sampling: Sampling, schema: dict[str, Any] | None, *, chooses: bool = False
 ) -> tuple[Sampling, dict[str, Any] | None]:
-    """The agent's sampling and schema, with what the row's body sets in their place."""
+    """The agent's sampling and schema, with what the row's body sets in their place.
+
+    An agent that `chooses` weighs its own schema, and writes to that of a row. :raises BatchRowError: if the body asks
+    for what gx can't give.
+    """
     body = row.get("body") or {}
     for name in _REFUSED:
         if body.get(name) and not (name == "n" and body[name] == 1):
@@ -66,6 +74,8 @@ def options(
     changes: dict[str, Any] = {ours: body[theirs] for theirs, ours in _SAMPLING.items() if body.get(theirs) is not None}
     if stop := body.get("stop"):
         changes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    if body.get("logprobs") is not None or body.get("top_logprobs"):
+        changes["logprobs"] = _logprobs(body)
     try:
         merged = msgspec.convert(msgspec.structs.asdict(sampling) | changes, Sampling)
     except msgspec.ValidationError as error:
@@ -75,4 +85,23 @@ def options(
         schema = (asked.get("json_schema") or {}).get("schema")
     elif asked.get("type") == "json_object":
         schema = {"type": "object"}
+    elif chooses and body.get("logprobs"):
+        raise BatchRowError("body.logprobs is not supported where the agent chooses: no token is written")
     return merged, schema
+
+
+def _logprobs(body: dict[str, Any]) -> int | None:
+    """How many of the likeliest tokens the body wants to be told of with each token; `None` if not even its own."""
+    asked, top = body.get("logprobs"), body.get("top_logprobs")
+    if not isinstance(asked, bool | None):
+        raise BatchRowError(f"body.logprobs: expected true or false, got {_json(asked)}")
+    if top and not asked:
+        raise BatchRowError("body.top_logprobs: expected `logprobs: true` beside it")
+    if isinstance(top, bool) or not isinstance(top, int | None) or not 0 <= (top or 0) <= _MOST_TOP_LOGPROBS:
+        expected = f"a whole number from 0 to {_MOST_TOP_LOGPROBS}"
+        raise BatchRowError(f"body.top_logprobs: expected {expected}, got {_json(top)}")
+    return (top or 0) if asked else None
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

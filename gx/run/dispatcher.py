@@ -23,7 +23,7 @@ from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock,
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import graph
-from gx.run import feeder, grouping, outcomes, scheduler
+from gx.run import feeder, grouping, likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.inputs import Row
@@ -226,7 +226,9 @@ class Dispatcher:
         run = next((r for r in self._active.values() if ended.task in r.state.tasks), None)
         if run is None:
             return []
-        content = outcomes.content_of(ended.outcome)
+        is_stale = outcomes.is_stale(run.state, ended)  # what no event refers to could never be erased
+        content = None if is_stale else outcomes.content_of(ended.outcome)
+        told = None if is_stale else likelihoods.content_of(ended.outcome)
         turn = run.turns.get(ended.task)
         return outcomes.settle(
             run.state,
@@ -235,6 +237,7 @@ class Dispatcher:
             worker=worker,
             retry=run.plan.step(run.state.tasks[ended.task].step).step.retry,
             kept=None if content is None else self._put(content, blobs),
+            told=None if told is None else self._put(told, blobs),
             max_tokens=turn.sampling.max_tokens if turn is not None else None,
         )
 

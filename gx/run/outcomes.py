@@ -31,6 +31,12 @@ def content_of(outcome: Outcome) -> bytes | None:
     return outcome.detail.encode() or None if isinstance(outcome, Failure) else None
 
 
+def is_stale(run: RunState, ended: AttemptEnded) -> bool:
+    """Whether a worker speaks of an attempt that counts no more."""
+    task = run.tasks[ended.task]
+    return task.status is not Status.leased or ended.attempt != task.attempt
+
+
 def settle(
     run: RunState,
     ended: AttemptEnded,
@@ -39,15 +45,16 @@ def settle(
     worker: str,
     retry: Retry,
     kept: e.Ref | None,
+    told: e.Ref | None = None,
     max_tokens: int | None = None,
 ) -> list[e.Body]:
     """What follows from a worker's last word on an attempt. `kept` is where its `content_of` was put.
 
-    `max_tokens` is what the attempt might have written.
+    `told` is where its likelihoods were put, `max_tokens` what the attempt might have written.
     """
     task, outcome = run.tasks[ended.task], ended.outcome
     usage = outcome.usage
-    if task.status is not Status.leased or ended.attempt != task.attempt:
+    if is_stale(run, ended):
         return [
             e.AttemptSuperseded(
                 run=run.id,
@@ -76,9 +83,9 @@ def settle(
                 tok_out=usage.tokens_out,
                 tok_cached=usage.tokens_cached,
                 finish=finish,
-                scores=outcome.scores,
+                likelihoods=told,
             ),
-            *_followers(run, task, kept, finish),
+            *_followers(run, task, Known(task.id, kept, finish, told)),
         ]
     if isinstance(outcome, Failure) and outcome.code == "cancelled":
         return [_lost(run, task, worker, outcome.message, is_suspect=False)]
@@ -105,19 +112,20 @@ def settle(
     return [failed, _failed(run, task, failure.code, failure.message)]
 
 
-def _followers(run: RunState, leader: TaskState, output: e.Ref, finish: str) -> list[e.Body]:
+def _followers(run: RunState, leader: TaskState, known: Known) -> list[e.Body]:
     """Tasks with an equal key have their result with the leader's."""
     waiting = (run.tasks[task_id] for task_id in run.followers.get(leader.id, ()))
     live = [task for task in waiting if not task.status.is_terminal]
-    return [answered(run, task, leader.key or "", Known(leader.id, output, finish)) for task in live]
+    return [answered(run, task, leader.key or "", known) for task in live]
 
 
 class Known(NamedTuple):
-    """A result that is there already: the task that has it, its output, and how it ended."""
+    """A result that is there already: the task that has it, its output, how it ended, and how likely it was."""
 
     task: str
     output: e.Ref
     finish: str = "stop"
+    likelihoods: e.Ref | None = None
 
 
 def answered(run: RunState, task: TaskState, key: str, known: Known) -> e.TaskSucceeded:
@@ -130,6 +138,7 @@ def answered(run: RunState, task: TaskState, key: str, known: Known) -> e.TaskSu
         output=known.output,
         cached=known.task,
         finish=known.finish,
+        likelihoods=known.likelihoods,
     )
 
 

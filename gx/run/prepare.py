@@ -33,8 +33,8 @@ These are partial answers to the same request, each made from a part of the data
 """The prompt that merges partial answers of a reduce whose step has no `combine`."""
 
 Chat = tuple[Message, ...]
-FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str]]]
-"""Keys → (task, output, finish) of results that the log had before this run began."""
+FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str, e.Ref | None]]]
+"""Keys → (task, output, finish, likelihoods) of results that the log had before this run began."""
 
 
 class Prepared(msgspec.Struct):
@@ -86,7 +86,7 @@ class Preparer:
                 made.bodies.append(e.TaskSkipped(run=self._run.id, task=task.id, attempt=task.attempt, reason=reason))
                 continue
             turns.append((task, turn, turn.key()))
-        answers = self._answers([key for _, _, key in turns])
+        answers = self._answers({key: turn for _, turn, key in turns})
         for task, turn, key in turns:
             if (answer := answers.get(key)) is not None:
                 made.bodies.append(outcomes.answered(self._run, task, key, answer))
@@ -138,7 +138,7 @@ class Preparer:
         level = None if task.span is None else task.level
         messages = self._messages(step, names, head, is_batch=task.is_batch, level=level)
         if step.step.prompt is None and level is None:
-            sampling, schema = batchrow.options(names["item"], sampling, schema)
+            sampling, schema = batchrow.options(names["item"], sampling, schema, chooses=agent.choose is not None)
         choice = agent.choose if schema is agent.output else None
         return Turn(
             run=self._run.id,
@@ -235,15 +235,21 @@ class Preparer:
 
     # ── what is there already ────────────────────────────────────────────────────────────────────────────────────
 
-    def _answers(self, keys: list[str]) -> dict[str, outcomes.Known]:
-        """Results of equal keys: of this run, or of the log before it (unless the run is `fresh`)."""
+    def _answers(self, turns: Mapping[str, Turn]) -> dict[str, outcomes.Known]:
+        """Results of equal keys: of this run, or of the log before it (unless the run is `fresh`).
+
+        One of the log is left where logprobs are asked for and it has none: older logs did not keep them.
+        """
         found: dict[str, outcomes.Known] = {}
-        for key in keys:
+        for key in turns:
             leader = self._run.tasks.get(self._run.leaders.get(key, ""))
             if leader is not None and leader.output is not None:
-                found[key] = outcomes.Known(leader.id, leader.output, leader.finish)
-        if not self._run.created.fresh and (rest := [key for key in keys if key not in found]):
-            found.update((key, outcomes.Known(*known)) for key, known in self._find_results(rest).items())
+                found[key] = outcomes.Known(leader.id, leader.output, leader.finish, leader.likelihoods)
+        if not self._run.created.fresh and (rest := [key for key in turns if key not in found]):
+            for key, known in self._find_results(rest).items():
+                answer, turn = outcomes.Known(*known), turns[key]
+                if answer.likelihoods is not None or turn.sampling.logprobs is None or turn.choice is not None:
+                    found[key] = answer
         return found
 
     def _below(self, step: StepPlan, level: int) -> list[e.Ref]:

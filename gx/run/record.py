@@ -11,16 +11,18 @@ import msgspec
 
 from gx.core.task import Status
 from gx.core.view import TaskState
+from gx.run import likelihoods
 
 _ERASED = ("erased", "the result was erased")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished task and its result; `output` and `input` are JSON bytes."""
+    """A finished task and its result; `output` and `input` are JSON bytes, `likelihoods` those of the blob."""
 
     task: TaskState
     output: bytes | None = None
     input: bytes | None = None
+    likelihoods: bytes | None = None
 
     def as_dict(self, *, with_input: bool = False) -> dict[str, Any]:
         """The record as it is printed."""
@@ -32,6 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             row["output"] = msgspec.json.decode(self.output)
             if task.finish != "stop":
                 row["finish"] = task.finish
+            if self.likelihoods is not None:
+                row |= likelihoods.as_record(self.likelihoods)
         else:
             code, message = task.error or _ERASED
             row["error"] = {"code": code, "message": message}
@@ -49,13 +53,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             code, message = task.error or _ERASED
             return line | {"error": {"code": code, "message": message}}
         value = msgspec.json.decode(self.output)
-        reason = "stop" if task.finish == "stop" else "length"
-        content = value if isinstance(value, str) else self.output.decode()
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": value if isinstance(value, str) else self.output.decode()},
+            "logprobs": likelihoods.as_openai(self.likelihoods) if self.likelihoods is not None else None,
+            "finish_reason": "stop" if task.finish == "stop" else "length",
+        }
         body = {
             "id": f"chatcmpl-{task.id}",
             "object": "chat.completion",
             "model": model,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": reason}],
+            "choices": [choice],
             "usage": {
                 "prompt_tokens": task.tokens_in,
                 "completion_tokens": task.tokens_out,

@@ -129,7 +129,9 @@ def test_erasing_is_an_event_that_names_the_blobs(folder: Path) -> None:
         assert (body.subject, body.task, body.run, len(body.blobs)) == ("t1", "t1", "r1", 4)
         assert log.blobs(body.blobs) == {}
         assert log.append_sync([], [blob("new")], source="test") == []
-        assert log.find_results(["k1", "k4"], before_seq=log.last_seq) == {"k4": ("t4", ref("shared answer"), "stop")}
+        assert log.find_results(["k1", "k4"], before_seq=log.last_seq) == {
+            "k4": ("t4", ref("shared answer"), "stop", None)
+        }
 
 
 def test_content_that_another_task_needs_is_kept(folder: Path) -> None:

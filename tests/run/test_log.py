@@ -210,10 +210,10 @@ def test_the_newest_result_of_a_key_is_found_unless_its_output_is_gone(tmp_path:
     with EventLog.open(tmp_path) as log:
         log.append_sync([succeeded("t1", "k1", "old"), succeeded("t2", "k1", "new")], [blob("old")], source="test")
         log.append_sync([succeeded("t3", "k2", "gone")], source="test")
-        assert log.find_results(["k1", "k2", "k3"], before_seq=9) == {"k1": ("t1", digest(b"old"), "stop")}
+        assert log.find_results(["k1", "k2", "k3"], before_seq=9) == {"k1": ("t1", digest(b"old"), "stop", None)}
         log.append_sync(stopped(1), [blob("new")], source="test")
-        assert log.find_results(["k1"], before_seq=9) == {"k1": ("t2", digest(b"new"), "stop")}
-        assert log.find_results(["k1"], before_seq=1) == {"k1": ("t1", digest(b"old"), "stop")}
+        assert log.find_results(["k1"], before_seq=9) == {"k1": ("t2", digest(b"new"), "stop", None)}
+        assert log.find_results(["k1"], before_seq=1) == {"k1": ("t1", digest(b"old"), "stop", None)}
         assert log.find_results([], before_seq=9) == {}
 
 

@@ -71,7 +71,7 @@ def test_a_large_result_is_one_text(log: EventLog) -> None:
     done = TaskSucceeded(run="r", task="t", attempt=1, key="k", output=output.digest)
     log.append_sync([queued, done], [output], source="test")
     assert run_sql(log, "SELECT output FROM results").rows == [(output.content.decode(),)]
-    assert log.find_results(["k"], before_seq=log.last_seq) == {"k": ("t", output.digest, "stop")}
+    assert log.find_results(["k"], before_seq=log.last_seq) == {"k": ("t", output.digest, "stop", None)}
 
 
 def test_many_large_blobs_are_read_a_few_at_a_time(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """Removing content at somebody's wish: the blobs go from the disk, the events and their chain stay.
 
 It knows which blobs a body refers to, and how to write the file anew without some of them. What is erased is what the
-subject's own events refer to: its row, its prompts, its answers, its failures' details. A blob that another task with
-another key also refers to is kept and counted; what other tasks made from the content is theirs, and must be erased by
-their own ids. Row ids, keys and error messages stand in events and stay.
+subject's own events refer to: its row, its prompts, its answers and how likely those were, its failures' details. A
+blob that another task with another key also refers to is kept and counted; what other tasks made from the content is
+theirs, and must be erased by their own ids. Row ids, keys and error messages stand in events and stay.
 
 The invariant: at any moment the folder holds one whole log, either with the content or without it and with the event
 that says so. The new file is written beside the old one and renamed over it.
@@ -68,7 +68,7 @@ def refs_of(body: Body) -> Iterator[Ref]:
         case e.TaskPrepared():
             yield from (part.content for part in body.prompt)
         case e.TaskSucceeded():
-            yield body.output
+            yield from (ref for ref in (body.output, body.likelihoods) if ref is not None)
         case e.AttemptFailed() if body.detail is not None:
             yield body.detail
         case _:

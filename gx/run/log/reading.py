@@ -98,10 +98,11 @@ class LogReader:
                 known.append(content)
         return {name: b"".join(known) for name, known in parts.items()}
 
-    def find_results(self, keys: Collection[str], *, before_seq: int) -> dict[str, tuple[str, str, str]]:
-        """For each key with a result at `seq` <= `before_seq`: the newest task that has it, its output, its finish.
+    def find_results(self, keys: Collection[str], *, before_seq: int) -> dict[str, _Found]:
+        """For each key with a result at `seq` <= `before_seq`: the newest task that has it, its output, its finish and
+        its likelihoods.
 
-        A result that was erased is not found, nor one that was cut where the context ended.
+        A result of which something was erased is not found, nor one that was cut where the context ended.
         """
         if not keys or not self._has_results(before_seq) or not (keys := self._likely(keys, before_seq)):
             return {}
@@ -111,12 +112,13 @@ class LogReader:
             [list(keys), before_seq],
         )
         results = [(key, task, msgspec.json.decode(data, type=_Result)) for key, task, data in rows]
-        outputs = list({result.output for _, _, result in results})
-        kept = set(self.file.ask("SELECT digest FROM contents WHERE digest = any(?::VARCHAR[])", [outputs]))
+        refs = {ref for _, _, result in results for ref in (result.output, result.likelihoods) if ref is not None}
+        rows = self.file.ask("SELECT digest FROM contents WHERE digest = any(?::VARCHAR[])", [list(refs)])
+        kept = {None, *(ref for (ref,) in rows)}
         return {
-            key: (task, result.output, result.finish)
+            key: (task, result.output, result.finish, result.likelihoods)
             for key, task, result in results
-            if (result.output,) in kept and result.finish != "context"
+            if result.output in kept and result.likelihoods in kept and result.finish != "context"
         }
 
     def _has_results(self, before_seq: int) -> bool:
@@ -167,6 +169,10 @@ def large_blobs_in_turn(blobs: Iterable[tuple[int, str, int]]) -> Iterator[list[
         yield group
 
 
+_Found = tuple[str, str, str, str | None]
+
+
 class _Result(msgspec.Struct):
     output: str
     finish: str = "stop"
+    likelihoods: str | None = None

@@ -68,7 +68,8 @@ VIEWS = {
             SELECT seq, digest, unhex(string_agg(hex(bytes), '' ORDER BY part)) AS bytes FROM parts GROUP BY seq, digest
         ) p USING (seq, digest)
         WHERE c.bytes IS NULL""",
-    # One row a task. A task that ended has the time, tokens and error of its end; `output` is a blob's digest.
+    # One row a task. A task that ended has the time, tokens and error of its end; `output` and `likelihoods` are
+    # digests of blobs.
     "tasks": """
         SELECT run, data->>'$.step' AS step, CAST(data->>'$.index' AS BIGINT) AS index, data->>'$.id' AS id, task,
             data->>'$.path' AS path,
@@ -80,7 +81,7 @@ VIEWS = {
             done->>'$.output' AS output, coalesce(done->>'$.code', CASE last WHEN 'task.cancelled' THEN 'cancelled'
                 WHEN 'task.skipped' THEN 'skipped' END) AS error_code,
             coalesce(done->>'$.message', done->>'$.reason') AS error_message,
-            ms, tok_in, tok_out, done->>'$.cached' AS cached
+            ms, tok_in, tok_out, done->>'$.cached' AS cached, done->>'$.likelihoods' AS likelihoods
         FROM (SELECT task, any_value(run) AS run, arg_min(data, seq) FILTER (type = 'task.queued') AS data,
                 min(ts) FILTER (type = 'task.queued') AS ts,
                 arg_max(data, seq) FILTER (type = 'task.prepared') AS prepared,
