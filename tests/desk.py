@@ -78,8 +78,8 @@ class Desk:
     async def finish(self, active: ActiveRun) -> list[Record]:
         """All records of the run, when it is over."""
         records: list[Record] = []
-        async with active.records as stream:
-            async for chunk in stream:
+        with active.results.watch() as chunks:
+            async for chunk in chunks:
                 records.extend(chunk)
         return records
 

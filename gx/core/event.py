@@ -92,7 +92,11 @@ class BenchMeasured(Counts, frozen=True, kw_only=True, tag="bench.measured"):
 
 
 class RunCreated(Value, frozen=True, kw_only=True, tag="run.created"):
-    """`recipe` is a blob of the recipe's text, `params` one of its parameters. Instants are wall-clock seconds."""
+    """`recipe` is a blob of the recipe's text, `params` one of its parameters, `asked` one of all that was asked for.
+
+    Instants are wall-clock seconds. A run that `is_detached` goes on without a client. Beside others it gets tokens in
+    proportion to its `priority`.
+    """
 
     run: str
     name: str
@@ -106,14 +110,20 @@ class RunCreated(Value, frozen=True, kw_only=True, tag="run.created"):
     started_at: float = 0.0
     deadline_at: float | None = None
     budget_tokens: int | None = None
+    asked: Ref | None = None
+    is_detached: bool = False
+    priority: float = 1.0
+    by: str = ""
 
 
 class RunResumed(Value, frozen=True, kw_only=True, tag="run.resumed"):
-    """A client came back to an unfinished run. A limit that is given replaces the run's own."""
+    """A client came back to an unfinished run, or another joined it. A limit that is given replaces the run's own."""
 
     run: str
     deadline_at: float | None = None
     budget_tokens: int | None = None
+    is_detached: bool = False
+    by: str = ""
 
 
 class RunInterrupted(Value, frozen=True, kw_only=True, tag="run.interrupted"):
@@ -121,6 +131,40 @@ class RunInterrupted(Value, frozen=True, kw_only=True, tag="run.interrupted"):
 
     run: str
     reason: str
+    by: str = ""
+
+
+class RunCancelled(Value, frozen=True, kw_only=True, tag="run.cancelled"):
+    """Somebody gave the run up: nothing resumes it. What was finished stays."""
+
+    run: str
+    reason: str
+    by: str = ""
+
+
+class RunPaused(Value, frozen=True, kw_only=True, tag="run.paused"):
+    """Nothing new begins until the run is continued; what is running ends."""
+
+    run: str
+    by: str = ""
+
+
+class RunContinued(Value, frozen=True, kw_only=True, tag="run.continued"):
+    """A paused run goes on."""
+
+    run: str
+    by: str = ""
+
+
+class RunChanged(Value, frozen=True, kw_only=True, tag="run.changed"):
+    """Somebody changed a live run. `None` leaves a thing as it is; `concurrency` 0 lifts that limit."""
+
+    run: str
+    concurrency: int | None = None
+    priority: float | None = None
+    deadline_at: float | None = None
+    budget_tokens: int | None = None
+    by: str = ""
 
 
 class RunStopped(Value, frozen=True, kw_only=True, tag="run.stopped"):
@@ -372,6 +416,10 @@ Body = (
     | RunCreated
     | RunResumed
     | RunInterrupted
+    | RunCancelled
+    | RunPaused
+    | RunContinued
+    | RunChanged
     | RunStopped
     | RunFinished
     | InputsRead

@@ -30,7 +30,12 @@ def fold(view: View, event: e.Event) -> View:
         return view
     if kind is e.RunCreated and run_id not in view.runs:
         view.runs[run_id] = RunState(
-            id=run_id, created=body, deadline_at=body.deadline_at, budget_tokens=body.budget_tokens
+            id=run_id,
+            created=body,
+            deadline_at=body.deadline_at,
+            budget_tokens=body.budget_tokens,
+            is_detached=body.is_detached,
+            priority=body.priority,
         )
     run = view.runs.get(run_id)
     if run is None:
@@ -87,6 +92,11 @@ def _bench(view: View, body: e.BenchExited | e.BenchMeasured) -> BenchState | No
 
 def _run_resumed(run: RunState, body: e.RunResumed) -> None:
     run.status = RunStatus.running
+    run.is_paused, run.is_detached = False, run.is_detached or body.is_detached
+    _limits(run, body)
+
+
+def _limits(run: RunState, body: e.RunResumed | e.RunChanged) -> None:
     if body.deadline_at is not None:
         run.deadline_at = body.deadline_at
     if body.budget_tokens is not None:
@@ -95,6 +105,26 @@ def _run_resumed(run: RunState, body: e.RunResumed) -> None:
 
 def _run_interrupted(run: RunState, body: e.RunInterrupted) -> None:
     run.status = RunStatus.interrupted
+
+
+def _run_cancelled(run: RunState, body: e.RunCancelled) -> None:
+    run.status = RunStatus.cancelled
+
+
+def _run_paused(run: RunState, body: e.RunPaused) -> None:
+    run.is_paused = True
+
+
+def _run_continued(run: RunState, body: e.RunContinued) -> None:
+    run.is_paused = False
+
+
+def _run_changed(run: RunState, body: e.RunChanged) -> None:
+    _limits(run, body)
+    if body.concurrency is not None:
+        run.concurrency = body.concurrency or None
+    if body.priority is not None:
+        run.priority = body.priority
 
 
 def _run_stopped(run: RunState, body: e.RunStopped) -> None:
@@ -331,6 +361,10 @@ _NODE: dict[type, Callable[[View, Any], None]] = {
 _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.RunResumed: _run_resumed,
     e.RunInterrupted: _run_interrupted,
+    e.RunCancelled: _run_cancelled,
+    e.RunPaused: _run_paused,
+    e.RunContinued: _run_continued,
+    e.RunChanged: _run_changed,
     e.RunStopped: _run_stopped,
     e.RunFinished: _run_finished,
     e.ClockJumped: _clock_jumped,

@@ -24,6 +24,7 @@ class RunStatus(str, Enum):
     interrupted = "interrupted"  # its client went away or pressed Ctrl-C; running it again goes on
     stopped = "stopped"  # its budget or deadline was reached; a new limit goes on
     finished = "finished"  # every task reached its end
+    cancelled = "cancelled"  # somebody gave it up
 
 
 class TaskState(msgspec.Struct, kw_only=True, gc=False):
@@ -92,7 +93,7 @@ class RunState(msgspec.Struct, kw_only=True):
     `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
     a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
-    `counts` are what the benches did while the run went on.
+    `counts` are what the benches did while the run went on. At most `concurrency` tasks run at once, where it is set.
     """
 
     id: str
@@ -102,6 +103,10 @@ class RunState(msgspec.Struct, kw_only=True):
     stopped_by: str = ""
     deadline_at: float | None = None
     budget_tokens: int | None = None
+    is_paused: bool = False
+    is_detached: bool = False
+    concurrency: int | None = None
+    priority: float = 1.0
     steps: dict[str, StepState] = {}
     tasks: dict[str, TaskState] = {}
     rows: list[InputRow] = []

@@ -1,15 +1,11 @@
 """A run that somebody wants now: what the dispatcher holds of it beside the view, none of which outlives the process.
 
-Turns at hand (a bounded window), results that the client has not taken yet, and why it is ending, if it is.
+Turns at hand (a bounded window), the results that there are for its watchers, and why it is ending, if it is.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
-
-import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from collections.abc import Iterator, Sequence
 
 from gx.core.errors import GxError
 from gx.core.message import Turn
@@ -22,13 +18,14 @@ from gx.run.contents import Contents
 from gx.run.inputs import Row
 from gx.run.prepare import Preparer
 from gx.run.record import Record
-
-CREDITS = 1024
-"""Results that a client may leave untaken before its run gets no new grants (DESIGN §6)."""
+from gx.run.results import Results
 
 
 class ActiveRun:
-    """One live run. The dispatcher drives it; the client reads `records`."""
+    """One live run. The dispatcher drives it; its clients watch `results`.
+
+    While nobody attends to it (`is_attended`), or somebody paused it, it gets no grants.
+    """
 
     def __init__(
         self, plan: Plan, state: RunState, preparer: Preparer, contents: Contents, rows: Iterator[Row] | None
@@ -43,19 +40,16 @@ class ActiveRun:
         self.draining_since = 0.0
         self.error: GxError | None = None
         self.is_over = False
+        self.is_attended = True
+        self.results = Results(self._read)
         self._sent_reduce = False
-        self._unsent: deque[str] = deque()
-        self._send: MemoryObjectSendStream[list[Record]]
-        self.records: MemoryObjectReceiveStream[list[Record]]
-        self._send, self.records = anyio.create_memory_object_stream[list[Record]](4)
-        self._news = anyio.Event()
         self._queue_earlier_results()
 
     # ── how it stands ────────────────────────────────────────────────────────────────────────────────────────────
 
     def held(self) -> scheduler.Held:
         """What this process holds of the run, for those who decide."""
-        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_slow)
+        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_held_up)
 
     def drain(self, last: scheduler.LastWord, monotonic: float) -> None:
         """Grant nothing more; `last` is the run's last word here, once what is leased has ended."""
@@ -75,48 +69,29 @@ class ActiveRun:
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def is_slow(self) -> bool:
-        """Whether the client has let its credits run out."""
-        return len(self._unsent) > CREDITS
+    def is_held_up(self) -> bool:
+        """Whether nothing new may begin: nobody wants the results, or not so fast, or somebody paused the run."""
+        return not self.is_attended or self.state.is_paused or self.results.is_slow
 
     def task_ended(self, task: TaskState) -> None:
         """A task reached its end: its turn is dropped, and if it is a row of the output step, it is sent."""
         self.turns.pop(task.id, None)
         self.leased_at.pop(task.id, None)
         if task.step == self._output and not self._is_reduce:
-            self._unsent.append(task.id)
-            self._news.set()
+            self.results.add([task.id])
 
     def step_ended(self) -> None:
         """A step may have completed: a reduce speaks only when its tree has come to its top."""
         if self._is_reduce and not self._sent_reduce and graph.is_complete(self.plan, self.state, self._output_plan):
             self._sent_reduce = True
-            self._unsent.extend(task.id for task in graph.results(self.plan, self.state, self._output))
-            self._news.set()
+            self.results.add(task.id for task in graph.results(self.plan, self.state, self._output))
 
     def end(self) -> None:
-        """Nothing more will come; the client gets what is unsent, then the end of the stream."""
+        """Nothing more will come; whoever watches gets what is left, then the end."""
         self.is_over = True
-        self._news.set()
+        self.results.end()
 
-    async def publish(self, woke: Callable[[], None]) -> None:
-        """Send results until the run is over, as fast as the client takes them; `woke` is called as credits return."""
-        async with self._send:
-            while self._unsent or not self.is_over:
-                if not self._unsent:
-                    self._news = anyio.Event()
-                    await self._news.wait()
-                    continue
-                was_slow = self.is_slow
-                chunk = [self._unsent.popleft() for _ in range(min(len(self._unsent), 256))]
-                try:
-                    await self._send.send(self._read(chunk))
-                except anyio.BrokenResourceError:
-                    return
-                if was_slow and not self.is_slow:
-                    woke()
-
-    def _read(self, task_ids: Collection[str]) -> list[Record]:
+    def _read(self, task_ids: Sequence[str]) -> list[Record]:
         tasks = [self.state.tasks[task_id] for task_id in task_ids]
         found = self._contents.find({ref for t in tasks for ref in (t.output, t.input, t.likelihoods) if ref})
         return [
@@ -137,4 +112,4 @@ class ActiveRun:
             self.step_ended()
         else:
             ended = graph.results(self.plan, self.state, self._output)
-            self._unsent.extend(task.id for task in ended if task.status.is_terminal)
+            self.results.add(task.id for task in ended if task.status.is_terminal)

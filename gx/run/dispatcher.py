@@ -26,6 +26,7 @@ from gx.flow import graph
 from gx.run import feeder, grouping, likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
+from gx.run.fairness import Fairness
 from gx.run.inputs import Row
 from gx.run.meter import Meter
 
@@ -58,6 +59,7 @@ class Dispatcher:
         self._incarnation = 0
         self._hung: set[int] = set()
         self._meter = Meter(epoch)
+        self._fairness = Fairness()
         self._last = self._moment()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
@@ -80,16 +82,35 @@ class Dispatcher:
         """Take up a run that is in the view: void what an earlier node left leased, unfold what is missing."""
         await self.commit(outcomes.recover(run.state, epoch=self._epoch))
         self._active[run.state.id] = run
-        self._group.start_soon(run.publish, self._wake)
+        run.results.on_room = self._wake
         if run.rows is not None and not run.state.inputs_ended:
             self._group.start_soon(self._feed, run, run.rows)
         self._start_grouping(run)
         self._wake()
 
-    def drain(self, run_id: str, reason: str) -> None:
+    def drain(self, run_id: str, reason: str, by: str = "") -> None:
         """Grant nothing more; when what is leased has ended, the run is interrupted."""
-        self._active[run_id].drain(e.RunInterrupted(run=run_id, reason=reason), self._clock.monotonic())
+        self._active[run_id].drain(e.RunInterrupted(run=run_id, reason=reason, by=by), self._clock.monotonic())
         self._wake()
+
+    def stop(self, last: scheduler.LastWord) -> None:
+        """End the run now, with this last word: what is leased is lost, and costs no retry."""
+        run = self._active[last.run]
+        self._cancel_leased(run)
+        run.draining, run.draining_since = last, self._clock.monotonic()
+        self._pending.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
+        self._wake()
+
+    def change(self, body: e.RunPaused | e.RunContinued | e.RunChanged) -> None:
+        """Pause a live run, let it go on, or change its limits."""
+        self._pending.append(body)
+        self._wake()
+
+    def attend(self, run_id: str, *, is_attended: bool) -> None:
+        """Say whether anybody wants the run's results: without, it gets no grants."""
+        if (run := self._active.get(run_id)) is not None:
+            run.is_attended = is_attended
+            self._wake()
 
     def cancel(self, run_id: str, reason: str) -> None:
         """End every task of the run that has not ended."""
@@ -157,10 +178,9 @@ class Dispatcher:
             bodies.extend(self._settle(event, at.wall, blobs))
         leases = self._worker.capacity().leases if self._worker is not None else 0
         free = scheduler.free_leases(leases, self._states(), inbox)
+        shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up))
         for run in list(self._active.values()):
-            made = self._advance(run, at, free, blobs, bodies)
-            free -= sum(isinstance(body, e.TaskLeased) for body in made)
-            bodies.extend(made)
+            bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
         return bodies, blobs
 
     def _moment(self) -> scheduler.Moment:
@@ -263,7 +283,7 @@ class Dispatcher:
                 run.task_waits(run.state.tasks[body.task])
             elif isinstance(body, graph.TASK_ENDS):
                 run.task_ended(run.state.tasks[body.task])
-            elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted):
+            elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted | e.RunCancelled):
                 self._end(run)
                 continue
         for run in self._active.values():
@@ -290,8 +310,13 @@ class Dispatcher:
     # ── tasks beside the loop ────────────────────────────────────────────────────────────────────────────────────
 
     async def _serve_worker(self) -> None:
-        """Bring up the worker when the first task is ready for it, and take its events."""
-        await self._wants_worker.wait()
+        """Bring up the worker when a task is ready for it, and take its events; another one, if it fails."""
+        while True:
+            await self._wants_worker.wait()
+            await self._serve_one_worker()
+            self._wants_worker, self._has_worker = anyio.Event(), anyio.Event()
+
+    async def _serve_one_worker(self) -> None:
         try:
             async with self._make_worker() as worker:
                 self._worker = worker

@@ -31,7 +31,7 @@ LEASES_BEFORE_WORKER = 2
 WATCH_EVERY_S = 2.0
 """How often attempts that run are compared with their time-outs."""
 
-LastWord = e.RunInterrupted | e.RunStopped
+LastWord = e.RunInterrupted | e.RunStopped | e.RunCancelled
 
 
 class Moment(NamedTuple):
@@ -45,15 +45,15 @@ class Held(NamedTuple):
     """What this process holds of a run beside its state.
 
     `at_hand` are the tasks whose turn is there, `leased_at` the monotonic instants of what a worker has. `draining` is
-    the run's last word, once what is leased has ended; `None` as long as it goes on. A run `is_slow` if its client
-    leaves its results untaken.
+    the run's last word, once what is leased has ended; `None` as long as it goes on. A run that `is_held_up` gets
+    nothing new: its client leaves its results untaken or is gone, or somebody paused it.
     """
 
     at_hand: Collection[str]
     leased_at: Mapping[str, float]
     draining: LastWord | None
     draining_since: float
-    is_slow: bool
+    is_held_up: bool
 
 
 class Move(NamedTuple):
@@ -93,9 +93,9 @@ def advance(
         return Move(last=last, stop=stop, is_cut_off=is_cut_off, hung=hung)
     return Move(
         hung=hung,
-        prepare=() if held.is_slow else next_to_prepare(run, held, at.wall, leases or LEASES_BEFORE_WORKER),
+        prepare=() if held.is_held_up else next_to_prepare(run, held, at.wall, leases or LEASES_BEFORE_WORKER),
         wants_worker=bool(run.ready or run.delayed or run.suspects),
-        may_grant=not held.is_slow,
+        may_grant=not held.is_held_up,
     )
 
 

@@ -383,15 +383,16 @@ async def test_cancelling_ends_every_task_once(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_takes_nothing_gets_no_more_than_its_credits(tmp_path: Path) -> None:
-    from gx.run.active import CREDITS
+    from gx.run.results import CREDITS
 
     worker = ScriptedWorker(leases=64, keeps_turns=True)
     async with open_desk(tmp_path, worker) as desk:
         active = await desk.begin(FAN_OUT, texts(*(f"row {n}" for n in range(4000))))
-        await until(lambda: active.is_slow)
-        before = len(worker.submitted)
-        for _ in range(200):
-            await anyio.lowlevel.checkpoint()
-        assert len(worker.submitted) <= before + 64 + 1024 < 4000
+        with active.results.watch():
+            await until(lambda: active.results.is_slow)
+            before = len(worker.submitted)
+            for _ in range(200):
+                await anyio.lowlevel.checkpoint()
+            assert len(worker.submitted) <= before + 64 + 1024 < 4000
         assert len(await desk.finish(active)) == 4000
     assert CREDITS == 1024

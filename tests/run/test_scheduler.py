@@ -29,7 +29,7 @@ steps:
 )
 NOW = Moment(1_000.0, 50.0)
 LEASE = EdgeLease(epoch=1, incarnation=1)
-IDLE = Held(at_hand={}, leased_at={}, draining=None, draining_since=0.0, is_slow=False)
+IDLE = Held(at_hand={}, leased_at={}, draining=None, draining_since=0.0, is_held_up=False)
 
 
 def run_of(rows: int = 0, *, leased: int = 0, ended: bool = True, **created: float | int) -> RunState:
@@ -89,7 +89,7 @@ def test_a_run_that_drains_grants_nothing_and_says_its_last_word_when_nothing_is
 
 
 def test_a_client_that_takes_nothing_stops_grants_and_preparing_but_not_the_worker() -> None:
-    move = advance(run_of(3), IDLE._replace(is_slow=True))
+    move = advance(run_of(3), IDLE._replace(is_held_up=True))
     assert (move.wants_worker, move.may_grant, list(move.prepare)) == (True, False, [])
 
 

@@ -95,8 +95,8 @@ async def test_an_input_without_end_does_not_keep_a_run_from_draining(tmp_path: 
 
     async with open_desk(tmp_path) as desk:
         active = await desk.begin(FAN_OUT, endless())
-        async with active.records as stream:
-            await anext(aiter(stream))
+        with active.results.watch() as stream:
+            await anext(stream)
             desk.dispatcher.drain("r", "interrupted")
             with anyio.fail_after(30):
                 async for _ in stream:

@@ -137,11 +137,11 @@ class LogReader:
         return self._keys.among(keys)
 
     def newest_run(self, fingerprint: str) -> str | None:
-        """The newest run of that fingerprint that did not finish, and of which nothing was erased."""
+        """The newest run of that fingerprint that did not finish and wasn't given up, and of which nothing was erased."""
         rows = self.file.ask(
             """SELECT run FROM events
             WHERE run IN (SELECT run FROM events WHERE type = 'run.created' AND data->>'$.fingerprint' = ?)
-                AND type IN ('run.created', 'run.finished', 'content.erased')
+                AND type IN ('run.created', 'run.finished', 'run.cancelled', 'content.erased')
                 AND run NOT IN (
                     SELECT unnest(from_json(data->'$.also', '["VARCHAR"]')) FROM events WHERE type = 'content.erased'
                 )

@@ -129,15 +129,17 @@ VIEWS = {
     "runs": """
         SELECT c.run, c.data->>'$.name' AS name,
             CASE s.last WHEN 'run.finished' THEN 'finished' WHEN 'run.interrupted' THEN 'interrupted'
-                WHEN 'run.stopped' THEN 'stopped' ELSE 'running' END AS status,
+                WHEN 'run.stopped' THEN 'stopped' WHEN 'run.cancelled' THEN 'cancelled'
+                WHEN 'run.paused' THEN 'paused' ELSE 'running' END AS status,
             make_timestamp(c.ts) AS started,
-            CASE WHEN s.last IN ('run.finished', 'run.interrupted', 'run.stopped') THEN make_timestamp(s.ts) END
-                AS ended,
+            CASE WHEN s.last IN ('run.finished', 'run.interrupted', 'run.stopped', 'run.cancelled')
+                THEN make_timestamp(s.ts) END AS ended,
             a.tasks, a.succeeded, a.failed, a.tokens, (a.until - c.ts) / 1e6 AS seconds,
             c.data->>'$.file' AS file, c.data->>'$.fingerprint' AS fingerprint
         FROM (SELECT run, ts, data FROM events WHERE type = 'run.created') c
         JOIN (SELECT run, arg_max(type, seq) AS last, max(ts) AS ts FROM events
-            WHERE type IN ('run.created', 'run.resumed', 'run.interrupted', 'run.stopped', 'run.finished')
+            WHERE type IN ('run.created', 'run.resumed', 'run.interrupted', 'run.stopped', 'run.finished',
+                'run.cancelled', 'run.paused', 'run.continued')
             GROUP BY run) s USING (run)
         JOIN (SELECT run, count(*) FILTER (type = 'task.queued') AS tasks,
                 count(*) FILTER (type = 'task.succeeded') AS succeeded,
