@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A longer input row fails as a row."""
     drain_s: float = 30.0
     """How long the first Ctrl-C waits for what is running."""
+    node_linger_s: float = 10.0
+    """How long the node stays, with the model loaded, when no run is live and nothing was asked."""
 
 
 _PATHS = {"workspace", "models_dir"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ class LocalModel(Value, frozen=True, kw_only=True):
     """A model of a recipe that is on this machine: its file, and what one turn may fill of it.
 
     `digest` says which model it is: the SHA-256 of its file, or of that and its `adapters`, (path, strength) each.
+    `copy` is the prepared copy of that file, where there is one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LocalModel(Value, frozen=True, kw_only=True):
     context_tokens: int | None
     digest: str
     adapters: tuple[tuple[str, float], ...] = ()
+    copy: Path | None = None
 
 
 class SystemClock:
@@ -72,6 +74,7 @@ def resolve_models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[s
             context_tokens=model.context or settings.context_tokens,
             digest=hashlib.sha256("\n".join(identity).encode()).hexdigest() if adapters else place.sha256,
             adapters=tuple((str(adapter.path), strength) for adapter, strength in adapters),
+            copy=_copy(place.sha256, settings),
         )
     return found
 
@@ -89,16 +92,20 @@ def _resolve(source: str, settings: Settings, base_dir: Path) -> ModelFile:
     return place
 
 
-def file_of(model: LocalModel, settings: Settings) -> Path:
-    """The file that a bench loads for a model: its prepared copy, where there is one."""
+def _copy(sha256: str, settings: Settings) -> Path | None:
     from edge import prepared
 
-    copy = prepared.find(settings.models_dir, model.sha256)
-    return copy[0] if copy else model.path
+    found = prepared.find(settings.models_dir, sha256)
+    return found[0] if found else None
+
+
+def file_of(model: LocalModel, settings: Settings) -> Path:
+    """The file that a bench loads for a model: its prepared copy, where there is one by now."""
+    return _copy(model.sha256, settings) or model.path
 
 
 def edge_worker(
-    settings: Settings, epoch: int, models: Callable[[], list[LocalModel]]
+    settings: Settings, epoch: int, models: Callable[[], Iterable[LocalModel]]
 ) -> AbstractAsyncContextManager[Worker]:
     """A bench on this machine that can load `models`."""
     from edge.worker import EdgeWorker
@@ -106,6 +113,25 @@ def edge_worker(
     worker = EdgeWorker(
         epoch=epoch, threads=settings.threads, slots=settings.slots, context_tokens=settings.context_tokens
     )
-    for model in models():
-        worker.register(model.digest, str(file_of(model, settings)), model.context_tokens, model.adapters)
+    offer(worker, models())
     return worker
+
+
+def offer(worker: Worker, models: Iterable[LocalModel]) -> None:
+    """Tell a worker, also one that is up, where models are. What it knows already changes nothing."""
+    from edge.worker import EdgeWorker
+
+    if isinstance(worker, EdgeWorker):
+        for model in models:
+            path = str(model.copy or model.path)
+            worker.register(model.digest, path, model.context_tokens, model.adapters, sha256=model.sha256)
+
+
+async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:
+    """What makes a model slow on a worker's machine, which isn't told to load it; nothing if it doesn't know.
+
+    :raises GxError: if the worker doesn't know the model, or ends.
+    """
+    from edge.worker import EdgeWorker
+
+    return await worker.warnings(digest) if isinstance(worker, EdgeWorker) else ()

@@ -102,8 +102,12 @@ def _survey(asked: Submission, plan: Plan, settings: Settings) -> Survey:
 @contextmanager
 def _log(workspace: Workspace) -> Iterator[EventLog | None]:
     """The log, where there is one that can be read now: it is asked for estimates only."""
-    opened = workspace.shared()
+    from gx.cli.history import LEAVING_S
+    from gx.node.start import send_home
+
+    opened = workspace.shared(wait_s=LEAVING_S)
     try:
+        send_home(workspace.folder)
         log = opened.__enter__()
     except (WorkspaceError, LogError) as error:
         if error.code not in ("workspace.empty", "log.missing"):

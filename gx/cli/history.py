@@ -5,13 +5,12 @@ Parse, call, print: what is found out is in `gx.run` and `gx.cli.show`. DuckDB i
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -22,7 +21,6 @@ from gx.output import ExitCode
 
 if TYPE_CHECKING:
     from gx.node.workspace import Workspace
-    from gx.run.log import EventLog
     from gx.run.log.verify import Report
 
 WorkspaceOpt = Annotated[
@@ -31,8 +29,8 @@ WorkspaceOpt = Annotated[
 ]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 FOLLOW_EVERY_S = 0.25
-FOLLOW_PAGE = 10_000
-PAGE = 10_000
+LEAVING_S = 10.0
+"""How long a node that was sent home may take to let the log go."""
 
 
 def register(app: typer.Typer) -> None:
@@ -92,23 +90,21 @@ def log(
     Example: gx log --run triage-k3m9xq --type task.failed | jq .data.message
     """
     from gx.cli.place import workspace_of
+    from gx.node.reader import ask, reading
 
     place = workspace_of(workspace)
     if salvage:
         _report(_salvage(place), as_json)
     elif verify:
-        from gx.run.log.verify import verify as check
-
-        with place.shared() as opened:
-            report = check(opened)
-        _report(report, as_json)
+        _report(ask(place, lambda reader: reader.verify()), as_json)
     elif follow:
         for line in _followed(place, run=run, kind=kind, after=after):
             _write(line)
     else:
-        with place.shared() as opened:
-            for _, line in _lines(opened, run=run, kind=kind, after=after):
-                _write(line)
+        with reading(place) as reader:
+            for page in reader.pages(run=run, kind=kind, after=after):
+                sys.stdout.buffer.write(page)
+        sys.stdout.buffer.flush()
 
 
 def show(
@@ -122,10 +118,9 @@ def show(
     """
     from gx.cli import show as showing
     from gx.cli.place import workspace_of
+    from gx.node.reader import ask
 
-    with workspace_of(workspace).shared() as opened:
-        name, is_run = showing.resolve(opened, subject)
-        found = showing.run_story(opened, name) if is_run else showing.task_story(opened, name)
+    found = ask(workspace_of(workspace), lambda reader: reader.story(subject))
     if output.wants_json(as_json):
         output.emit([found], as_json=True)
     else:
@@ -143,21 +138,23 @@ def erase(
     That it existed, its times, counts and row ids stay in the log, which still verifies. What other tasks made of the
     content is theirs: erase them too. Copies elsewhere are not reached.
     """
-    from gx.cli import show as showing
     from gx.cli.place import workspace_of
+    from gx.node.start import send_home
     from gx.run.log.erase import erase as erase_content
+    from gx.run.story import resolve
 
     can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not can_ask:
         raise UsageError("erasing can't be undone, and there is no terminal to ask on", hint="add --yes")
     place = workspace_of(workspace)
-    with place.shared() as opened:
-        name, is_run = showing.resolve(opened, subject)
+    send_home(place.folder)
+    with place.shared(wait_s=LEAVING_S) as opened:
+        name, is_run = resolve(opened, subject)
     what = f"{'run' if is_run else 'task'} {name}"
     if not yes and not typer.confirm(f"Erase the content of {what} for good?", err=True):
         output.note("nothing was erased")
         raise typer.Exit(ExitCode.error)
-    with place.exclusive() as opened:
+    with place.exclusive(wait_s=LEAVING_S) as opened:
         report = erase_content(opened, name)
     output.emit([msgspec.to_builtins(report)], columns=["subject", "seq", "blobs", "size_bytes"], as_json=as_json)
     output.note(f"erased {report.blobs} contents of {what} ({report.size_bytes:,} bytes)")
@@ -178,76 +175,40 @@ def _ask(
     max_rows: int | None = None,
 ) -> None:
     from gx.cli.place import workspace_of
-    from gx.run.log.query import run_sql
+    from gx.node.reader import ask
 
-    with workspace_of(workspace).shared() as opened:
-        answer = run_sql(opened, question, timeout_s=timeout_s, max_rows=max_rows)
-    columns = [
-        name if answer.columns.index(name) == place else f"{name}_{place + 1}"
-        for place, name in enumerate(answer.columns)
-    ]
-    rows = [
-        {name: _plain(value, kind) for name, value, kind in zip(columns, row, answer.types, strict=True)}
-        for row in answer.rows
-    ]
-    output.emit(rows, columns=columns, as_json=as_json)
-    if not rows:
+    answer = ask(workspace_of(workspace), lambda reader: reader.table(question, timeout_s=timeout_s, max_rows=max_rows))
+    output.emit(answer.rows, columns=list(answer.columns), as_json=as_json)
+    if not answer.rows:
         output.note(none)
     if answer.is_cut:
         output.note(f"there are more than {max_rows} rows")
 
 
-def _plain(value: Any, kind: str = "") -> Any:
-    """A value of DuckDB as JSON has it."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return msgspec.json.decode(value) if kind == "JSON" else value
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds") + "Z"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    return str(value)
-
-
-def _lines(log: EventLog, *, run: str | None, kind: str | None, after: int) -> Iterator[tuple[int, bytes]]:
-    """Each event that fits, with its `seq`: the envelope's names are those of CloudEvents where it has one."""
-    sql = """SELECT seq, ts, source, type, run, task, attempt, worker, data FROM events
-        WHERE seq BETWEEN $1 AND $2 AND ($3 IS NULL OR run = $3) AND ($4 IS NULL OR type GLOB $4) ORDER BY seq"""
-    for first in range(max(after + 1, 0), log.last_seq + 1, PAGE):
-        for seq, ts, *rest, data in log.file.ask(sql, [first, first + PAGE - 1, run, kind]):
-            named = zip(("source", "type", "run", "task", "attempt", "worker"), rest, strict=True)
-            when = datetime.fromtimestamp(ts / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-            line = {"seq": seq, "time": when, **{name: value for name, value in named if value is not None}}
-            yield seq, msgspec.json.encode({**line, "data": msgspec.Raw(data.encode())})
-
-
 def _followed(
     place: Workspace, *, run: str | None, kind: str | None, after: int, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[bytes]:
-    """Lines without end. While another process owns the workspace it waits, and says so once."""
+    """Lines without end: of the node while one is up, else of the file, which is looked at when it has changed."""
+    from gx.node.call import NodeGone, find
+
     is_told, seen = False, -1
     while True:
+        if (client := find(place.folder)) is not None:
+            with contextlib.suppress(NodeGone):
+                for line in client.lines("/v1/events", run=run, type=kind, after=after, follow="true"):
+                    after = msgspec.json.decode(line, type=_Numbered).seq
+                    yield line.rstrip()
+            continue
         try:
             changed = (place.folder / "log.head").stat().st_mtime_ns
         except OSError:
             changed = 0
         if changed != seen:
             try:
-                with place.shared() as opened:
-                    page = list(islice(_lines(opened, run=run, kind=kind, after=after), FOLLOW_PAGE))
-                    if len(page) == FOLLOW_PAGE:
-                        after = page[-1][0]
-                    else:
-                        after, seen = max(after, opened.last_seq), changed
-                is_told = False
-                yield from (line for _, line in page)  # the lock is let go: whoever reads this may be slow
-                if changed != seen:
-                    continue
+                page, after, is_all = _page(place, run, kind, after)
+                seen, is_told = changed if is_all else seen, False
+                yield from page  # the lock is let go: whoever reads this may be slow
+                continue
             except WorkspaceError as error:
                 if error.code not in ("workspace.locked", "workspace.empty"):
                     raise
@@ -257,11 +218,27 @@ def _followed(
         sleep(FOLLOW_EVERY_S)
 
 
+def _page(place: Workspace, run: str | None, kind: str | None, after: int) -> tuple[list[bytes], int, bool]:
+    """The lines of the next events of the file, the `seq` that they reach, and whether that is the last."""
+    from gx.run.log.lines import PAGE, pages_of
+
+    with place.shared() as opened:
+        last = min(opened.last_seq, after + PAGE)
+        page = b"".join(pages_of(opened, run=run, kind=kind, after=after, last=last))
+        return page.splitlines(), max(after, last), last >= opened.last_seq
+
+
+class _Numbered(msgspec.Struct):
+    seq: int
+
+
 def _salvage(place: Workspace) -> Report:
     import fcntl
 
+    from gx.node.start import send_home
     from gx.run.log.verify import salvage
 
+    send_home(place.folder)
     with place.locked(fcntl.LOCK_EX, 0.0):
         return salvage(place.folder)
 

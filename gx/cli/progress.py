@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from gx import output
 
 if TYPE_CHECKING:
     from gx.node.client import Progress
-    from gx.node.local import LocalRun
+    from gx.node.remote import RemoteRun
 
 EVERY_S = 0.25
 WINDOW_S = 15.0
@@ -25,18 +24,23 @@ WINDOW_S = 15.0
 class StatusLine:
     """Follows a run until it is cancelled."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_shown: bool = True) -> None:
         self._name = name
         self._is_shown = False
-        self._is_wanted = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not output.is_quiet()
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_wanted = is_shown and is_terminal and not output.is_quiet()
         self._samples: deque[tuple[float, int, int]] = deque()
 
-    async def follow(self, run: LocalRun) -> None:
-        """Draw the line again and again."""
+    async def follow(self, run: RemoteRun) -> None:
+        """Draw the line again and again, and above it what there is to note."""
         import anyio
 
-        while self._is_wanted:
-            self._draw(run.progress(time.time()))
+        while True:
+            while run.notes:
+                self.clear()
+                output.note(run.notes.pop(0))
+            if self._is_wanted and (progress := run.progress()) is not None:
+                self._draw(progress)
             await anyio.sleep(EVERY_S)
 
     def clear(self) -> None:

@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,13 @@ if TYPE_CHECKING:
 
     from gx.cli.progress import StatusLine
     from gx.node.client import RunEnd, Started, Submission
-    from gx.node.local import LocalRun
+    from gx.node.remote import RemoteRun
     from gx.node.workspace import Workspace
     from gx.run.record import Record
     from gx.settings import Settings
+
+STOP_S = 2.0
+"""How long the last results of a run that was stopped may take."""
 
 
 def execute(
@@ -40,12 +42,12 @@ def execute(
     import anyio
 
     from gx.cli import interrupt, progress  # noqa: F401  loaded before an event loop answers a Ctrl-C
-    from gx.node import local  # noqa: F401
+    from gx.node import remote  # noqa: F401
 
     interrupt.hand_over()
     try:
         return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
-    except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of the node's task group
+    except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
         cause = _cause(group)
         if isinstance(cause, GxError):
             output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
@@ -62,31 +64,22 @@ async def _execute(
     import anyio
 
     from gx.cli.progress import StatusLine
-    from gx.node.local import open_node
+    from gx.node.remote import submit
 
-    async with open_node(workspace, settings) as node:
-        run = await node.submit(asked)
-        _announce(run.started)
-        status = StatusLine(run.started.run) if show_progress else None
-        delivery = _Delivery()
-        async with anyio.create_task_group() as group:
-            group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
-            if status is not None:
-                group.start_soon(status.follow, run)
-            group.start_soon(_warn, run, status)
-            await delivery.carry(run, on_records, settings.drain_s, status)
-            group.cancel_scope.cancel()
-        if status is not None:
-            status.clear()
-        return run.end(time.time(), is_delivered=delivery.is_complete, error=delivery.error())
-
-
-async def _warn(run: LocalRun, status: StatusLine | None) -> None:
-    """Say what makes the run slower than it need be."""
-    async for warning in run.warnings:
-        if status is not None:
-            status.clear()
-        output.note(f"note: {warning}")
+    workspace.make()
+    run = await submit(workspace.folder, asked, settings)
+    _announce(run.started)
+    status = StatusLine(run.started.run, is_shown=show_progress)
+    delivery = _Delivery()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
+        group.start_soon(status.follow, run)
+        await delivery.carry(run, on_records, settings.drain_s, status)
+        group.cancel_scope.cancel()
+    status.clear()
+    for note in run.notes:
+        output.note(note)
+    return await run.end(is_delivered=delivery.is_complete, error=delivery.error())
 
 
 class _Delivery:
@@ -98,10 +91,10 @@ class _Delivery:
 
     async def carry(
         self,
-        run: LocalRun,
+        run: RemoteRun,
         on_records: Callable[[list[Record], Started], None],
         drain_s: float,
-        status: StatusLine | None,
+        status: StatusLine,
     ) -> None:
         """Until the run is over; a record that can't be handed over drains it."""
         import anyio
@@ -111,15 +104,14 @@ class _Delivery:
             async for chunk in run.records():
                 if self.refused is not None:
                     continue
-                if status is not None:
-                    status.clear()
+                status.clear()
                 try:
                     await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
                 except OSError as error:
                     self.refused = error
                     is_gone = isinstance(error, BrokenPipeError)
-                    run.drain("its reader went away" if is_gone else "stdout can't be written")
                     _forget_stdout()
+                    await run.drain("its reader went away" if is_gone else "stdout can't be written")
                     scope.deadline = anyio.current_time() + drain_s
             self.is_complete = self.refused is None
 
@@ -138,20 +130,23 @@ def _announce(started: Started) -> None:
         output.note(f"run {started.run}")
 
 
-async def _obey_signals(run: LocalRun, drain_s: float, scope: CancelScope) -> None:
+async def _obey_signals(run: RemoteRun, drain_s: float, scope: CancelScope) -> None:
     """The first Ctrl-C drains, the second stops now. Neither loses a finished task."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for first in signals:
             if first is signal.SIGHUP:  # the terminal is gone, and nobody can press anything
+                await run.stop("its terminal went away")
                 scope.cancel()
             break
         output.note("\nfinishing what is running; press Ctrl-C again to stop now")
-        run.drain("interrupted")
+        await run.drain("interrupted")
         with anyio.move_on_after(drain_s):
             async for _ in signals:
                 break
+        await run.stop("stopped at once")
+        await anyio.sleep(STOP_S)
     scope.cancel()
 
 

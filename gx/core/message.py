@@ -252,7 +252,7 @@ class Counts(Value, frozen=True, kw_only=True):
 class Load(Value, frozen=True, kw_only=True, tag="load"):
     """Load the model at `path`, known as `digest`, with LoRA `adapters`, (path, strength) each.
 
-    Answered by `Loaded` or `Refused`.
+    `sha256` is the model file's, where `digest` isn't. Answered by `Loaded` or `Refused`.
     """
 
     request: int
@@ -260,6 +260,7 @@ class Load(Value, frozen=True, kw_only=True, tag="load"):
     path: str
     context_tokens: int | None = None
     adapters: tuple[tuple[str, float], ...] = ()
+    sha256: str | None = None
 
 
 class Count(Value, frozen=True, kw_only=True, tag="count"):

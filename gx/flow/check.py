@@ -11,7 +11,7 @@ from itertools import product
 from math import prod
 
 from gx.core.errors import RecipeError
-from gx.core.recipe import Recipe, Step
+from gx.core.recipe import Agent, Recipe, Step
 from gx.flow.grammar import INPUTS
 from gx.flow.outputs import check_output, is_choice
 from gx.flow.scope import Scope, check_template, persona_scope, scope_of
@@ -27,11 +27,8 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         _known(root.at("agents", name, "model"), agent.model, recipe.models, "models")
         if agent.output is not None:
             check_output(root.at("agents", name, "output"))
-        if agent.choose is not None and not is_choice(agent.output):
-            raise root.at("agents", name, "choose").error(
-                "expected an `output` to choose from: an enum, or an object whose every property is one",
-                "leave out the other properties; a second step can write them",
-            )
+        if agent.choose is not None:
+            _check_choice(agent, root.at("agents", name))
     _check_ids(recipe, root)
     for index, step in enumerate(recipe.steps):
         _check_references(recipe, step, root.at("steps", index))
@@ -46,6 +43,20 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
     for name, agent in recipe.agents.items():
         if agent.persona:
             check_template(root.at("agents", name, "persona"), persona_scope(recipe, users[name]))
+
+
+def _check_choice(agent: Agent, node: Node) -> None:
+    if not is_choice(agent.output):
+        raise node.at("choose").error(
+            "expected an `output` to choose from: an enum, or an object whose every property is one",
+            "leave out the other properties; a second step can write them",
+        )
+    if agent.sampling.logprobs is not None:
+        raise node.at("sampling", "logprobs").error(
+            f"expected no `logprobs` beside `choose`, got {agent.sampling.logprobs}: options are weighed, and no token "
+            "is written",
+            "leave it out; the probability of each option is told anyway",
+        )
 
 
 def _known(node: Node, name: str, names: object, what: str) -> None:

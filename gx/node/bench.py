@@ -1,47 +1,67 @@
-"""The node's worker as others see it: they wait until there is one, and ask it about its models."""
+"""The node's worker as others see it: they wait until there is one, offer it models, and ask what makes those slow.
+
+Invariant: whatever was offered is known to the worker that is up, and to each one that comes after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 
+from gx import wiring
 from gx.core.errors import GxError
 from gx.core.ports import Worker
 
 
 class Bench:
-    """Opens the worker when the dispatcher first needs one."""
+    """Opens the worker when the dispatcher first needs one, and another one when that has ended."""
 
     def __init__(self, make_worker: Callable[[], AbstractAsyncContextManager[Worker]]) -> None:
         self._make_worker = make_worker
         self._worker: Worker | None = None
         self._is_up = anyio.Event()
+        self._offered: dict[str, wiring.LocalModel] = {}
+
+    def __repr__(self) -> str:
+        return f"<Bench {'up' if self._worker is not None else 'down'}, {len(self._offered)} models offered>"
+
+    def offer(self, models: Iterable[wiring.LocalModel]) -> None:
+        """Have the worker know these models, the one that is up and those to come; again changes nothing."""
+        found = {model.digest: model for model in models}
+        self._offered |= found
+        if self._worker is not None:
+            wiring.offer(self._worker, found.values())
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Worker]:
         """The worker, as long as the block lasts. :raises BenchError: if it can't be started."""
         async with self._make_worker() as worker:
+            wiring.offer(worker, self._offered.values())
             self._worker = worker
             self._is_up.set()
-            yield worker
+            try:
+                yield worker
+            finally:
+                self._worker, self._is_up = None, anyio.Event()
 
     async def warnings(self, digests: Mapping[str, str]) -> AsyncIterator[str]:
         """What makes these models, by name, slow on this machine, each thing once; none of a model that can't be used.
 
-        It waits for the worker, for ever where none is needed.
+        It waits for a worker, for ever where none is needed. No model is loaded for it.
         """
-        await self._is_up.wait()
         told = set[str]()
         for name, digest in digests.items():
-            if self._worker is None:
-                return
-            try:
-                card = await self._worker.describe(digest)
-            except GxError:  # whatever uses the model says why
-                continue
-            for warning in card.warnings:
+            for warning in await self._warnings(digest):
                 if warning not in told:
                     told.add(warning)
                     yield f"{name}: {warning}"
+
+    async def _warnings(self, digest: str) -> tuple[str, ...]:
+        while (worker := self._worker) is None:
+            await self._is_up.wait()
+        try:
+            return await wiring.warnings_of(worker, digest)
+        except GxError:  # whatever uses the model says why
+            return ()

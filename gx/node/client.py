@@ -14,6 +14,8 @@ class Submission(Value, frozen=True, kw_only=True):
     """A run as a client asks for it. `params` are the texts of `--set`; `None` means that it was not given.
 
     `inputs` is a path, a glob or "-"; the recipe's own when `None`. `folder` is what relative paths start from.
+    `token` is the client's own: asked again with the same, a node goes on with the same run. A run that `is_detached`
+    goes on without a client; `priority` is its share of the tokens beside others. `by` is who asks, in words.
     """
 
     recipe_text: str
@@ -29,6 +31,10 @@ class Submission(Value, frozen=True, kw_only=True):
     fresh: bool = False
     deadline_s: float | None = None
     budget_tokens: int | None = None
+    token: str = ""
+    is_detached: bool = False
+    priority: float = 1.0
+    by: str = ""
 
 
 class Progress(Value, frozen=True, kw_only=True):
@@ -76,6 +82,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
         """What the client's process ends with: an error comes first, then a limit, then what was left or failed."""
         if self.error is not None:
             return exit_code_of(self.error)
+        if self.status is RunStatus.cancelled:
+            return ExitCode.error
         if self.status is RunStatus.stopped:
             return ExitCode.deadline if self.limit == "deadline" else ExitCode.budget
         if self.status is not RunStatus.finished:

@@ -161,12 +161,14 @@ def _workspace(place: Workspace) -> Check:
 
 def _log(place: Workspace) -> Check:
     """The log, if there is one and nobody writes it now."""
+    from gx.node.start import send_home
     from gx.run.log.verify import verify
 
     began = time.monotonic()
     keep = f"keep a copy of {place.folder}; new runs in another folder are safe: --workspace DIR"
     try:
-        with place.shared() as log:
+        send_home(place.folder)
+        with place.shared(wait_s=2.0) as log:
             size = sum(file.stat().st_size for file in place.folder.glob("log.*") if file.is_file())
             found = f"{log.last_seq + 1:,} events, {size / 1e6:,.1f} MB"
             if log.last_seq >= QUICK_EVENTS:
@@ -175,7 +177,7 @@ def _log(place: Workspace) -> Check:
     except WorkspaceError as error:
         if error.code == "workspace.empty":
             return Check(name="log", status="ok", found="nothing has run here yet")
-        is_held = error.code == "workspace.locked"
+        is_held = error.code in ("workspace.locked", "workspace.busy")
         advice = "nothing, if that is your own run; the log is checked when it has ended" if is_held else error.hint
         return Check(name="log", status="warn" if is_held else "fail", found=error.message, advice=advice)
     except LogError as error:

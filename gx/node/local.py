@@ -1,30 +1,38 @@
-"""A node that lives in the client's process: it owns the workspace for as long as its block lasts.
+"""The owner of a workspace: it folds the log, takes an epoch, and drives runs through the dispatcher.
 
-It folds the log, takes an epoch, and drives runs through the dispatcher. Its interface is that of a node in a process
-of its own: submissions in, records and progress out.
+It knows submissions and runs, and nothing of how clients speak to it. A run that nobody attends to any more, and that
+was not detached on purpose, gets no grants, and is interrupted if nobody comes back.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple, cast
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from gx import __version__, wiring
 from gx.core import event as e
 from gx.core import ids
-from gx.core.errors import GxError, UsageError
+from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.projection import fold
 from gx.core.recipe import Recipe
-from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
 from gx.flow.plan import Plan
+from gx.node import problem, wire
 from gx.node.bench import Bench
 from gx.node.client import Progress, RunEnd, Started, Submission
+from gx.node.standing import end_of, progress_of
+from gx.node.tempo import Tempo
+from gx.node.upload import Upload
 from gx.node.workspace import Workspace
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
@@ -33,90 +41,89 @@ from gx.run.inputs import Source, open_inputs, take
 from gx.run.log import EventLog
 from gx.run.prepare import Preparer
 from gx.run.record import Record
+from gx.run.scheduler import LastWord
 from gx.settings import Settings
+
+REATTACH_S = 10.0
+"""How long a run whose client vanished waits for it."""
 
 
 class LocalRun:
-    """A run that this client is attached to: its records as they come, how it stands, how it ended.
+    """A live run: its results as they come, how it stands, how it ended.
 
-    `warnings` say what makes its models slow here; they come with the first task that needs a bench.
+    `warnings` say what makes its models slow here.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        node: LocalNode,
         active: ActiveRun,
         started: Started,
         source: Source | None,
-        began: float,
-        warnings: AsyncIterator[str],
+        sources: dict[str, str],
+        upload: Upload | None,
     ) -> None:
-        self.started, self.warnings = started, warnings
-        self._dispatcher, self._active, self._source, self._began = dispatcher, active, source, began
+        self.started, self.active, self.upload = started, active, upload
+        self._node, self._source, self._sources = node, source, sources
+        self._began = node.clock.now()
+        self.n_clients = 0
+        self.tempo = Tempo()
 
-    async def records(self) -> AsyncIterator[list[Record]]:
-        """Results of the output step, in the order of their coming, until the run is over for this client."""
-        async with self._active.records as stream:
-            async for chunk in stream:
-                yield chunk
+    def __repr__(self) -> str:
+        return f"<LocalRun {self.started.run} {self.n_clients} clients>"
 
-    def drain(self, reason: str) -> None:
-        """Let what is running end, then stop."""
-        if not self._active.is_over:
-            self._dispatcher.drain(self.started.run, reason)
+    @property
+    def state(self) -> RunState:
+        return self.active.state
 
-    def progress(self, now: float) -> Progress:
+    @contextmanager
+    def watch(self) -> Iterator[AsyncIterator[list[Record]]]:
+        """The output step's results, in the order of their coming; as long as the block lasts, somebody attends."""
+        self.n_clients += 1
+        self._node.attend(self)
+        try:
+            with self.active.results.watch() as chunks:
+                yield chunks
+        finally:
+            self.n_clients -= 1
+            self._node.attend(self)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether anybody wants it to go on."""
+        return self.n_clients > 0 or self.state.is_detached
+
+    def warnings(self) -> AsyncIterator[str]:
+        """What makes its models slow here."""
+        return self._node.bench.warnings(self._sources)
+
+    def progress(self) -> Progress:
         """How the run stands."""
-        state, plan = self._active.state, self._active.plan
-        counted = {status: state.count(status) for status in Status}
-        ended = sum(counted.values())
-        opened = all(state.step(s.id).is_unfolded for s in plan.steps)
-        return Progress(
-            done=ended,
-            failed=counted[Status.failed],
-            reused=state.reused,
-            running=len(state.leased),
-            total=len(state.tasks),
-            is_total_final=opened,
-            tokens_in=state.tokens_in,
-            tokens_out=state.tokens_out,
-            elapsed_s=now - self._began,
+        return progress_of(self.state, self.active.plan, elapsed_s=self._node.clock.now() - self._began)
+
+    def end(self) -> RunEnd:
+        """How the run ended."""
+        return end_of(
+            self.state,
+            self.active.plan,
+            seconds=self._node.clock.now() - self._began,
+            reason=getattr(self.active.draining, "reason", ""),
+            warnings=list(self._source.warnings) if self._source else [],
+            error=self.active.error,
         )
 
-    def end(self, now: float, *, is_delivered: bool = True, error: GxError | None = None) -> RunEnd:
-        """How the run ended for this client; whether all records were handed on, and what went wrong in that."""
-        state, plan = self._active.state, self._active.plan
-        tolerant = {s.id for s in plan.steps if s.step.continue_on_error}
-        failed = [t for t in state.tasks.values() if t.status is Status.failed]
-        excused = sum(t.step in tolerant for t in failed)
-        stop = self._active.draining
-        is_cut_off = state.status is RunStatus.finished and not is_delivered
-        errors = [(t.row_id, *t.error) for t in failed[:5] if t.error]
-        return RunEnd(
-            run=state.id,
-            is_streamed=state.created.is_streamed,
-            status=RunStatus.interrupted if is_cut_off else state.status,
-            limit=state.stopped_by if state.status is RunStatus.stopped else "",
-            reason=getattr(stop, "reason", ""),
-            succeeded=state.count(Status.succeeded),
-            failed=len(failed) - excused,
-            excused=excused,
-            skipped=state.count(Status.skipped),
-            cancelled=state.count(Status.cancelled),
-            left=state.live,
-            reused=state.reused,
-            tokens_in=state.tokens_in,
-            tokens_out=state.tokens_out,
-            seconds=now - self._began,
-            skipped_steps={s.id: s.skipped for s in state.steps.values() if s.skipped},
-            first_errors=errors,
-            warnings=list(self._source.warnings) if self._source else [],
-            error=self._active.error or error,
-        )
+
+class _Read(NamedTuple):
+    """What a submission comes to, before anything is written."""
+
+    plan: Plan
+    models: dict[str, wiring.LocalModel]
+    source: Source | None
+    fingerprint: str | None
 
 
 class LocalNode:
-    """The owner of a workspace, inside this process."""
+    """The owner of a workspace, inside its process."""
 
     def __init__(
         self,
@@ -125,95 +132,220 @@ class LocalNode:
         view: View,
         dispatcher: Dispatcher,
         contents: Contents,
-        models: dict[str, wiring.LocalModel],
         bench: Bench,
+        models: dict[str, wiring.LocalModel],
     ) -> None:
-        self._bench = bench
-        self._log, self._settings, self._view = log, settings, view
+        self.log, self.settings, self.view, self.bench = log, settings, view, bench
+        self.clock = wiring.SystemClock()
+        self.runs: dict[str, LocalRun] = {}
+        """The live ones, and those whose clients haven't taken everything."""
         self._dispatcher, self._contents, self._models = dispatcher, contents, models
-        self._clock = wiring.SystemClock()
+        self._taking_up = anyio.Lock()
+        self._group: TaskGroup
+        self._waits: dict[str, anyio.CancelScope] = {}
 
-    async def submit(self, asked: Submission) -> LocalRun:
-        """Start the run, or go on with the newest unfinished one of the same recipe, params and inputs.
+    async def submit(self, asked: wire.Asked, *, upload: Upload | None = None) -> LocalRun:
+        """Start the run, or go on with the newest unfinished one of the same recipe, params and inputs; join a live
+        one.
 
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
-        began = self._clock.now()
-        plan = parse.plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
-        recipe, params = plan.recipe, plan.params
-        models = wiring.resolve_models(recipe, self._settings, Path(asked.recipe_folder))
-        self._models.update({model.digest: model for model in models.values()})
-        source = source_of(asked, plan, self._settings)
-        digests = {name: model.digest for name, model in models.items()}
-        print_ = fingerprint(recipe, params, digests, asked, source)
-        state, is_resumed = await self._take_up(asked, recipe, params, source, print_, began)
-        first_seq = self._view.seq
+        read = await anyio.to_thread.run_sync(_read, asked, upload)
+        async with self._taking_up:
+            return await self._submit(asked, read, upload)
+
+    def live(self) -> list[str]:
+        """The runs that are not over."""
+        return [run_id for run_id, run in self.runs.items() if not run.active.is_over]
+
+    def run(self, run_id: str) -> LocalRun:
+        """A live run. :raises NotFound: if there is none of that name."""
+        if run_id not in self.runs:
+            raise NotFound(f"no run {run_id} is live", hint="`gx ps` lists those that are, `gx runs` all")
+        return self.runs[run_id]
+
+    def drain(self, run: LocalRun, reason: str, by: str) -> None:
+        """Let what is running end, then interrupt the run."""
+        if not run.active.is_over:
+            self._dispatcher.drain(run.state.id, reason, by)
+
+    def stop(self, run: LocalRun, last: LastWord) -> None:
+        """End the run now."""
+        if not run.active.is_over:
+            self._dispatcher.stop(last)
+
+    def change(self, run: LocalRun, body: e.RunPaused | e.RunContinued | e.RunChanged) -> None:
+        """Pause it, let it go on, or change its limits."""
+        if not run.active.is_over:
+            self._dispatcher.change(body)
+
+    def attend(self, run: LocalRun) -> None:
+        """A client came or went."""
+        run_id = run.state.id
+        if (wait := self._waits.pop(run_id, None)) is not None:
+            wait.cancel()
+        self._dispatcher.attend(run_id, is_attended=run.is_attended)
+        if run.active.is_over and not run.n_clients:
+            self._forget(run)
+        elif not run.active.is_over and not run.is_attended:
+            self._group.start_soon(self._wait_for, run)
+
+    async def _wait_for(self, run: LocalRun) -> None:
+        """Give a client that vanished the time to come back."""
+        with anyio.CancelScope() as scope:
+            self._waits[run.state.id] = scope
+            await anyio.sleep(REATTACH_S)
+            self.drain(run, "its client went away", "")
+
+    async def _over(self, run: LocalRun) -> None:
+        """Clear up once the run is over and nobody watches it."""
+        await run.active.results.ended()
+        if run.upload is not None:
+            run.upload.refuse()
+        if not run.n_clients:
+            self._forget(run)
+
+    def _forget(self, run: LocalRun) -> None:
+        if self.runs.get(run.state.id) is run:
+            del self.runs[run.state.id]
+            self.view.runs.pop(run.state.id, None)
+
+    async def _submit(self, asked: wire.Asked, read: _Read, upload: Upload | None) -> LocalRun:
+        wanted, recipe = asked.submission, read.plan.recipe
+        state, is_resumed = await self._take_up(asked, read)
+        if (live := self.runs.get(state.id)) is not None and (live.state is state):
+            return live
+        self._models.update({model.digest: model for model in read.models.values()})
+        self.bench.offer(list(read.models.values()))
+        first_seq = self.view.seq
+        digests = {name: model.digest for name, model in read.models.items()}
         preparer = Preparer(
-            plan,
-            state,
-            self._contents,
-            digests,
-            lambda keys: self._log.find_results(keys, before_seq=first_seq),
+            read.plan, state, self._contents, digests, lambda keys: self.log.find_results(keys, before_seq=first_seq)
         )
-        rows = take(source.rows(), limit=asked.limit, sample=asked.sample, seed=0) if source is not None else None
-        active = ActiveRun(plan, state, preparer, self._contents, rows)
+        source = read.source
+        rows = take(source.rows(), limit=wanted.limit, sample=wanted.sample, seed=0) if source is not None else None
+        active = ActiveRun(read.plan, state, preparer, self._contents, rows)
         started = Started(
             run=state.id,
             name=recipe.name,
             is_resumed=is_resumed,
-            model=", ".join(recipe.models[name].source for name in models),
+            model=", ".join(recipe.models[name].source for name in read.models),
             done_before=sum(sum(step.ended.values()) for step in state.steps.values()),
             total=len(state.tasks),
         )
-        await self._dispatcher.activate(active)
         sources = {recipe.models[name].source: digest for name, digest in digests.items()}
-        return LocalRun(self._dispatcher, active, started, source, began, self._bench.warnings(sources))
+        run = self.runs[state.id] = LocalRun(self, active, started, source, sources, upload)
+        if state.status is RunStatus.running:
+            await self._dispatcher.activate(active)
+            self.attend(run)
+        else:  # its client died with the last node, before it had everything
+            active.end()
+        self._group.start_soon(self._over, run)
+        return run
 
-    async def _take_up(
-        self,
-        asked: Submission,
-        recipe: Recipe,
-        params: dict[str, object],
-        source: Source | None,
-        print_: str | None,
-        now: float,
-    ) -> tuple[RunState, bool]:
-        """The run's state: the unfinished one of the same fingerprint, resumed, or a new one."""
-        deadline_s = asked.deadline_s if asked.deadline_s is not None else recipe.deadline_s
-        budget = asked.budget_tokens if asked.budget_tokens is not None else recipe.budget.tokens
-        run_id = self._log.newest_run(print_) if print_ is not None and not asked.fresh else None
+    async def _take_up(self, asked: wire.Asked, read: _Read) -> tuple[RunState, bool]:
+        """The run's state: the live or unfinished one that was asked for, or a new one."""
+        wanted, recipe, now = asked.submission, read.plan.recipe, self.clock.now()
+        deadline_s = wanted.deadline_s if wanted.deadline_s is not None else recipe.deadline_s
+        budget = wanted.budget_tokens if wanted.budget_tokens is not None else recipe.budget.tokens
+        own = ids.run_id(wanted.name or recipe.name, bytes.fromhex(wanted.token) if wanted.token else os.urandom(6))
+        run_id = own if wanted.token and self.log.has_run(own) else None
+        if run_id is None and read.fingerprint is not None and not wanted.fresh:
+            run_id = self.log.newest_run(read.fingerprint)
         if run_id is not None:
-            for event in self._log.read(run=run_id):
-                fold(self._view, event)
-            resumed = e.RunResumed(
-                run=run_id,
-                deadline_at=now + asked.deadline_s if asked.deadline_s is not None else None,
-                budget_tokens=asked.budget_tokens,
-            )
-            await self._dispatcher.commit([resumed])
-            return self._view.runs[run_id], True
-        run_id = ids.run_id(asked.name or recipe.name, os.urandom(6))
-        text = self._contents.put(asked.recipe_text.encode())
-        settled = self._contents.put(ids.canonical(params))
+            live = self.runs.get(run_id)
+            if live is not None and not live.active.is_over:
+                return live.state, True
+            state = await self._unfold(run_id)
+            if state.status is not RunStatus.finished:
+                resumed = e.RunResumed(
+                    run=run_id,
+                    deadline_at=now + wanted.deadline_s if wanted.deadline_s is not None else None,
+                    budget_tokens=wanted.budget_tokens,
+                    is_detached=wanted.is_detached,
+                    by=wanted.by,
+                )
+                await self._dispatcher.commit([resumed])
+            return state, True
+        text = self._contents.put(wanted.recipe_text.encode())
+        settled = self._contents.put(ids.canonical(read.plan.params))
+        whole = self._contents.put(problem.encode(asked))
         created = e.RunCreated(
-            run=run_id,
-            name=asked.name or recipe.name,
-            fingerprint=print_ or "",
+            run=own,
+            name=wanted.name or recipe.name,
+            fingerprint=read.fingerprint or "",
             recipe=text.digest,
             params=settled.digest,
-            file=asked.recipe_file,
-            inputs=source.describe() if source is not None else "",
-            is_streamed=source is not None and print_ is None,
-            fresh=asked.fresh,
+            file=wanted.recipe_file,
+            inputs=read.source.describe() if read.source is not None else "",
+            is_streamed=read.source is not None and read.fingerprint is None,
+            fresh=wanted.fresh,
             started_at=now,
             deadline_at=now + deadline_s if deadline_s is not None else None,
             budget_tokens=budget,
+            asked=whole.digest,
+            is_detached=wanted.is_detached,
+            priority=wanted.priority,
+            by=wanted.by,
         )
-        await self._dispatcher.commit([created], [text, settled])
-        return self._view.runs[run_id], False
+        await self._dispatcher.commit([created], [text, settled, whole])
+        return self.view.runs[own], False
+
+    async def _unfold(self, run_id: str) -> RunState:
+        """The state of a run that isn't live, read from the log into the view."""
+        self.runs.pop(run_id, None)
+        self.view.runs.pop(run_id, None)
+        seq = self.view.seq
+        for event in self.log.read(run=run_id):
+            fold(self.view, event)
+        self.view.seq = max(seq, self.view.seq)
+        return self.view.runs[run_id]
+
+    async def take_up(self) -> None:
+        """Look after the runs that a node which died left behind: go on with those that need no client, and interrupt
+        the others, unless their clients come back.
+        """
+        left = self.log.live_runs()
+        for run_id, ref, is_detached in left:
+            if not is_detached or ref is None:
+                continue
+            try:
+                await self.submit(problem.decode(self.log.blobs([ref])[ref], wire.Asked))
+            except (GxError, KeyError) as error:
+                await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
+        if left:
+            await anyio.sleep(REATTACH_S)
+            gone = [run_id for run_id, _, is_detached in left if not is_detached and run_id not in self.view.runs]
+            still = {run_id for run_id, *_ in self.log.live_runs()}
+            reason = "its node died, and its client did not come back"
+            await self._dispatcher.commit([e.RunInterrupted(run=r, reason=reason) for r in gone if r in still])
+
+    async def _keep_time(self) -> None:
+        while True:
+            for run in self.runs.values():
+                run.tempo.saw(run.progress())
+            await anyio.sleep(1.0)
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            self._group = group
+            group.start_soon(self._keep_time)
+            yield
+            group.cancel_scope.cancel()
 
 
-def source_of(asked: Submission, plan: Plan, settings: Settings) -> Source | None:
+def _read(asked: wire.Asked, upload: Upload | None) -> _Read:
+    """What was asked for, read and checked: it may take a while, as a large input's digest does."""
+    wanted, settings = asked.submission, asked.settings
+    plan = parse.plan_recipe(wanted.recipe_text, wanted.params, file=wanted.recipe_file)
+    models = wiring.resolve_models(plan.recipe, settings, Path(wanted.recipe_folder))
+    source = source_of(wanted, plan, settings, stdin=upload)
+    digests = {name: model.digest for name, model in models.items()}
+    return _Read(plan, models, source, fingerprint(plan.recipe, plan.params, digests, wanted, source))
+
+
+def source_of(asked: Submission, plan: Plan, settings: Settings, *, stdin: io.RawIOBase | None = None) -> Source | None:
     """The input that was asked for, or the recipe's own; `None` if no step takes rows.
 
     :raises GxError: if there is none, or it can't be opened.
@@ -225,9 +357,10 @@ def source_of(asked: Submission, plan: Plan, settings: Settings) -> Source | Non
         spec, base = plan.recipe.inputs, Path(asked.recipe_folder)
     if spec is None:
         raise UsageError("the recipe takes rows and names no inputs", hint="give them with -i FILE, or -i - for stdin")
-    return open_inputs(
-        spec, base_dir=base, fmt=asked.input_format, stdin=sys.stdin.buffer, max_row_bytes=settings.max_row_bytes
-    )
+    if spec == "-" and stdin is None:
+        raise UsageError("the input is stdin, and none was sent", hint="give the rows with -i FILE")
+    stream = cast("io.BufferedReader", stdin)
+    return open_inputs(spec, base_dir=base, fmt=asked.input_format, stdin=stream, max_row_bytes=settings.max_row_bytes)
 
 
 def fingerprint(
@@ -247,10 +380,10 @@ def fingerprint(
 
 
 @asynccontextmanager
-async def open_node(workspace: Workspace, settings: Settings) -> AsyncIterator[LocalNode]:
+async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float = 2.0) -> AsyncIterator[LocalNode]:
     """Own the workspace as long as the block lasts. :raises GxError: if it can't be owned, or its log can't be read."""
     async with AsyncExitStack() as stack:
-        log = stack.enter_context(workspace.exclusive(wait_s=2.0))
+        log = stack.enter_context(workspace.exclusive(wait_s=wait_s))
         view = View()
         for event in log.read(run=""):
             fold(view, event)
@@ -267,6 +400,7 @@ async def open_node(workspace: Workspace, settings: Settings) -> AsyncIterator[L
             epoch=epoch,
         )
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
-        async with dispatcher:
-            yield LocalNode(log, settings, view, dispatcher, contents, models, bench)
+        node = LocalNode(log, settings, view, dispatcher, contents, bench, models)
+        async with dispatcher, node._serving():
+            yield node
         await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])

@@ -57,7 +57,7 @@ class Workspace(msgspec.Struct, frozen=True):
         """
         from gx.run.log import EventLog
 
-        self._make()
+        self.make()
         with self.locked(fcntl.LOCK_EX, wait_s) as handle:
             _write_holder(handle)
             log = EventLog.open(self.folder)
@@ -93,7 +93,14 @@ class Workspace(msgspec.Struct, frozen=True):
             return ""
         return f"process {found['pid']} on {found['host']}" if "pid" in found else ""
 
-    def _make(self) -> None:
+    def tell_holder(self, **more: object) -> None:
+        """Say more of who holds the lock, beside its process. The caller holds it."""
+        told = {"pid": os.getpid(), "host": socket.gethostname(), **more}
+        with contextlib.suppress(OSError):
+            (self.folder / "gx.lock").write_text(json.dumps(told))
+
+    def make(self) -> None:
+        """Make the folder where there is none. :raises WorkspaceError: if it can't be made."""
         try:
             str(self.folder).encode()
         except UnicodeEncodeError:  # DuckDB takes no other names

@@ -62,6 +62,11 @@ class Results:
             self._watchers.discard(watcher)
             self.on_room()
 
+    async def ended(self) -> None:
+        """Wait until nothing more will come."""
+        while not self._is_over:
+            await self._news.wait()
+
     async def _chunks(self, watcher: _Watcher) -> AsyncIterator[list[Record]]:
         while True:
             if chunk := self._tasks[watcher.taken : watcher.taken + CHUNK]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 import threading
+from datetime import datetime
 from typing import Any
 
 import duckdb
+import msgspec
 
 from gx.core.errors import QueryError
 from gx.core.message import Value
+from gx.core.tables import Table
 from gx.run.log.eventlog import EventLog
 
 _READING = frozenset({"SELECT", "EXPLAIN"})
@@ -67,6 +70,36 @@ def run_sql(log: EventLog, sql: str, *, timeout_s: float = 10.0, max_rows: int |
         finally:
             timer.cancel()
             timer.join()
+
+
+def table_of(answer: QueryResult) -> Table:
+    """The answer as JSON has it; of columns with one name, the later ones are numbered."""
+    columns = tuple(
+        name if answer.columns.index(name) == place else f"{name}_{place + 1}"
+        for place, name in enumerate(answer.columns)
+    )
+    rows = [
+        {name: _plain(value, kind) for name, value, kind in zip(columns, row, answer.types, strict=True)}
+        for row in answer.rows
+    ]
+    return Table(columns=columns, rows=rows, is_cut=answer.is_cut)
+
+
+def _plain(value: Any, kind: str = "") -> Any:
+    """A value of DuckDB as JSON has it."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return msgspec.json.decode(value) if kind == "JSON" else value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds") + "Z"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return str(value)
 
 
 def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:

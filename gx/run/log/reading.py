@@ -137,7 +137,7 @@ class LogReader:
         return self._keys.among(keys)
 
     def newest_run(self, fingerprint: str) -> str | None:
-        """The newest run of that fingerprint that did not finish and wasn't given up, and of which nothing was erased."""
+        """The newest run of that fingerprint that neither finished nor was given up, and of which nothing was erased."""
         rows = self.file.ask(
             """SELECT run FROM events
             WHERE run IN (SELECT run FROM events WHERE type = 'run.created' AND data->>'$.fingerprint' = ?)
@@ -149,6 +149,19 @@ class LogReader:
             [fingerprint],
         )
         return rows[0][0] if rows else None
+
+    def live_runs(self) -> list[tuple[str, str | None, bool]]:
+        """The runs that somebody wanted and that did not end: each with the blob of what was asked for, and whether it
+        goes on without a client. Those that a node which died left behind.
+        """
+        rows = self.file.ask(
+            """SELECT run, any_value(data->>'$.asked') FILTER (type = 'run.created'),
+                coalesce(bool_or((data->>'$.is_detached') = 'true'), false)
+            FROM events WHERE type IN ('run.created', 'run.resumed', 'run.interrupted', 'run.stopped', 'run.finished',
+                'run.cancelled') GROUP BY run
+            HAVING arg_max(type, seq) IN ('run.created', 'run.resumed') ORDER BY min(seq)"""
+        )
+        return [(run, asked, bool(is_detached)) for run, asked, is_detached in rows]
 
     def has_run(self, run: str) -> bool:
         """Whether a run with that id was ever created."""

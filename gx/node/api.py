@@ -1,0 +1,338 @@
+"""What the node answers: a route for each thing that a client may ask, over HTTP on the workspace's socket.
+
+It decodes, calls the node, and encodes; rules are elsewhere. `gx.node.describe` makes the OpenAPI document of the same
+table of routes. Whatever goes wrong is answered as a `Problem`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.to_thread
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gx import __version__
+from gx.core import event as e
+from gx.core.errors import BenchError, GxError, NotFound, QueryError, UsageError, WorkspaceError
+from gx.core.message import Value
+from gx.core.tables import Table
+from gx.node import problem, wire
+from gx.node.client import Started
+from gx.node.local import LocalNode, LocalRun
+from gx.node.status import NodeStatus, status_of
+from gx.node.upload import Upload
+from gx.node.watch import Watch
+from gx.run.log.lines import pages_of
+from gx.run.log.query import run_sql, table_of
+from gx.run.log.verify import Report, verify
+from gx.run.story import story_of
+
+FOLLOW_EVERY_S = 0.1
+LONGEST_QUESTION_S = 600.0
+UPLOAD_WAIT_S = 30.0
+MOST_UPLOADS = 64
+"""Inputs that may wait for their runs to be asked for."""
+
+
+class Question(Value, frozen=True, kw_only=True):
+    """A statement of SQL that reads."""
+
+    sql: str
+    timeout_s: float = 10.0
+    max_rows: int | None = None
+
+
+class Reason(Value, frozen=True, kw_only=True):
+    """Why something is done."""
+
+    reason: str = "asked to"
+
+
+class Change(Value, frozen=True, kw_only=True):
+    """What changes of a live run; what is left out stays. `concurrency` 0 lifts that limit."""
+
+    concurrency: int | None = None
+    priority: float | None = None
+    deadline_s: float | None = None
+    budget_tokens: int | None = None
+
+
+class Leave(Value, frozen=True, kw_only=True):
+    """`only_idle`: leave only if no run is live."""
+
+    only_idle: bool = False
+
+
+class Done(Value, frozen=True, kw_only=True):
+    """It was done, or will be at once: the event that says so follows."""
+
+    run: str = ""
+
+
+class Endpoint(NamedTuple):
+    """A route: what it takes and what it gives. `gives` `bytes` are lines of JSON."""
+
+    method: str
+    path: str
+    handle: Callable[[Request, Any], Awaitable[Any]]
+    summary: str
+    takes: Any = None
+    gives: Any = Done
+    query: tuple[tuple[str, str], ...] = ()
+
+
+class Api:
+    """Serves one node. `n_open` requests are under way, the last came or ended at `asked_at`; `stays`: never idle."""
+
+    def __init__(self, node: LocalNode, *, stays: bool) -> None:
+        self.node, self.stays = node, stays
+        self.n_open, self.asked_at = 0, time.monotonic()
+        self.is_leaving = False
+        self._uploads: dict[str, Upload] = {}
+        self._arrived = anyio.Event()
+        run = (("results", "boolean"),)
+        log = (("after", "integer"), ("run", "string"), ("type", "string"), ("follow", "boolean"))
+        self.endpoints = (
+            Endpoint("GET", "/v1/node", self._status, "What the node does", gives=NodeStatus),
+            Endpoint("POST", "/v1/node/leave", self._leave, "End the node; runs are drained first", takes=Leave),
+            Endpoint("POST", "/v1/node/stay", self._stay, "Stay up without a run or a client"),
+            Endpoint("POST", "/v1/runs", self._submit, "Start a run, join or resume one", wire.Asked, Started),
+            Endpoint("PUT", "/v1/inputs/{token}", self._upload, "Send a run's stdin, as it comes", takes=bytes),
+            Endpoint("GET", "/v1/runs/{run}/watch", self._watch, "Follow a live run to its end", None, bytes, run),
+            Endpoint("POST", "/v1/runs/{run}/drain", self._drain, "Let what is running end, then stop", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/stop", self._stop, "Stop now; what was running runs anew", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up for good", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/pause", self._pause, "Begin nothing new"),
+            Endpoint("POST", "/v1/runs/{run}/continue", self._continue, "Let a paused run go on"),
+            Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
+            Endpoint("POST", "/v1/query", self._query, "Ask the log in SQL", takes=Question, gives=Table),
+            Endpoint("GET", "/v1/events", self._events, "The log's events, from a seq", None, bytes, log),
+            Endpoint(
+                "GET", "/v1/stories/{subject}", self._story, "Everything of a run or a task", gives=dict[str, Any]
+            ),
+            Endpoint("GET", "/v1/log/verification", self._verify, "Whether the log is whole", gives=Report),
+            Endpoint("GET", "/v1/openapi.json", self._describe, "This document", gives=dict[str, Any]),
+        )
+        self.app = self._counted(Starlette(routes=[self._route(endpoint) for endpoint in self.endpoints]))
+
+    def leave(self, reason: str) -> None:
+        """Drain all runs; the process ends when they have."""
+        self.is_leaving = True
+        for run in self.node.runs.values():
+            self.node.drain(run, reason, "")
+
+    # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _status(self, request: Request, body: None) -> NodeStatus:
+        return status_of(self.node, stays=self.stays)
+
+    async def _leave(self, request: Request, body: Leave) -> Done:
+        if body.only_idle and (live := self.node.live()):
+            raise WorkspaceError(
+                f"the node is busy: {', '.join(live)} {'is' if len(live) == 1 else 'are'} live",
+                code="workspace.busy",
+                hint="wait until it ends, or `gx cancel RUN`",
+            )
+        self.leave(f"the node was stopped by {_by(request)}")
+        return Done()
+
+    async def _stay(self, request: Request, body: None) -> Done:
+        self.stays = True
+        return Done()
+
+    async def _submit(self, request: Request, asked: wire.Asked) -> Started:
+        if self.is_leaving:
+            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
+        upload = await self._upload_of(asked.submission.token) if asked.submission.inputs == "-" else None
+        submission = msgspec.structs.replace(asked.submission, by=_by(request))
+        run = await self.node.submit(msgspec.structs.replace(asked, submission=submission), upload=upload)
+        return run.started
+
+    async def _upload_of(self, token: str) -> Upload:
+        with anyio.move_on_after(UPLOAD_WAIT_S):
+            while token not in self._uploads:
+                self._arrived = anyio.Event()
+                await self._arrived.wait()
+            return self._uploads.pop(token)
+        raise UsageError("the input is stdin, and none was sent", hint="PUT /v1/inputs/{token} first")
+
+    async def _upload(self, request: Request, body: None) -> Done:
+        token = request.path_params["token"]
+        upload = self._uploads[token] = Upload()
+        while len(self._uploads) > MOST_UPLOADS:
+            self._uploads.pop(next(iter(self._uploads))).refuse()
+        self._arrived.set()
+        try:
+            async for chunk in request.stream():
+                if chunk and not await upload.write_on(chunk):
+                    return Done()
+            await upload.write_on(None)
+        except ClientDisconnect:
+            await upload.write_on(ConnectionError(0, "the client that sent it went away"))
+        return Done()
+
+    async def _watch(self, request: Request, body: None) -> Response:
+        return Watch(self._run(request), has_results=_flag(request, "results", default=True))
+
+    async def _drain(self, request: Request, body: Reason) -> Done:
+        run = self._run(request)
+        self.node.drain(run, body.reason, _by(request))
+        return Done(run=run.state.id)
+
+    async def _stop(self, request: Request, body: Reason) -> Done:
+        run = self._run(request)
+        self.node.stop(run, e.RunInterrupted(run=run.state.id, reason=body.reason, by=_by(request)))
+        return Done(run=run.state.id)
+
+    async def _cancel(self, request: Request, body: Reason) -> Done:
+        run = self._run(request)
+        self.node.stop(run, e.RunCancelled(run=run.state.id, reason=body.reason, by=_by(request)))
+        return Done(run=run.state.id)
+
+    async def _pause(self, request: Request, body: None) -> Done:
+        run = self._run(request)
+        if not run.state.is_paused:
+            self.node.change(run, e.RunPaused(run=run.state.id, by=_by(request)))
+        return Done(run=run.state.id)
+
+    async def _continue(self, request: Request, body: None) -> Done:
+        run = self._run(request)
+        if run.state.is_paused:
+            self.node.change(run, e.RunContinued(run=run.state.id, by=_by(request)))
+        return Done(run=run.state.id)
+
+    async def _change(self, request: Request, body: Change) -> Done:
+        run = self._run(request)
+        if (body.concurrency or 0) < 0 or (body.priority is not None and not 0.01 <= body.priority <= 100):
+            raise UsageError("expected a concurrency of at least 0 and a priority from 0.01 to 100")
+        changed = e.RunChanged(
+            run=run.state.id,
+            concurrency=body.concurrency,
+            priority=body.priority,
+            deadline_at=None if body.deadline_s is None else self.node.clock.now() + body.deadline_s,
+            budget_tokens=body.budget_tokens,
+            by=_by(request),
+        )
+        self.node.change(run, changed)
+        return Done(run=run.state.id)
+
+    async def _query(self, request: Request, asked: Question) -> Table:
+        if not 0 < asked.timeout_s <= LONGEST_QUESTION_S or (asked.max_rows or 1) < 1:
+            raise UsageError(f"expected a time-out of at most {LONGEST_QUESTION_S:g} s, and at least one row")
+
+        def answer() -> Table:
+            found = run_sql(self.node.log, asked.sql, timeout_s=asked.timeout_s, max_rows=asked.max_rows)
+            return table_of(found)
+
+        return await anyio.to_thread.run_sync(answer)
+
+    async def _events(self, request: Request, body: None) -> Response:
+        query = request.query_params
+        after = _number(request, "after", -1)
+        pages = self._pages(after, query.get("run"), query.get("type"), _flag(request, "follow", default=False))
+        return StreamingResponse(pages, media_type="application/x-ndjson")
+
+    async def _pages(self, after: int, run: str | None, kind: str | None, is_followed: bool) -> AsyncIterator[bytes]:
+        log = self.node.log
+        while True:
+            last = log.last_seq
+            if after < last:
+                lines = pages_of(log, run=run, kind=kind, after=after, last=last)
+                while page := await anyio.to_thread.run_sync(lambda: next(lines, b"")):  # noqa: B023  this one's lines
+                    yield page
+                after = last
+            elif not is_followed or self.is_leaving:
+                return
+            await anyio.sleep(FOLLOW_EVERY_S if is_followed else 0)
+
+    async def _story(self, request: Request, body: None) -> dict[str, Any]:
+        return await anyio.to_thread.run_sync(story_of, self.node.log, request.path_params["subject"])
+
+    async def _verify(self, request: Request, body: None) -> Report:
+        return await anyio.to_thread.run_sync(verify, self.node.log)
+
+    async def _describe(self, request: Request, body: None) -> dict[str, Any]:
+        from gx.node.describe import document
+
+        return document(self.endpoints)
+
+    # ── around them ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self, request: Request) -> LocalRun:
+        return self.node.run(request.path_params["run"])
+
+    def _route(self, endpoint: Endpoint) -> Route:
+        async def answer(request: Request) -> Response:
+            try:
+                body = None
+                if endpoint.takes not in (None, bytes):
+                    body = problem.decode(await request.body() or b"{}", endpoint.takes)
+                made = await endpoint.handle(request, body)
+            except msgspec.MsgspecError as error:
+                return _refused(UsageError(f"the request can't be read: {error}"))
+            except GxError as error:
+                return _refused(error)
+            except ClientDisconnect:
+                return Response(status_code=499)
+            return made if isinstance(made, Response) else _json(made)
+
+        return Route(endpoint.path, answer, methods=[endpoint.method])
+
+    def _counted(self, app: Starlette) -> ASGIApp:
+        """The same, and it is known how many requests are under way."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            self.n_open += 1
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.n_open -= 1
+                self.asked_at = time.monotonic()
+
+        return counted
+
+
+_STATUS: tuple[tuple[type[GxError], int], ...] = (
+    (NotFound, 404),
+    (WorkspaceError, 409),
+    (QueryError, 422),
+    (BenchError, 503),
+)
+
+
+def _refused(error: GxError) -> Response:
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
+    return _json(problem.problem_of(error), status)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    headers = {"gx-version": __version__, "gx-pid": str(os.getpid())}
+    return Response(problem.encode(value), status, headers, "application/json")
+
+
+def _by(request: Request) -> str:
+    return request.headers.get("gx-by", "somebody")[:100]
+
+
+def _flag(request: Request, name: str, *, default: bool) -> bool:
+    text = request.query_params.get(name)
+    if text not in (None, "true", "false", "1", "0"):
+        raise UsageError(f"{name}: expected true or false, got {text!r}")
+    return default if text is None else text in ("true", "1")
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name)
+    try:
+        return default if text is None else max(-1, min(int(text), 1 << 62))
+    except ValueError:
+        raise UsageError(f"{name}: expected a whole number, got {text!r}") from None

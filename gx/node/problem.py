@@ -1,0 +1,77 @@
+"""Values as JSON between a node and its clients, and errors as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gx.core import errors
+from gx.core.errors import GxError, RecipeError
+from gx.core.message import Value
+
+
+class Problem(Value, frozen=True, kw_only=True):
+    """An error: which of `gx.core.errors` it is, and what it says. A recipe's has its place."""
+
+    kind: str
+    message: str
+    code: str = "error"
+    hint: str = ""
+    file: str = ""
+    line: int | None = None
+    col: int | None = None
+    snippet: str = ""
+
+
+def problem_of(error: GxError) -> Problem:
+    """An error as it travels."""
+    place: dict[str, Any] = {}
+    if isinstance(error, RecipeError):
+        place = {"file": error.file, "line": error.line, "col": error.col, "snippet": error.snippet}
+    return Problem(kind=type(error).__name__, message=error.message, code=error.code, hint=error.hint, **place)
+
+
+def error_of(problem: Problem) -> GxError:
+    """The error that a problem was."""
+    kind = getattr(errors, problem.kind, GxError)
+    if kind is RecipeError:
+        return RecipeError(
+            problem.message,
+            file=problem.file,
+            line=problem.line,
+            col=problem.col,
+            snippet=problem.snippet,
+            hint=problem.hint,
+        )
+    made = kind(problem.message, hint=problem.hint) if issubclass(kind, GxError) else GxError(problem.message)
+    made.code = problem.code
+    return made
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} does not travel")
+
+
+def _decoded(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    if kind is GxError:
+        return None
+    raise NotImplementedError(f"{kind.__name__} does not travel")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_encoded)
+encode = _ENCODER.encode
+_DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def decode(content: bytes, kind: Any) -> Any:
+    """A value of that type. :raises msgspec.MsgspecError: if it is none."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.json.Decoder(kind, dec_hook=_decoded)
+    return decoder.decode(content)

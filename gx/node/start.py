@@ -1,0 +1,96 @@
+"""Bringing up the node of a workspace where there is none, and waiting for it.
+
+Any number of clients may do this at a time: each node that is started asks for the workspace's lock, one gets it, and
+the others leave. A client then speaks to whichever is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gx.core.errors import WorkspaceError
+from gx.node import problem
+from gx.node.call import Client, NodeGone, find
+
+START_S = 60.0
+"""How long a node may take until it listens: it folds the log, and waits for a node that is leaving."""
+_POLL_S = 0.02
+LOG_FILE = "node.log"
+
+
+def ensure(folder: Path, *, lingers: bool = True) -> Client:
+    """A client of the workspace's node, which is started where there is none.
+
+    `lingers` False keeps it up until it is told to leave.
+
+    :raises GxError: if none can be started, as it says itself, or none comes up in time.
+    """
+    until = time.monotonic() + START_S
+    child: subprocess.Popen[bytes] | None = None
+    while True:
+        client = find(folder)
+        if client is not None and _answers(client):
+            return client
+        if child is None or child.poll() is not None:
+            if child is not None and child.returncode:
+                _raise_report(child)
+            child = _spawn(folder, lingers=lingers)
+        if time.monotonic() > until:
+            raise WorkspaceError(
+                f"no node came up for {folder} in {START_S:g} s",
+                code="workspace.node",
+                hint=f"its last words are in {folder / LOG_FILE}",
+            )
+        time.sleep(_POLL_S)
+
+
+def send_home(folder: Path) -> None:
+    """End the workspace's node if it is idle, so that this process may own the workspace.
+
+    :raises WorkspaceError: if a run is live.
+    """
+    client = find(folder)
+    if client is None:
+        return
+    until = time.monotonic() + START_S
+    with contextlib.suppress(NodeGone):
+        client.ask("POST", "/v1/node/leave", {"only_idle": True})
+    while find(folder) is not None and time.monotonic() < until:
+        time.sleep(_POLL_S)
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.ask("GET", "/v1/node")
+    except NodeGone:
+        return False
+    return True
+
+
+def _spawn(folder: Path, *, lingers: bool) -> subprocess.Popen[bytes]:
+    """A node in a session of its own, which no terminal can end; it reports on stdout if it can't serve."""
+    words = [sys.executable, "-m", "gx.node.serve", str(folder), *(() if lingers else ("--stay",))]
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def _raise_report(child: subprocess.Popen[bytes]) -> None:
+    """What a node that didn't come up says of it. One that found another in its place says nothing."""
+    said = child.stdout.read() if child.stdout is not None else b""
+    if said.strip():
+        raise problem.error_of(problem.decode(said, problem.Problem))
+    raise WorkspaceError(
+        f"the node ended with status {child.returncode} before it served",
+        code="workspace.node",
+        hint="`gx doctor` checks this machine",
+    )

@@ -1,0 +1,111 @@
+"""What a node does now, in figures: its live runs, its benches."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gx import __version__
+from gx.core.figures import figures
+from gx.core.message import Value
+from gx.core.view import RunStatus
+from gx.node.client import Progress
+
+if TYPE_CHECKING:
+    from gx.node.local import LocalNode, LocalRun
+
+
+class RunStatusNow(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """A live run. `backlog` are tasks that are ready and not leased; `left_s` is None while nothing can be foretold."""
+
+    run: str
+    name: str
+    status: str
+    clients: int
+    is_detached: bool
+    priority: float
+    concurrency: int | None
+    progress: Progress
+    backlog: int
+    tokens_per_s: float | None
+    left_s: float | None
+
+
+class BenchNow(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """A bench that is up, as of its last reading."""
+
+    worker: str
+    engine: str
+    slots: int
+    slots_busy: int
+    threads: int
+    prompt_tokens_per_s: float | None
+    written_tokens_per_s: float | None
+    cached_share: float | None
+    mean_queue_s: float | None
+
+
+class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """The node: its process, its runs and its benches. `usd` is what was spent by its live runs."""
+
+    pid: int
+    gx: str
+    workspace: str
+    epoch: int
+    seq: int
+    stays: bool
+    usd: float = 0.0
+    runs: tuple[RunStatusNow, ...] = ()
+    benches: tuple[BenchNow, ...] = ()
+
+
+def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
+    """The node as it is now."""
+    live = [run for run in node.runs.values() if not run.active.is_over]
+    return NodeStatus(
+        pid=os.getpid(),
+        gx=__version__,
+        workspace=str(node.log.folder),
+        epoch=node.view.epoch,
+        seq=node.log.last_seq,
+        stays=stays,
+        runs=tuple(map(_run, live)),
+        benches=tuple(
+            BenchNow(
+                worker=bench.worker,
+                engine=bench.engine,
+                slots=bench.slots,
+                slots_busy=bench.slots_busy if live else 0,
+                threads=bench.threads,
+                **msgspec.structs.asdict(figures(bench.lately)),
+            )
+            for bench in node.view.benches.values()
+        ),
+    )
+
+
+def _run(run: LocalRun) -> RunStatusNow:
+    state, progress = run.state, run.progress()
+    return RunStatusNow(
+        run=state.id,
+        name=state.created.name,
+        status=_word(run),
+        clients=run.n_clients,
+        is_detached=state.is_detached,
+        priority=state.priority,
+        concurrency=state.concurrency,
+        progress=progress,
+        backlog=len(state.ready) + len(state.delayed) + len(state.suspects) + len(state.unprepared),
+        tokens_per_s=run.tempo.tokens_per_s(),
+        left_s=run.tempo.left_s(progress),
+    )
+
+
+def _word(run: LocalRun) -> str:
+    if run.active.draining is not None:
+        return "draining"
+    if run.state.is_paused:
+        return "paused"
+    return RunStatus.running.value if run.is_attended else "unattended"
