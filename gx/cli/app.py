@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from gx import __version__, output
-from gx.cli import config, doctor, evaluate, history, interrupt, models, recipes, run
+from gx.cli import config, doctor, evaluate, history, interrupt, live, models, recipes, run
 
 EPILOG = """\
 A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
@@ -68,6 +68,7 @@ def root(
 run.register(app)
 recipes.register(app)
 evaluate.register(app)
+live.register(app)
 history.register(app)
 app.add_typer(models.app, name="models")
 config.register(app)

@@ -65,6 +65,8 @@ def submission(
     fresh: bool = False,
     deadline: str | None = None,
     budget: int | None = None,
+    detach: bool = False,
+    priority: float = 1.0,
 ) -> Submission:
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
     from gx.core.errors import UsageError
@@ -93,6 +95,8 @@ def submission(
         fresh=fresh,
         deadline_s=deadline_s,
         budget_tokens=budget,
+        is_detached=detach,
+        priority=priority,
     )
 
 
@@ -111,6 +115,12 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything anew, whatever the log knows.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Stop after this long (90s, 30m, 2h) and exit 5.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens and exit 4.")] = None,
+    priority: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Share of the tokens beside other runs: 2 gets twice what 1 gets.")
+    ] = 1.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Print the run's id and leave; it goes on (`gx ps`, `gx wait`).")
+    ] = False,
     with_input: Annotated[
         bool, typer.Option("--with-input", help="Put each row's own fields into its record.")
     ] = False,
@@ -136,6 +146,8 @@ def run(
         fresh=fresh,
         deadline=deadline,
         budget=budget,
+        detach=detach,
+        priority=priority,
     )
     found = settings.load(workspace=workspace)
     place = Workspace.find(found.workspace)
@@ -143,6 +155,9 @@ def run(
         from gx.cli.dryrun import dry_run as show
 
         raise typer.Exit(show(asked, found, place))
+    if detach:
+        sys.stdout.write(running.detach(asked, found, place) + "\n")
+        return
     printer = _Printer(with_input=with_input)
     code = running.finish(running.execute(asked, found, place, on_records=printer.show))
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process

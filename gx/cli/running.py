@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gx import output
 from gx.core.errors import GxError
 from gx.output import ExitCode
@@ -52,6 +54,23 @@ def execute(
         if isinstance(cause, GxError):
             output.note(f"interrupted. What is finished is kept; go on with: {resume_command()}")
         raise cause from None
+
+
+def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
+    """Ask for a run that goes on without this process; its id. :raises GxError: if it can't begin."""
+    from gx.core.errors import UsageError
+    from gx.node import wire
+    from gx.node.client import Started
+    from gx.node.start import ensure
+
+    if asked.inputs == "-":
+        raise UsageError("a detached run can't read stdin, which ends with this command", hint="give a file with -i")
+    workspace.make()
+    token = msgspec.structs.replace(asked, token=os.urandom(6).hex())
+    body = wire.Asked(submission=token, settings=settings)
+    started: Started = ensure(workspace.folder).ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
+    output.note(f"run {started.run} goes on by itself; `gx ps` shows it, `gx wait {started.run}` waits for it")
+    return started.run
 
 
 async def _execute(
@@ -181,6 +200,11 @@ def finish(end: RunEnd) -> ExitCode:
     elif end.status is RunStatus.stopped:
         more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
         output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
+    elif end.status is RunStatus.cancelled:
+        output.note(f"cancelled: {end.reason}" if end.reason else "cancelled")
+    elif end.status is RunStatus.running:
+        output.note("it is neither over nor live: its node died, and nobody came back")
+        output.note(_go_on(end))
     elif end.status is not RunStatus.finished:
         output.note(_go_on(end))
     return end.exit_code
@@ -199,10 +223,15 @@ def _go_on(end: RunEnd) -> str:
     """What to do about the rest of an interrupted run."""
     if end.is_streamed:
         return "interrupted. What is finished is kept, and answered from the log when the same rows come again"
-    return f"interrupted. What is finished is kept; go on with: {resume_command()}"
+    return f"interrupted. What is finished is kept; go on with: {resume_command(end.run)}"
 
 
-def resume_command() -> str:
-    """What to type to go on: the same command, by the same way; without --fresh, which would begin anew."""
+def resume_command(run: str = "") -> str:
+    """What to type to go on: the same command, by the same way; without --fresh, which would begin anew.
+
+    Where the command was another one, as `gx wait`, it is the verb that resumes the run.
+    """
+    if run and len(sys.argv) > 1 and sys.argv[1] not in ("run", "eval"):
+        return f"gx resume {run}"
     launcher = ["uv", "run", "gx"] if "UV_RUN_RECURSION_DEPTH" in os.environ else ["gx"]
     return shlex.join([*launcher, *(word for word in sys.argv[1:] if word != "--fresh")])

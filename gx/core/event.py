@@ -383,6 +383,7 @@ class TaskCancelled(Value, frozen=True, kw_only=True, tag="task.cancelled"):
     task: str
     attempt: int
     reason: str
+    by: str = ""
 
 
 class TaskSkipped(Value, frozen=True, kw_only=True, tag="task.skipped"):

@@ -92,7 +92,7 @@ def _bench(view: View, body: e.BenchExited | e.BenchMeasured) -> BenchState | No
 
 def _run_resumed(run: RunState, body: e.RunResumed) -> None:
     run.status = RunStatus.running
-    run.is_paused, run.is_detached = False, run.is_detached or body.is_detached
+    run.is_detached = run.is_detached or body.is_detached
     _limits(run, body)
 
 

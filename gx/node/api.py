@@ -34,7 +34,7 @@ from gx.node.watch import Watch
 from gx.run.log.lines import pages_of
 from gx.run.log.query import run_sql, table_of
 from gx.run.log.verify import Report, verify
-from gx.run.story import story_of
+from gx.run.story import resolve, story_of
 
 FOLLOW_EVERY_S = 0.1
 LONGEST_QUESTION_S = 600.0
@@ -55,6 +55,14 @@ class Reason(Value, frozen=True, kw_only=True):
     """Why something is done."""
 
     reason: str = "asked to"
+
+
+class Cancel(Value, frozen=True, kw_only=True):
+    """What to give up of a run: one of its tasks, the tasks of one of its steps, or, with neither, all of it."""
+
+    reason: str = "asked to"
+    task: str | None = None
+    step: str | None = None
 
 
 class Change(Value, frozen=True, kw_only=True):
@@ -110,9 +118,11 @@ class Api:
             Endpoint("GET", "/v1/runs/{run}/watch", self._watch, "Follow a live run to its end", None, bytes, run),
             Endpoint("POST", "/v1/runs/{run}/drain", self._drain, "Let what is running end, then stop", takes=Reason),
             Endpoint("POST", "/v1/runs/{run}/stop", self._stop, "Stop now; what was running runs anew", takes=Reason),
-            Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up for good", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up, or some of it", takes=Cancel),
             Endpoint("POST", "/v1/runs/{run}/pause", self._pause, "Begin nothing new"),
-            Endpoint("POST", "/v1/runs/{run}/continue", self._continue, "Let a paused run go on"),
+            Endpoint("POST", "/v1/runs/{run}/resume", self._resume, "Let a paused or interrupted run go on"),
+            Endpoint("GET", "/v1/runs/{run}/end", self._end, "How a run that isn't live ended", gives=wire.End),
+            Endpoint("GET", "/v1/runs/{run}/asked", self._asked, "What was asked for", gives=wire.Asked),
             Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
             Endpoint("POST", "/v1/query", self._query, "Ask the log in SQL", takes=Question, gives=Table),
             Endpoint("GET", "/v1/events", self._events, "The log's events, from a seq", None, bytes, log),
@@ -193,9 +203,16 @@ class Api:
         self.node.stop(run, e.RunInterrupted(run=run.state.id, reason=body.reason, by=_by(request)))
         return Done(run=run.state.id)
 
-    async def _cancel(self, request: Request, body: Reason) -> Done:
+    async def _cancel(self, request: Request, body: Cancel) -> Done:
+        if body.task is None and body.step is None:
+            run_id = await self._name(request)
+            await self.node.give_up(run_id, body.reason, _by(request))
+            return Done(run=run_id)
         run = self._run(request)
-        self.node.stop(run, e.RunCancelled(run=run.state.id, reason=body.reason, by=_by(request)))
+        tasks = [task.id for task in run.state.tasks.values() if task.step == body.step or task.id == body.task]
+        if not tasks:
+            raise NotFound(f"the run {run.state.id} has no such task or step: {body.task or body.step}")
+        self.node.cancel_tasks(run, tasks, body.reason, _by(request))
         return Done(run=run.state.id)
 
     async def _pause(self, request: Request, body: None) -> Done:
@@ -204,11 +221,19 @@ class Api:
             self.node.change(run, e.RunPaused(run=run.state.id, by=_by(request)))
         return Done(run=run.state.id)
 
-    async def _continue(self, request: Request, body: None) -> Done:
-        run = self._run(request)
-        if run.state.is_paused:
-            self.node.change(run, e.RunContinued(run=run.state.id, by=_by(request)))
-        return Done(run=run.state.id)
+    async def _resume(self, request: Request, body: None) -> Done:
+        run_id = await self._name(request)
+        if run_id not in self.node.live():
+            await self.node.go_on(run_id, _by(request))
+        elif self.node.run(run_id).state.is_paused:
+            self.node.change(self.node.run(run_id), e.RunContinued(run=run_id, by=_by(request)))
+        return Done(run=run_id)
+
+    async def _end(self, request: Request, body: None) -> wire.End:
+        return wire.ending(await anyio.to_thread.run_sync(self.node.look_back, await self._name(request)))
+
+    async def _asked(self, request: Request, body: None) -> wire.Asked:
+        return await anyio.to_thread.run_sync(self.node.asked, await self._name(request))
 
     async def _change(self, request: Request, body: Change) -> Done:
         run = self._run(request)
@@ -268,7 +293,23 @@ class Api:
     # ── around them ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self, request: Request) -> LocalRun:
-        return self.node.run(request.path_params["run"])
+        """The live run whose id starts so. :raises NotFound: if there is none, or several."""
+        start = request.path_params["run"]
+        found = [name for name in self.node.runs if name.startswith(start)]
+        return self.node.run(found[0] if len(found) == 1 else start)
+
+    async def _name(self, request: Request) -> str:
+        """The id of the run, live or not, that starts so.
+
+        :raises NotFound: if there is none. :raises UsageError: if there are several.
+        """
+        start: str = request.path_params["run"]
+        if start in self.node.runs:
+            return start
+        name, is_run = await anyio.to_thread.run_sync(resolve, self.node.log, start)
+        if not is_run:
+            raise NotFound(f"{name} is a task, and no run")
+        return name
 
     def _route(self, endpoint: Endpoint) -> Route:
         async def answer(request: Request) -> Response:

@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio.abc import TaskGroup
 
 from gx import __version__, wiring
@@ -174,6 +175,50 @@ class LocalNode:
         if not run.active.is_over:
             self._dispatcher.stop(last)
 
+    def cancel_tasks(self, run: LocalRun, tasks: list[str], reason: str, by: str) -> None:
+        """End some of its tasks."""
+        if not run.active.is_over:
+            self._dispatcher.cancel(run.state.id, reason, by=by, tasks=tasks)
+
+    async def give_up(self, run_id: str, reason: str, by: str) -> None:
+        """End a run for good, live or not. :raises NotFound: if there is no such run, or it is over."""
+        last = e.RunCancelled(run=run_id, reason=reason, by=by)
+        if run_id in self.live():
+            self.stop(self.runs[run_id], last)
+        elif self.log.is_unfinished(run_id):
+            await self._dispatcher.commit([last])
+        else:
+            raise NotFound(f"the run {run_id} is over: there is nothing to cancel")
+
+    async def go_on(self, run_id: str, by: str) -> LocalRun:
+        """Go on with a run that was interrupted or stopped, without a client.
+
+        :raises GxError: if it can't, as when its input was a stream that is gone.
+        """
+        asked = await anyio.to_thread.run_sync(self.asked, run_id)
+        wanted = msgspec.structs.replace(asked.submission, is_detached=True, by=by, token=asked.submission.token)
+        if wanted.inputs == "-":
+            raise UsageError(f"the input of {run_id} was a stream, and is gone", hint="give the rows again to `gx run`")
+        return await self.submit(msgspec.structs.replace(asked, submission=wanted))
+
+    def asked(self, run_id: str) -> wire.Asked:
+        """What was asked for when the run began. :raises NotFound: if the log doesn't say."""
+        ref = self.log.asked_of(run_id)
+        content = self.log.blobs([ref]) if ref is not None else {}
+        if ref is None or ref not in content:
+            raise NotFound(f"the log doesn't say how {run_id} was asked for", hint="give the command again")
+        found: wire.Asked = problem.decode(content[ref], wire.Asked)
+        return found
+
+    def look_back(self, run_id: str) -> RunEnd:
+        """How a run that isn't live ended, or stands. It reads the log, and takes a while."""
+        asked, view = self.asked(run_id), View()
+        for event in self.log.read(run=run_id):
+            fold(view, event)
+        wanted = asked.submission
+        plan = parse.plan_recipe(wanted.recipe_text, wanted.params, file=wanted.recipe_file)
+        return end_of(view.runs[run_id], plan, seconds=0.0)
+
     def change(self, run: LocalRun, body: e.RunPaused | e.RunContinued | e.RunChanged) -> None:
         """Pause it, let it go on, or change its limits."""
         if not run.active.is_over:
@@ -265,7 +310,9 @@ class LocalNode:
                     is_detached=wanted.is_detached,
                     by=wanted.by,
                 )
-                await self._dispatcher.commit([resumed])
+                is_asked_anew = state.is_paused and run_id != own  # or by one who waits for it since it was live
+                goes_on = [e.RunContinued(run=run_id, by=wanted.by)] if is_asked_anew else []
+                await self._dispatcher.commit([resumed, *goes_on])
             return state, True
         text = self._contents.put(wanted.recipe_text.encode())
         settled = self._contents.put(ids.canonical(read.plan.params))

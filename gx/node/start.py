@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from gx import __version__
 from gx.core.errors import WorkspaceError
 from gx.node import problem
 from gx.node.call import Client, NodeGone, find
@@ -64,11 +65,25 @@ def send_home(folder: Path) -> None:
 
 
 def _answers(client: Client) -> bool:
+    """Whether it serves, and is of this gx. An idle one of another gx is sent home.
+
+    :raises WorkspaceError: if one of another gx has live runs.
+    """
     try:
-        client.ask("GET", "/v1/node")
+        status = client.ask("GET", "/v1/node")
+        if status["gx"] == __version__:
+            return True
+        if not status["runs"]:
+            client.ask("POST", "/v1/node/leave", {"only_idle": True})
+            return False
     except NodeGone:
         return False
-    return True
+    names = ", ".join(run["run"] for run in status["runs"])
+    raise WorkspaceError(
+        f"the node that is up is of gx {status['gx']}, this is gx {__version__}, and {names} is live on it",
+        code="workspace.version",
+        hint="wait until it ends, or end the node with: gx node stop",
+    )
 
 
 def _spawn(folder: Path, *, lingers: bool) -> subprocess.Popen[bytes]:

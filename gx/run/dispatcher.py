@@ -8,7 +8,7 @@ lease is durable; a result reaches the client only after its success is.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -112,11 +112,15 @@ class Dispatcher:
             run.is_attended = is_attended
             self._wake()
 
-    def cancel(self, run_id: str, reason: str) -> None:
-        """End every task of the run that has not ended."""
+    def cancel(self, run_id: str, reason: str, *, by: str = "", tasks: Collection[str] | None = None) -> None:
+        """End tasks of the run that have not ended: some, or all."""
         run = self._active[run_id]
-        self._cancel_leased(run)
-        self._pending.extend(outcomes.cancel(run.state, reason))
+        chosen = [run.state.tasks[name] for name in (run.state.tasks if tasks is None else tasks)]
+        if self._worker is not None:
+            for task in chosen:
+                if task.id in run.state.leased:
+                    self._worker.cancel(task.id, task.attempt)
+        self._pending.extend(outcomes.cancel(run.state, reason, by=by, tasks=chosen))
         self._wake()
 
     def leftovers(self) -> list[e.Body]:

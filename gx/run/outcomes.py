@@ -212,7 +212,7 @@ def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: 
     )
 
 
-def cancel(run: RunState, reason: str) -> list[e.Body]:
-    """Everything that has not ended, ended at somebody's wish."""
-    live = (task for task in run.tasks.values() if not task.status.is_terminal)
-    return [e.TaskCancelled(run=run.id, task=task.id, attempt=task.attempt, reason=reason) for task in live]
+def cancel(run: RunState, reason: str, *, by: str = "", tasks: Iterable[TaskState] | None = None) -> list[e.Body]:
+    """Tasks that have not ended, ended at somebody's wish: some, or all."""
+    live = (task for task in (run.tasks.values() if tasks is None else tasks) if not task.status.is_terminal)
+    return [e.TaskCancelled(run=run.id, task=t.id, attempt=t.attempt, reason=reason, by=by) for t in live]

@@ -137,7 +137,7 @@ class LogReader:
         return self._keys.among(keys)
 
     def newest_run(self, fingerprint: str) -> str | None:
-        """The newest run of that fingerprint that neither finished nor was given up, and of which nothing was erased."""
+        """The newest run of that fingerprint that neither finished nor was given up, and nothing of it erased."""
         rows = self.file.ask(
             """SELECT run FROM events
             WHERE run IN (SELECT run FROM events WHERE type = 'run.created' AND data->>'$.fingerprint' = ?)
@@ -162,6 +162,18 @@ class LogReader:
             HAVING arg_max(type, seq) IN ('run.created', 'run.resumed') ORDER BY min(seq)"""
         )
         return [(run, asked, bool(is_detached)) for run, asked, is_detached in rows]
+
+    def asked_of(self, run: str) -> str | None:
+        """The blob of what was asked for when the run began."""
+        sql = "SELECT data->>'$.asked' FROM events WHERE type = 'run.created' AND run = ?"
+        rows = self.file.ask(sql, [run])
+        return rows[0][0] if rows else None
+
+    def is_unfinished(self, run: str) -> bool:
+        """Whether there is such a run, and it neither finished nor was given up."""
+        return self.has_run(run) and not self.file.ask(
+            "SELECT 1 FROM events WHERE type IN ('run.finished', 'run.cancelled') AND run = ? LIMIT 1", [run]
+        )
 
     def has_run(self, run: str) -> bool:
         """Whether a run with that id was ever created."""
