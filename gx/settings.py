@@ -21,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     workspace: Path | None = None
     """The `.gx` folder; by default the nearest one above the current folder, else the user's data folder."""
-    models_dir: Path = Path()
+    models_dir: Path = msgspec.field(default_factory=Path)
     """Where models are kept; by default `models` in the user's data folder."""
     offline: bool = False
     """Refuse to touch the network."""

@@ -52,9 +52,10 @@ class Question(Value, frozen=True, kw_only=True):
 
 
 class Reason(Value, frozen=True, kw_only=True):
-    """Why something is done."""
+    """Why something is done. `unless_others`: only if no other client is attached, and the run needs one."""
 
     reason: str = "asked to"
+    unless_others: bool = False
 
 
 class Cancel(Value, frozen=True, kw_only=True):
@@ -81,9 +82,10 @@ class Leave(Value, frozen=True, kw_only=True):
 
 
 class Done(Value, frozen=True, kw_only=True):
-    """It was done, or will be at once: the event that says so follows."""
+    """It was done, or will be at once: an event says so. `is_left`: it was not, for others want the run."""
 
     run: str = ""
+    is_left: bool = False
 
 
 class Endpoint(NamedTuple):
@@ -165,7 +167,7 @@ class Api:
         upload = await self._upload_of(asked.submission.token) if asked.submission.inputs == "-" else None
         submission = msgspec.structs.replace(asked.submission, by=_by(request))
         run = await self.node.submit(msgspec.structs.replace(asked, submission=submission), upload=upload)
-        return run.started
+        return run.greet()
 
     async def _upload_of(self, token: str) -> Upload:
         with anyio.move_on_after(UPLOAD_WAIT_S):
@@ -195,11 +197,15 @@ class Api:
 
     async def _drain(self, request: Request, body: Reason) -> Done:
         run = self._run(request)
+        if body.unless_others and run.is_wanted_by_others:
+            return Done(run=run.state.id, is_left=True)
         self.node.drain(run, body.reason, _by(request))
         return Done(run=run.state.id)
 
     async def _stop(self, request: Request, body: Reason) -> Done:
         run = self._run(request)
+        if body.unless_others and run.is_wanted_by_others:
+            return Done(run=run.state.id, is_left=True)
         self.node.stop(run, e.RunInterrupted(run=run.state.id, reason=body.reason, by=_by(request)))
         return Done(run=run.state.id)
 

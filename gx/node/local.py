@@ -68,6 +68,7 @@ class LocalRun:
         self._node, self._source, self._sources = node, source, sources
         self._began = node.clock.now()
         self.n_clients = 0
+        self.is_taken = self._is_greeted = False
         self.tempo = Tempo()
 
     def __repr__(self) -> str:
@@ -87,12 +88,26 @@ class LocalRun:
                 yield chunks
         finally:
             self.n_clients -= 1
+            self.is_taken |= self.active.is_over
             self._node.attend(self)
 
     @property
     def is_attended(self) -> bool:
         """Whether anybody wants it to go on."""
         return self.n_clients > 0 or self.state.is_detached
+
+    @property
+    def is_wanted_by_others(self) -> bool:
+        """Whether it goes on when one of its clients leaves."""
+        return self.n_clients > 1 or self.state.is_detached
+
+    def greet(self) -> Started:
+        """What a client hears first: the first one, or one that joins."""
+        first, self._is_greeted = not self._is_greeted, True
+        if first:
+            return self.started
+        done = sum(sum(step.ended.values()) for step in self.state.steps.values())
+        return msgspec.structs.replace(self.started, is_resumed=True, done_before=done, total=len(self.state.tasks))
 
     def warnings(self) -> AsyncIterator[str]:
         """What makes its models slow here."""
@@ -112,6 +127,14 @@ class LocalRun:
             warnings=list(self._source.warnings) if self._source else [],
             error=self.active.error,
         )
+
+
+class _Ending(Exception):
+    """The run that is wanted is live, and about to be interrupted: it can be resumed when it has ended."""
+
+    def __init__(self, run: LocalRun) -> None:
+        super().__init__(run.state.id)
+        self.run = run
 
 
 class _Read(NamedTuple):
@@ -144,6 +167,7 @@ class LocalNode:
         self._taking_up = anyio.Lock()
         self._group: TaskGroup
         self._waits: dict[str, anyio.CancelScope] = {}
+        self._left: list[tuple[str, str | None, bool]] = []
 
     async def submit(self, asked: wire.Asked, *, upload: Upload | None = None) -> LocalRun:
         """Start the run, or go on with the newest unfinished one of the same recipe, params and inputs; join a live
@@ -152,8 +176,12 @@ class LocalNode:
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
         read = await anyio.to_thread.run_sync(_read, asked, upload)
-        async with self._taking_up:
-            return await self._submit(asked, read, upload)
+        while True:
+            try:
+                async with self._taking_up:
+                    return await self._submit(asked, read, upload)
+            except _Ending as ending:
+                await ending.run.active.results.ended()
 
     def live(self) -> list[str]:
         """The runs that are not over."""
@@ -227,18 +255,18 @@ class LocalNode:
     def attend(self, run: LocalRun) -> None:
         """A client came or went."""
         run_id = run.state.id
-        if (wait := self._waits.pop(run_id, None)) is not None:
-            wait.cancel()
+        if (before := self._waits.pop(run_id, None)) is not None:
+            before.cancel()
         self._dispatcher.attend(run_id, is_attended=run.is_attended)
         if run.active.is_over and not run.n_clients:
             self._forget(run)
         elif not run.active.is_over and not run.is_attended:
-            self._group.start_soon(self._wait_for, run)
+            wait = self._waits[run_id] = anyio.CancelScope()
+            self._group.start_soon(self._wait_for, run, wait)
 
-    async def _wait_for(self, run: LocalRun) -> None:
+    async def _wait_for(self, run: LocalRun, scope: anyio.CancelScope) -> None:
         """Give a client that vanished the time to come back."""
-        with anyio.CancelScope() as scope:
-            self._waits[run.state.id] = scope
+        with scope:
             await anyio.sleep(REATTACH_S)
             self.drain(run, "its client went away", "")
 
@@ -247,6 +275,8 @@ class LocalNode:
         await run.active.results.ended()
         if run.upload is not None:
             run.upload.refuse()
+        if not run.n_clients and not run.is_taken and not run.state.is_detached:
+            await anyio.sleep(REATTACH_S)  # its client is on its way
         if not run.n_clients:
             self._forget(run)
 
@@ -300,6 +330,14 @@ class LocalNode:
         if run_id is not None:
             live = self.runs.get(run_id)
             if live is not None and not live.active.is_over:
+                if live.active.draining is not None:
+                    raise _Ending(live)
+                if wanted.deadline_s is not None or wanted.budget_tokens is not None:
+                    deadline_at = None if wanted.deadline_s is None else now + wanted.deadline_s
+                    limits = e.RunChanged(
+                        run=run_id, deadline_at=deadline_at, budget_tokens=wanted.budget_tokens, by=wanted.by
+                    )
+                    self.change(live, limits)
                 return live.state, True
             state = await self._unfold(run_id)
             if state.status is not RunStatus.finished:
@@ -352,7 +390,7 @@ class LocalNode:
         """Look after the runs that a node which died left behind: go on with those that need no client, and interrupt
         the others, unless their clients come back.
         """
-        left = self.log.live_runs()
+        left = self._left = self.log.live_runs()
         for run_id, ref, is_detached in left:
             if not is_detached or ref is None:
                 continue
@@ -362,7 +400,13 @@ class LocalNode:
                 await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
         if left:
             await anyio.sleep(REATTACH_S)
-            gone = [run_id for run_id, _, is_detached in left if not is_detached and run_id not in self.view.runs]
+            await self.let_go()
+
+    async def let_go(self) -> None:
+        """Interrupt the runs that a node which died left behind, and nobody came back for."""
+        left, self._left = self._left, []
+        gone = [run_id for run_id, _, is_detached in left if not is_detached and run_id not in self.view.runs]
+        if gone:
             still = {run_id for run_id, *_ in self.log.live_runs()}
             reason = "its node died, and its client did not come back"
             await self._dispatcher.commit([e.RunInterrupted(run=r, reason=reason) for r in gone if r in still])

@@ -19,7 +19,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from gx.core.errors import GxError, WorkspaceError
+from gx.core.errors import GxError, NotFound, WorkspaceError
 from gx.core.view import RunStatus
 from gx.node import problem, wire
 from gx.node.call import Client, NodeGone
@@ -51,6 +51,7 @@ class RemoteRun:
         self._leaves: tuple[str, str] | None = None
         self._progress: Progress | None = None
         self._end: RunEnd | None = None
+        self._is_left = False
         self.notes: list[str] = []
         self._client, self.started = self._submit()
         threading.Thread(target=self._follow, name="gx-follow", daemon=True).start()
@@ -63,7 +64,7 @@ class RemoteRun:
 
         :raises GxError: if the run can't go on, as no node comes up any more.
         """
-        while self._end is None:
+        while self._end is None and not self._is_left:
             frame = await anyio.to_thread.run_sync(self._take, abandon_on_cancel=True)
             if frame is None:
                 continue
@@ -91,7 +92,7 @@ class RemoteRun:
 
     async def end(self, *, is_delivered: bool = True, error: GxError | None = None) -> RunEnd:
         """How the run ended for this client; whether all records were handed on, and what went wrong in that."""
-        if self._end is None:
+        if self._end is None and not self._is_left:
             with anyio.move_on_after(END_S):
                 self._end = await anyio.to_thread.run_sync(self._look_up, abandon_on_cancel=True)
         end = self._end or _unknown(self.started, self._progress)
@@ -112,8 +113,10 @@ class RemoteRun:
                         self._frames.put(frame)
                         if frame.end is not None:
                             return
-                except NodeGone:
+                except (NodeGone, NotFound):  # the next node may be there by now, and not know the run
                     pass
+                if self._is_left:
+                    return
                 deaths = deaths + 1 if len(self._seen) == had else 1
                 had = len(self._seen)
                 if deaths > MOST_DEATHS:
@@ -167,7 +170,10 @@ class RemoteRun:
 
     def _tell(self, how: str, reason: str) -> None:
         try:
-            self._client.ask("POST", f"/v1/runs/{self.started.run}/{how}", {"reason": reason})
+            body = {"reason": reason, "unless_others": True}
+            if self._client.ask("POST", f"/v1/runs/{self.started.run}/{how}", body).get("is_left"):
+                self._is_left = True
+                self.notes.append(f"note: {self.started.run} goes on for others who want it")
         except (NodeGone, GxError):  # it died, and the next one is told; or the run is over
             pass
 

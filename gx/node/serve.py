@@ -79,6 +79,7 @@ async def serve(folder: Path, *, stays: bool) -> None:
             group.start_soon(_leave_when_idle, node, api, found.node_linger_s, server)
             await server.serve(sockets=[sock])
             group.cancel_scope.cancel()
+        await node.let_go()
         socket_path(folder).unlink(missing_ok=True)
 
 

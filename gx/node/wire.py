@@ -22,17 +22,17 @@ class Asked(Value, frozen=True, kw_only=True):
     settings: Settings
 
 
-NOTHING = msgspec.Raw(b"null")
-"""What isn't there; it is left out, since `null` may be an answer."""
+Json = msgspec.Raw | msgspec.UnsetType
+"""JSON as it stands, or nothing: what isn't there is left out, since `null` may be an answer."""
 
 
 class Result(Value, frozen=True, kw_only=True):
     """A record: the task as it ended, and what it has, as JSON."""
 
     task: TaskState
-    output: msgspec.Raw = NOTHING
-    input: msgspec.Raw = NOTHING
-    likelihoods: msgspec.Raw = NOTHING
+    output: Json = msgspec.UNSET
+    input: Json = msgspec.UNSET
+    likelihoods: Json = msgspec.UNSET
 
 
 class End(Value, frozen=True, kw_only=True):
@@ -82,9 +82,9 @@ def record_of(result: Result) -> Record:
     )
 
 
-def _raw(content: bytes | None) -> msgspec.Raw:
-    return NOTHING if content is None else msgspec.Raw(content)
+def _raw(content: bytes | None) -> Json:
+    return msgspec.UNSET if content is None else msgspec.Raw(content)
 
 
-def _bytes(raw: msgspec.Raw) -> bytes | None:
-    return None if raw is NOTHING else bytes(raw)
+def _bytes(raw: Json) -> bytes | None:
+    return None if raw is msgspec.UNSET else bytes(raw)
