@@ -62,7 +62,11 @@ class ActiveRun:
         self.draining_since = monotonic
 
     def task_waits(self, task: TaskState) -> None:
-        """A task can't run for now: its turn is made again when it can, so that waiting takes no memory."""
+        """A task can't run for now: its turn is made again when it can, so that waiting takes no memory.
+
+        No worker has it any more, however long it waits.
+        """
+        self.leased_at.pop(task.id, None)
         if task.status is Status.prepared and task.id not in self.state.ready and task.id not in self.state.suspects:
             self.turns.pop(task.id, None)
 

@@ -43,7 +43,7 @@ async def main(jobs: int) -> None:
             began = time.perf_counter()
             active = await desk.begin(RECIPE, rows(jobs))
             done = 0
-            async with active.records as stream:
+            with active.results.watch() as stream:
                 async for chunk in stream:
                     done += len(chunk)
             seconds = time.perf_counter() - began

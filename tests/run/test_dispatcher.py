@@ -209,6 +209,22 @@ async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_pat
     assert "time-out of 5 s" in exited.reason
 
 
+async def test_an_attempt_that_failed_and_waits_for_its_retry_hangs_nobody(tmp_path: Path) -> None:
+    failure = Failure(code="timeout", message="the turn ran longer than 5 s")
+    clock, worker = ManualClock(), ScriptedWorker(lambda turn: failure, leases=1)
+    recipe = FAN_OUT.replace("retry:", "timeout: 5s, retry:").replace("backoff: 10s", "backoff: 60s")
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(recipe, texts("a"))
+        await until(lambda: active.state.delayed)
+        worker.answer = echo
+        for _ in range(8):
+            clock.time += 25
+            desk.dispatcher._wake()
+            await anyio.sleep(0.01)
+        await desk.finish(active)
+        assert not desk.bodies(e.BenchExited)
+
+
 async def test_a_text_that_was_cut_says_so_and_one_cut_by_the_context_is_not_reused(tmp_path: Path) -> None:
     def cut(tokens: int):
         return lambda turn: Answer(value=b'"half a"', finish="length", usage=Usage(tokens_in=1, tokens_out=tokens))
