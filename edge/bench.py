@@ -55,6 +55,8 @@ CRASH_VARIABLE = "GX_BENCH_CRASH_ON"
 # Frames that may wait for a slow reader; signals and readings only take a quarter, so that no result waits for them.
 _OUTGOING_FRAMES, _OUTGOING_SIGNALS = 256, 64
 _READ_BYTES = 1 << 16
+# A load may wait for another model to make way; so many do at a time, and nothing else waits for them.
+_LOADS = 8
 _MEASURE_EVERY_S = 2.0
 # The engine's thread is idle when it is asked for the last reading. If it isn't after all, the reading can wait.
 _LAST_READING_S = 0.1
@@ -72,13 +74,17 @@ class Bench:
         from edge.tunings import find as tuning_of
 
         self._incoming, self._outgoing = incoming, outgoing
+        self._sha256s: dict[str, str] = {}  # of a model's file, where its digest is another
         self._engine = Engine(
-            threads=threads, context_tokens=context_tokens, slots=slots or DEFAULT_SLOTS, tuning_of=tuning_of
+            threads=threads,
+            context_tokens=context_tokens,
+            slots=slots or DEFAULT_SLOTS,
+            tuning_of=lambda digest, path: tuning_of(self._sha256s.get(digest, digest), path),
         )
         self._front = Front(self._engine)
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
-        self._asides = anyio.CapacityLimiter(1)
+        self._asides, self._loads = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_LOADS)
         self._told = Measured()
         self._is_told = True  # all that was done until now
 
@@ -99,10 +105,12 @@ class Bench:
         match message:
             case Load():
                 # Known at once, so that a turn right behind this message finds it; loaded beside the reader.
+                if message.sha256 is not None:
+                    self._sha256s[message.digest] = message.sha256
                 self._engine.register(message.digest, message.path, message.context_tokens, message.adapters)
-                tasks.start_soon(self._answer, message.request, lambda: self._load(message))
+                tasks.start_soon(self._answer, message.request, lambda: self._load(message), self._loads)
             case Count():
-                tasks.start_soon(self._answer, message.request, lambda: self._count(message))
+                tasks.start_soon(self._answer, message.request, lambda: self._count(message), self._asides)
             case Execute(turn=turn):
                 self._cancelled[turn.task, turn.attempt] = threading.Event()
                 self._is_told = False
@@ -118,12 +126,12 @@ class Bench:
     def _count(self, message: Count) -> FromBench:
         return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats))
 
-    async def _answer(self, request: int, work: Callable[[], FromBench]) -> None:
+    async def _answer(self, request: int, work: Callable[[], FromBench], limiter: anyio.CapacityLimiter) -> None:
         """Send what `work`, in a thread, returns, or why it failed."""
         from edge.engine.engine import failure_of
 
         try:
-            answer = await anyio.to_thread.run_sync(work, limiter=self._asides)
+            answer = await anyio.to_thread.run_sync(work, limiter=limiter)
         except GxError as error:
             answer = Refused(request=request, failure=failure_of(error))
         except Exception as error:  # noqa: BLE001 - exceptions don't cross a process

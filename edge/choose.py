@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 
+import anyio
 import msgspec
 import numpy as np
 
@@ -26,42 +27,55 @@ CONTENT_FREE = "N/A"
 
 
 async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Outcome:
-    """Answer a turn that has a `choice`.
+    """Answer a turn that has a `choice`. Its time runs from here on, also while it waits for its baseline.
 
     :raises GxError: (code "choice") if its schema has anything but enums. :raises BenchError: if the engine is closed.
     """
     fields = fields_of(turn.output_schema)
+    began_s, waited_s = anyio.current_time(), 0.0
     baseline: Baseline | None = None
     if turn.choice == "calibrated":
-        found = await baseline_of(turn.model, turn.baselines or (_without_content(turn.messages),), fields, front)
+        chats = turn.baselines or (_without_content(turn.messages),)
+        found = await baseline_of(turn.model, chats, fields, front, cancelled=cancelled, timeout_s=turn.timeout_s)
         if isinstance(found, Failure):
             return found
-        baseline = found
+        baseline, waited_s = found, anyio.current_time() - began_s
     text, scores, usage = "", Scores(), Usage()
     for number, field in enumerate(fields):
         text += field.opening
         request = request_of(turn.model, turn.messages, text, field)
         request = msgspec.structs.replace(
             request,
-            timeout_s=_left_s(turn.timeout_s, usage),
+            timeout_s=_left_s(turn.timeout_s, waited_s, usage),
             conversation=f"{turn.task} {turn.attempt}",
             goes_on=number < len(fields) - 1,
         )
         weighed = await front.generate(request, cancelled=cancelled)
+        usage = _sum(usage, weighed.usage)
         if isinstance(weighed, Failure):
-            return weighed
+            return _failure(weighed, turn, usage, f"{number} of {len(fields)} fields were chosen", waited_s)
         if not isinstance(weighed, Weights):
             raise GxError("an answer was written where options were to be weighed", code="internal")
         shares = probabilities(np.array(weighed.log_likelihoods), None if baseline is None else baseline[number])
         scores[field.name] = {o: round(float(s), 6) for o, s in zip(field.options, shares, strict=True)}
         text += field.written[int(shares.argmax())]
-        usage = _sum(usage, weighed.usage)
     return Answer(value=msgspec.Raw(text.encode()), usage=usage, scores=scores)
 
 
-def _left_s(timeout_s: float | None, usage: Usage) -> float | None:
-    """What is left of a turn's time after the fields so far."""
-    return None if timeout_s is None else max(0.0, timeout_s - (usage.prefill_ms + usage.decode_ms) / 1000)
+def _left_s(timeout_s: float | None, waited_s: float, usage: Usage) -> float | None:
+    """What is left of a turn's time after its wait for a baseline, and after the fields so far."""
+    if timeout_s is None:
+        return None
+    return max(0.0, timeout_s - waited_s - (usage.prefill_ms + usage.decode_ms) / 1000)
+
+
+def _failure(failure: Failure, turn: Turn, usage: Usage, done: str, waited_s: float) -> Failure:
+    """A field's failure as the turn's: what all fields took, and of a time-out the turn's own limit."""
+    if failure.code != "timeout" or turn.timeout_s is None:
+        return msgspec.structs.replace(failure, usage=usage)
+    wait = f"; for {waited_s:.1f} s of them it waited for its baseline" if turn.choice == "calibrated" else ""
+    message = f"the turn ran longer than {turn.timeout_s:g} s: {done}{wait}"
+    return msgspec.structs.replace(failure, message=message, usage=usage)
 
 
 def _without_content(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -40,23 +40,22 @@ class Header(Value, frozen=True, kw_only=True):
         name = max(self.weights, key=lambda name: self.weights[name], default="")
         return name, self.weights.get(name, 0) / max(1, sum(self.weights.values()))
 
+    def number(self, name: str) -> int:
+        """A whole number that is said of the architecture; 0 where none is said, or one for each layer."""
+        found = self.fields.get(f"{self.fields.get('general.architecture')}.{name}")
+        return found if isinstance(found, int) else 0
+
     def trained_tokens(self) -> int | None:
         """The longest text that the model was trained on."""
-        found = self.fields.get(f"{self.fields.get('general.architecture')}.context_length")
-        return found if isinstance(found, int) else None
+        return self.number("context_length") or None
 
     def token_bytes(self) -> int | None:
         """What one token takes in the cache, in half precision; `None` where layers differ, or don't attend."""
-        family = self.fields.get("general.architecture")
-
-        def number(name: str) -> int:
-            value = self.fields.get(f"{family}.{name}")
-            return value if isinstance(value, int) else 0
-
-        heads = number("attention.head_count")
-        width = number("embedding_length") // heads if heads else 0
-        key, value = number("attention.key_length") or width, number("attention.value_length") or width
-        return number("block_count") * (number("attention.head_count_kv") or heads) * (key + value) * 2 or None
+        heads = self.number("attention.head_count")
+        width = self.number("embedding_length") // heads if heads else 0
+        key, value = self.number("attention.key_length") or width, self.number("attention.value_length") or width
+        layers = self.number("block_count")
+        return layers * (self.number("attention.head_count_kv") or heads) * (key + value) * 2 or None
 
 
 def read_header(path: Path | str) -> Header | None:

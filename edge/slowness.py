@@ -12,9 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from edge.cpu import WORTH_HAVING, unused_sets
-from edge.header import TYPES, read_header
+from edge.header import TYPES, Header, read_header
 from edge.kernels import faster_copy, is_fast
 from gx.core.message import ModelCard
+
+ON_GPU = "GPU"
+"""Among the flags of a build that puts layers on a GPU of this machine."""
 
 
 class SlowFormat(NamedTuple):
@@ -34,8 +37,10 @@ class SlowFormat(NamedTuple):
 def slow_format(path: Path | str, flags: Collection[str]) -> SlowFormat | None:
     """What is slow about a file for a build with these flags; `None` if less than half of its weights are."""
     header = read_header(path)
-    if header is None:
-        return None
+    return None if header is None else _slow_format(header, flags)
+
+
+def _slow_format(header: Header, flags: Collection[str]) -> SlowFormat | None:
     slow = {name: n for name, n in header.weights.items() if name in TYPES.values() and not is_fast(name, flags)}
     share = sum(slow.values()) / max(1, sum(header.weights.values()))
     if share < 0.5:
@@ -55,16 +60,22 @@ def unused(flags: Collection[str], has: frozenset[str] | None) -> str:
     )
 
 
-def warned(card: ModelCard, *, build: str, has: frozenset[str] | None, is_on_cpu: bool) -> ModelCard:
-    """The card with what there is to warn of. `build` is the engine's, its flags in brackets; the CPU `has` these sets.
+def warnings(path: Path | str, *, build: str, has: frozenset[str] | None) -> tuple[str, ...]:
+    """What there is to warn of a model file, by its header alone; nothing if it has none that can be read.
 
-    What runs on a GPU goes by other rules.
+    `build` is the engine's, its flags in brackets; the CPU `has` these sets. What runs on a GPU goes by other rules.
     """
-    if not is_on_cpu:
-        return card
     flags = build.partition("(")[2].rstrip(")").split()
+    if ON_GPU in flags or (header := read_header(path)) is None:
+        return ()
     found = [f"{text}; `gx doctor` says how to build it anew"] if (text := unused(flags, has)) else []
-    if slow := slow_format(card.path, flags):
+    if slow := _slow_format(header, flags):
         remedy = f"; `gx models prepare` makes a {slow.kind} copy of it, which has one" if slow.kind else ""
         found.append(f"{slow}{remedy}")
-    return msgspec.structs.replace(card, warnings=tuple(found))
+    return tuple(found)
+
+
+def warned(card: ModelCard, *, build: str, has: frozenset[str] | None, is_on_cpu: bool) -> ModelCard:
+    """The card with what there is to warn of."""
+    found = warnings(card.path, build=build, has=has) if is_on_cpu else ()
+    return msgspec.structs.replace(card, warnings=found)

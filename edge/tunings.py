@@ -1,16 +1,17 @@
 """How models are best computed on this machine: measured in a child process, kept in gx's cache, found by the bench.
 
-A choice holds for one file, one version of the engine and one CPU with so many cores; whatever of these changes, it
-isn't found any more. It knows files and a child process, and no weights.
+A choice holds for one file, one build of the engine and one CPU with so many cores; whatever of these changes, it isn't
+found any more. It knows files and a child process, and no weights; the engine isn't loaded here.
 
 Invariant: what can't be read counts as not there, and the engine's defaults hold.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import msgspec
@@ -27,13 +28,20 @@ __all__ = ["DISTURBED", "SECONDS", "Note", "Tuned", "chosen_tuning", "find", "fi
 
 SECONDS = 45.0
 """For the defaults and what is varied; copies come on top."""
+PATIENCE = 10
+"""How many times as long a measurement may take before it is ended: on some machines one trial takes a minute."""
+START_S = 120.0
+"""And how long its process may take to load the model, from a disk that is slow."""
 FOLDER = "tunings"
 DISTURBED = 0.1
 """The share of the processors that others may take while threads are compared."""
 
 
 class Note(Value, frozen=True, kw_only=True):
-    """A choice and what it is for. `sha256` is the model's, also where `file_bytes` are those of a prepared copy."""
+    """A choice and what it is for. `sha256` is the model's, also where `file_bytes` are those of a prepared copy.
+
+    `engine` is the binding's version, and a digest of the libraries that it was built with.
+    """
 
     sha256: str
     file_bytes: int
@@ -62,13 +70,27 @@ def find_note(sha256: str, path: str, *, cache_dir: Path | None = None) -> Note 
         return None
 
 
-def make(path: Path, sha256: str, *, seconds: float = SECONDS, cache_dir: Path | None = None) -> tuple[Note, Tuned]:
+def make(
+    path: Path,
+    sha256: str,
+    *,
+    seconds: float = SECONDS,
+    longest_s: float | None = None,
+    cache_dir: Path | None = None,
+) -> tuple[Note, Tuned]:
     """Measure a model in a process of its own, and keep what is chosen; takes about a minute.
+
+    That process is ended after `longest_s`; `None` stands for `PATIENCE` times as many `seconds`, and `START_S`.
 
     :raises ModelError: if it can't be measured, with what that process said last, or the choice can't be kept.
     """
     command = [sys.executable, "-P", "-m", "edge.tune", str(path), str(seconds)]
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
+    most_s = PATIENCE * seconds + START_S if longest_s is None else longest_s
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=most_s)
+    except subprocess.TimeoutExpired as error:
+        hint = "it may be too large for this machine; `gx doctor -m` says what it needs"
+        raise ModelError(f"{path} was not measured within {most_s:g} s", code="model.tune", hint=hint) from error
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         why = said[-1] if said else f"its process ended with {done.returncode}"
@@ -109,7 +131,23 @@ def _place(folder: Path, sha256: str, path: str) -> Path:
 
 
 def _engine() -> str:
-    return metadata.version("llama_cpp_python")
+    """The binding's version, and what tells its libraries from those of another build."""
+    built = metadata.distribution("llama_cpp_python")
+    listed = [line for line in (built.read_text("RECORD") or "").splitlines() if _is_library(line.partition(",")[0])]
+    override = os.environ.get("LLAMA_CPP_LIB_PATH")
+    return f"{built.version}+{digest_of(sorted(listed), _libraries(override, is_listed=bool(listed)))[:12]}"
+
+
+def _libraries(override: str | None, *, is_listed: bool) -> list[tuple[str, int, int]]:
+    """The names, sizes and dates of the libraries, where no digests of them are listed, or others take their place."""
+    spec = None if override or is_listed else util.find_spec("llama_cpp")  # which doesn't load it
+    folders = [override] if override else (spec.submodule_search_locations or []) if spec else []
+    files = [file for folder in folders for file in Path(folder).rglob("*") if _is_library(file.name)]
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def _is_library(name: str) -> bool:
+    return ".so" in name or name.endswith((".dylib", ".dll", ".metal", ".metallib"))
 
 
 def _folder(cache_dir: Path | None) -> Path:

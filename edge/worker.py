@@ -16,11 +16,14 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
+from edge.cpu import cpu_sets
 from edge.process import BenchProcess
 from edge.questions import Questions
+from edge.slowness import warnings
 from edge.throughput import Throughput
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import (
@@ -81,7 +84,7 @@ class EdgeWorker:
         self._tasks: TaskGroup | None = None
         self._bench: BenchProcess | None = None  # the one that is up
         self._launched: BenchProcess | None = None  # the one that runs, be it up yet or not
-        self._incarnation, self._slots = 0, 1
+        self._incarnation, self._slots, self._build = 0, 1, ""
         self._error: BenchError | None = None
         self._is_closing = self._is_restarting = self._is_down_untold = False
         self._changed = anyio.Event()
@@ -109,14 +112,29 @@ class EdgeWorker:
         await self._end_tasks()
 
     def register(
-        self, digest: str, path: str, context_tokens: int | None = None, adapters: tuple[tuple[str, float], ...] = ()
+        self,
+        digest: str,
+        path: str,
+        context_tokens: int | None = None,
+        adapters: tuple[tuple[str, float], ...] = (),
+        *,
+        sha256: str | None = None,
     ) -> None:
-        """Say where the model with this digest is; a bench is told when it is first needed there."""
-        path = os.path.abspath(path)  # noqa: PTH100 - no link is followed
-        self._places[digest] = Load(
-            request=0, digest=digest, path=path, context_tokens=context_tokens, adapters=adapters
+        """Say where the model with this digest is; a bench is told when it is first needed there, and once.
+
+        `sha256` is that of its file, where the digest isn't, as of a model with adapters.
+        """
+        load = Load(
+            request=0,
+            digest=digest,
+            path=os.path.abspath(path),  # noqa: PTH100 - no link is followed
+            context_tokens=context_tokens,
+            adapters=adapters,
+            sha256=None if sha256 == digest else sha256,
         )
-        self._told.discard(digest)
+        if self._places.get(digest) != load:
+            self._places[digest] = load
+            self._told.discard(digest)
 
     async def start(self) -> None:
         """Bring up the first bench; it has a minute for that, and so have the two that follow if it doesn't.
@@ -157,6 +175,15 @@ class EdgeWorker:
         if not isinstance(answer, Loaded):
             raise BenchError(f"the bench answered a load with {type(answer).__name__}")
         return answer.card
+
+    async def warnings(self, model: str) -> tuple[str, ...]:
+        """What makes that model slow on this machine, in sentences; it isn't loaded for that, but a bench must be up.
+
+        :raises ModelError: if it isn't registered. :raises BenchError: if no bench can be kept up.
+        """
+        path = self._place(model).path
+        await self._up()
+        return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets()))
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
         """The prompt tokens of each chat, in the model's own template.
@@ -264,6 +291,7 @@ class EdgeWorker:
             case Ready():
                 self._bench, self._slots, self._up_s = bench, message.slots, time.monotonic()
                 self._incarnation += 1
+                self._build = message.engine
                 self._told.clear()
                 up = BenchUp(incarnation=self._incarnation, pid=message.pid, slots=message.slots, engine=message.engine)
                 self._emit(up)
@@ -308,13 +336,18 @@ class EdgeWorker:
 
     async def _ask(self, make: Callable[[int], ToBench], model: str | None = None) -> Loaded | Counted:
         """Ask the bench that is up, or the next one, and wait for its answer. `model` is one that it must know."""
+        bench = await self._up()
+        if model is not None:
+            self._introduce(bench, model)
+        return await self._questions.ask(bench.send, make)
+
+    async def _up(self) -> BenchProcess:
+        """The bench that is up, or the next one. :raises BenchError: if there will be none."""
         while self._bench is None:
             if self._error is not None or self._is_closing:
                 raise self._error or BenchError("the worker is closed")
             await self._changed.wait()
-        if model is not None:
-            self._introduce(self._bench, model)
-        return await self._questions.ask(self._bench.send, make)
+        return self._bench
 
     def _introduce(self, bench: BenchProcess, model: str) -> None:
         """Tell a bench where a model is, once; the answer is for nobody, since whatever uses the model fails alike."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.engine.grammar import JsonSchema
 from edge.engine.job import Job
+from edge.engine.llama import Model
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from edge.engine.shelf import Loaded
@@ -72,7 +73,13 @@ def _choice(job: Job, loaded: Loaded, text: str) -> Scoring:
     request, model = job.request, loaded.model
     if len(set(request.options)) < len(request.options) or "" in request.options:
         raise GxError("a choice needs options that differ, and none may be empty", code="choice")
-    prompt, options = _split(model.tokenize(text), [model.tokenize(text + option) for option in request.options])
+    if request.are_whole and model.end_token < 0:
+        raise GxError(
+            f"{model.path} has no token that ends an answer, so it can't weigh whether one ends after an option",
+            code="choice",
+            hint="let the options be weighed by their beginnings, or write the answer under a schema",
+        )
+    prompt, options = split(model, text, request.options)
     _prompt(job, prompt)
     if request.are_whole:
         options = [[*option, model.end_token] for option in options]
@@ -81,6 +88,17 @@ def _choice(job: Job, loaded: Loaded, text: str) -> Scoring:
         raise GxError(f"{model.path} keeps a state that can't be cut back, so it can't weigh options", code="choice")
     _limit(prompt, longest, loaded.card.context_tokens, least=longest)
     return Scoring(prompt, options)
+
+
+def split(model: Model, text: str, options: Sequence[str]) -> tuple[Tokens, list[list[int]]]:
+    """The tokens that a prompt and its options together begin with, and how each option goes on.
+
+    Only what is behind the prompt's last control token is encoded with each option: a prompt may be long.
+    """
+    prompt = model.tokenize(text)
+    start, part = model.last_part(text, prompt)
+    shared, endings = _split(prompt[start:], [model.tokenize(part + option) for option in options])
+    return prompt[: start + len(shared)], endings
 
 
 def _prompt(job: Job, prompt: Tokens) -> Tokens:
@@ -95,7 +113,7 @@ def _split(prompt: Tokens, wholes: Sequence[Tokens]) -> tuple[Tokens, list[list[
 
     An option's first characters may be one token with the prompt's last ones, so the whole is encoded, and then cut.
     """
-    common = min(len(prompt), *(len(whole) - 1 for whole in wholes))  # at least a token of each option is its own
+    common = max(0, min(len(prompt), *(len(whole) - 1 for whole in wholes)))  # a token of each option is its own
     for whole in wholes:
         differs = np.flatnonzero(whole[:common] != prompt[:common])
         common = int(differs[0]) if len(differs) else common

@@ -26,6 +26,7 @@ from edge.engine.lane import KEPT_S
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads, offloads
 from edge.engine.memory import available_bytes
+from edge.engine.room import Wait
 from edge.engine.shelf import Loaded, Place, Shelf
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
@@ -68,7 +69,12 @@ class Engine:
         self._given_threads, self._tuning_of = threads, tuning_of
         self._cache_bytes = available_bytes() // 4 if cache_bytes is None else cache_bytes
         self._statistics = Statistics()
-        self._shelf = Shelf(self._lanes, context_tokens=context_tokens, cache_bytes=self._cache_bytes)
+        self._shelf = Shelf(
+            self._lanes,
+            context_tokens=context_tokens,
+            cache_bytes=self._cache_bytes,
+            least_cache_bytes=self._cache_bytes // 4,
+        )
         self._arrived: deque[tuple[Job, Loaded]] = deque()
         self._waiting: list[tuple[Job, Loaded]] = []
         self._running: dict[Job, Loaded] = {}
@@ -120,21 +126,42 @@ class Engine:
             self._changed.notify()
         return future
 
+    def hold(self, digest: str) -> Loaded | None:
+        """Keep a model in memory, if it is there now; `let_go` or `submit` ends that."""
+        return self._shelf.take_nowait(digest)
+
+    def load(self, digest: str, cancelled: threading.Event) -> Loaded:
+        """`hold`, but load it where it isn't there: it takes seconds, and waits for room.
+
+        :raises ModelError: if it can't be loaded. :raises BenchError: if the engine is closed, or it was cancelled.
+        """
+        return self._shelf.take(digest, gives_up=cancelled.is_set)
+
+    def let_go(self, held: Loaded) -> None:
+        """Keep it in memory no longer for this caller."""
+        self._shelf.give_back(held)
+
     def submit(
-        self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
+        self,
+        request: Request,
+        *,
+        on_text: OnText | None = None,
+        cancelled: threading.Event | None = None,
+        held: Loaded | None = None,
     ) -> Future[Result]:
-        """Encode a request, in the caller's thread, and queue it.
+        """Encode a request, in the caller's thread, and queue it; its model is loaded, unless it was `held` for it.
 
         `on_text` is called on the engine's thread and must be quick; setting `cancelled` ends the request.
 
         :raises BenchError: if the engine is closed.
         """
         job = Job(request, on_text=on_text, cancelled=cancelled or threading.Event(), now_s=self._clock())
-        self._check_open()
         try:
-            loaded = self._shelf.take(request.model)
-        except ModelError as error:
-            job.end(failure_of(error))
+            loaded = held or self._shelf.take(request.model, gives_up=job.cancelled.is_set)
+        except GxError as error:
+            if isinstance(error, BenchError) and error.code != "cancelled":
+                raise
+            job.fail(error, self._clock())
             return job.future
         try:
             begin(job, loaded)
@@ -142,7 +169,7 @@ class Engine:
             self._shelf.give_back(loaded)
             if not isinstance(error, GxError):
                 raise
-            job.end(job.failure(error, self._clock()))
+            job.fail(error, self._clock())
             return job.future
         self._queue(self._arrived, (job, loaded))
         return job.future
@@ -282,26 +309,26 @@ class Engine:
     def _admit(self) -> None:
         """Give slots to those who wait: first where one is kept for them, then in their order.
 
-        Who finds none holds up only those of the same model.
+        Who finds none holds up those of the same size and model, and who waits for a lane, what would keep it waiting.
         """
         waiting, self._waiting = sorted(self._waiting, key=lambda one: not one[1].lanes.keeps(one[0])), []
-        full: set[Loaded] = set()
+        full, behind = set[tuple[Loaded, int]](), set[Loaded]()
         for job, loaded in waiting:
+            kind = loaded, loaded.lanes.size(job)
             try:
-                is_in = loaded not in full and loaded.lanes.admit(job)
+                wait = Wait() if kind in full else loaded.lanes.admit(job, is_behind=loaded in behind)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
-                if isinstance(error, GxError):
-                    job.end(job.failure(error, self._clock()))
-                else:
-                    job.raise_error(error)
+                job.fail(error, self._clock())
                 self._shelf.give_back(loaded)
                 continue
-            if is_in:
+            if wait is None:
                 self._running[job] = loaded
                 self._statistics.add(requests=1)
-            else:
-                full.add(loaded)
-                self._waiting.append((job, loaded))
+                continue
+            full.add(kind)
+            if wait.for_lane:
+                behind.add(loaded)
+            self._waiting.append((job, loaded))
 
     def _let_go(self, ended: Sequence[Job]) -> None:
         for job in ended:
@@ -312,7 +339,7 @@ class Engine:
         """Something that nobody foresaw: whoever runs gets the error, and the lanes begin anew."""
         running, self._running = self._running, {}
         for job in running:
-            job.raise_error(error)
+            job.fail(error, self._clock())
         for loaded in set(running.values()):
             loaded.lanes.close()
         for loaded in running.values():
@@ -324,7 +351,7 @@ class Engine:
             model,
             context_tokens=context_tokens,
             n_slots=self.slots,
-            budget_tokens=self._cache_bytes // model.token_bytes,
+            budget_tokens=self._shelf.cache_of(model.digest) // model.token_bytes,
             threads=self._given_threads or tuning.threads or self._threads,
             statistics=self._statistics,
             now=self._clock,

@@ -4,7 +4,8 @@ It knows loops and threads, and of what a request asks for only its seed. Encodi
 milliseconds, and loading a model seconds, so they run in threads. Text reaches the loop a few times a second, whatever
 the engine's pace; while the loop is behind, what comes is joined.
 
-Invariant: each request that was begun ends in the engine too, also when whoever awaits it is cancelled.
+Invariant: each request that was begun ends in the engine too, also when whoever awaits it is cancelled; and one that
+waits is not begun any more once its `cancelled` is set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 
 import anyio
@@ -20,14 +23,19 @@ import anyio.to_thread
 import msgspec
 
 from edge.engine.engine import Engine
-from edge.engine.job import OnText, Request, Result
-from gx.core.errors import BenchError, GxError
+from edge.engine.job import OnText, Request, Result, failure_of
+from edge.engine.shelf import Loaded
+from gx.core.errors import BenchError, GxError, ModelError
+from gx.core.message import Failure
 
 TEXT_EVERY_S = 0.1
 """How often text is brought to the loop: faster than anyone reads, and seldom enough to cost nothing."""
 WAITING_PER_SLOT = 4
 """Requests that may be encoded and wait, beside those that run; further ones wait as they came."""
 ENCODERS = 2
+LOOK_EVERY_S = 0.05
+"""How often those who wait are looked after: an event of threads can't wake a loop, so it has to be asked."""
+CANCELLED = Failure(code="cancelled", message="the turn was cancelled", retryable=False)
 
 
 class Front:
@@ -36,7 +44,10 @@ class Front:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._room = anyio.Semaphore(engine.slots * (1 + WAITING_PER_SLOT))
+        self._loaders: defaultdict[str, anyio.CapacityLimiter] = defaultdict(lambda: anyio.CapacityLimiter(1))
         self._encoders = anyio.CapacityLimiter(ENCODERS)
+        self._waiting: dict[anyio.CancelScope, threading.Event] = {}
+        self._looks: asyncio.TimerHandle | None = None
 
     async def generate(
         self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
@@ -49,14 +60,37 @@ class Front:
         """
         cancelled = cancelled or threading.Event()
         feed = None if on_text is None else _Feed(asyncio.get_running_loop(), on_text)
-        async with self._room:
-            try:
-                submit = partial(self.engine.submit, request, on_text=feed.push if feed else None, cancelled=cancelled)
+        with self.until(cancelled) as wait:
+            await self._room.acquire()
+        if wait.cancelled_caught:
+            return CANCELLED
+        held: Loaded | None = None
+        try:
+            held = self.engine.hold(request.model)
+            if held is None:
+                load = partial(self.engine.load, request.model, cancelled)
+                held = await anyio.to_thread.run_sync(load, limiter=self._loaders[request.model])
+            submit = partial(
+                self.engine.submit, request, on_text=feed.push if feed else None, cancelled=cancelled, held=held
+            )
+            with self.until(cancelled) as wait:  # for an encoder; one that has begun isn't interrupted
                 future = await anyio.to_thread.run_sync(submit, limiter=self._encoders)
-                result = await asyncio.wrap_future(future)
-            except BaseException:
-                cancelled.set()
-                raise
+            if wait.cancelled_caught:
+                self.engine.let_go(held)
+                return CANCELLED
+            held = None
+            result = await asyncio.wrap_future(future)
+        except ModelError as error:
+            return failure_of(error)
+        except BaseException as error:
+            cancelled.set()
+            if held is not None and isinstance(error, asyncio.CancelledError):  # submit was not begun
+                self.engine.let_go(held)
+            if isinstance(error, BenchError) and error.code == "cancelled":
+                return CANCELLED
+            raise
+        finally:
+            self._room.release()
         if feed is not None:
             feed.flush()
         return result
@@ -94,6 +128,32 @@ class Front:
         if errors:
             raise errors[0]
         return tuple(results[seed] for seed in seeds)
+
+    @contextlib.contextmanager
+    def until(self, cancelled: threading.Event, timeout_s: float | None = None) -> Iterator[anyio.CancelScope]:
+        """What is awaited within ends soon after `cancelled` is set, or after so many seconds.
+
+        Where that happened, the scope's `cancelled_caught` is true.
+        """
+        with anyio.move_on_after(timeout_s) as scope:
+            if cancelled.is_set():
+                scope.cancel()
+            self._waiting[scope] = cancelled
+            if self._looks is None:
+                self._looks = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+            try:
+                yield scope
+            finally:
+                del self._waiting[scope]
+                if not self._waiting and self._looks is not None:
+                    self._looks.cancel()
+                    self._looks = None
+
+    def _look(self) -> None:
+        for scope, cancelled in self._waiting.items():
+            if cancelled.is_set():
+                scope.cancel()
+        self._looks = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
 
 def _check_draws(request: Request, n: int) -> None:

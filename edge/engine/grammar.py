@@ -15,15 +15,17 @@ import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.llamacpp import lltokenizer_from_vocab
 
+from edge.engine import numerals
 from edge.engine.sampling import Row, Sampler
 from edge.engine.schema import (
     Path,
@@ -86,7 +88,11 @@ _SUBJECTS: dict[type[Shape], str] = {
 
 
 class Grammars:
-    """Compiles shapes for one vocabulary, and keeps the compiled ones. `vocab` is llama.cpp's; it outlives this."""
+    """Compiles shapes for one vocabulary, and keeps the compiled ones. `vocab` is llama.cpp's; it outlives this.
+
+    Making one takes a fifth of a second, and for half of it no other thread of Python runs: llguidance holds the
+    interpreter while it sorts the vocabulary. So it belongs where a model is loaded, and not before the first answer.
+    """
 
     def __init__(self, vocab: Any, n_vocab: int, eog: frozenset[int]) -> None:
         self._tokenizer = lltokenizer_from_vocab(vocab, eos_token=sorted(eog) or None)
@@ -111,7 +117,7 @@ class Grammars:
             self._compiled.move_to_end(key)
             while len(self._compiled) > CACHED_SHAPES:
                 self._compiled.popitem(last=False)
-        return Constraint(matcher.deep_copy(), self._n_vocab, self._eog, subject=_SUBJECTS[type(shape)])
+        return Constraint(matcher.deep_copy(), self._tokenizer, self._n_vocab, self._eog, kind=type(shape))
 
     def _compile(self, shape: Shape) -> LLMatcher:
         match shape:
@@ -214,22 +220,24 @@ class Grammars:
 
 
 class Constraint:
-    """Follows one answer through its shape. `is_complete` turns true with the last token of a text that fits."""
+    """Follows one answer through its shape. `is_complete` turns true with the last token of a text that fits.
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int, eog: frozenset[int], *, subject: str) -> None:
-        self._matcher, self._n_vocab, self._eog = matcher, n_vocab, eog
-        self.subject, self.is_complete = subject, False
+    A document's numbers stay within what its readers can hold, also where its schema sets them no bounds.
+    """
 
-    @property
-    def is_json(self) -> bool:
-        """Whether a document is written, and no other text."""
-        return self.subject == _SUBJECTS[JsonSchema]
+    def __init__(
+        self, matcher: LLMatcher, tokenizer: LLTokenizer, n_vocab: int, eog: frozenset[int], *, kind: type[Shape]
+    ) -> None:
+        self._matcher, self._tokenizer, self._n_vocab, self._eog = matcher, tokenizer, n_vocab, eog
+        self.subject, self.is_json, self.is_complete = _SUBJECTS[kind], kind is JsonSchema, False
+        self._place = numerals.START
 
     def forced(self) -> list[int]:
         """Take the tokens that the shape leaves no choice about, from here on; often none."""
         tokens = self._matcher.compute_ff_tokens()
         if tokens:
             self._matcher.consume_tokens(tokens)
+            self._place = self._after(tokens)  # however large: a constant is the schema's own affair
         self._settle()
         return list(tokens)
 
@@ -239,16 +247,32 @@ class Constraint:
         :raises GxError: (code "schema" or "constraint") if the shape grew too complex for llguidance on the way.
         """
         token = sampler.pick(row, best=best)
-        if self._matcher.try_consume_tokens([token]) != 1:
-            allowed = _allowed(self._matcher, self._n_vocab)
-            if not len(allowed):
-                raise self._error(self._matcher.get_error() or "no token of this model continues the text")
-            token = sampler.pick(row, allowed)
+        place = self._after([token])
+        if place.is_too_large or self._matcher.try_consume_tokens([token]) != 1:
+            token, place = self._draw(row, sampler)
             self._matcher.consume_token(token)
+        self._place = place
         # An end token is only allowed where the text is complete, such as after the digits of a bare number.
         self.is_complete = token in self._eog
         self._settle()
         return token
+
+    def _draw(self, row: Row, sampler: Sampler) -> tuple[int, numerals.Place]:
+        """Draw from the tokens that may come next; where the text is after it."""
+        allowed = _allowed(self._matcher, self._n_vocab)
+        while len(allowed):
+            token = sampler.pick(row, allowed)
+            place = self._after([token])
+            if not place.is_too_large:
+                return token, place
+            allowed = allowed[allowed != token]
+        raise self._error(self._matcher.get_error() or "no token of this model continues the text")
+
+    def _after(self, tokens: Sequence[int]) -> numerals.Place:
+        """Where the text is after some tokens."""
+        if not self.is_json or self._eog.issuperset(tokens):
+            return self._place
+        return numerals.after(self._place, self._tokenizer.decode_bytes(list(tokens)))
 
     def _settle(self) -> None:
         if self._matcher.is_error():

@@ -164,18 +164,16 @@ class Job:
             text=writing.text, finish=writing.finish or "length", usage=usage, logprobs=tuple(writing.logprobs)
         )
 
-    def failure(self, error: GxError, now_s: float) -> Failure:
-        """An error as its result."""
-        return failure_of(error, self.account(now_s))
-
     def end(self, result: Result) -> None:
         """Give the result, once."""
         if not self.future.done():
             self.future.set_result(result)
 
-    def raise_error(self, error: BaseException) -> None:
-        """Give an error that nobody foresaw, as an exception."""
-        if not self.future.done():
+    def fail(self, error: BaseException, now_s: float) -> None:
+        """Give an error as the result; one that nobody foresaw, as an exception."""
+        if isinstance(error, GxError):
+            self.end(failure_of(error, self.account(now_s)))
+        elif not self.future.done():
             self.future.set_exception(error)
 
     def account(self, now_s: float) -> Usage:

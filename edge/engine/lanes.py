@@ -1,6 +1,7 @@
 """The lanes of one model: short slots for most requests, long ones for a few, made as they are needed.
 
-It does what `room` chooses, and belongs to the engine's thread, as its lanes do.
+It does what `room` chooses, and belongs to the engine's thread, as its lanes do. How much memory there is shows only
+when it is asked for: where a lane can't be made, the budget becomes what was had.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from edge.engine.job import Job
 from edge.engine.lane import Lane
 from edge.engine.llama import Model
 from edge.engine.pace import Pace
-from edge.engine.room import Make, Wait, choose, merge
+from edge.engine.room import Make, Wait, choose, merge, slot_tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
+from gx.core.errors import ModelError
 
 
 class Lanes:
@@ -53,36 +55,42 @@ class Lanes:
     @property
     def bytes(self) -> int:
         """What the caches take."""
-        return self._model.token_bytes * sum(lane.state().tokens for lane in tuple(self._lanes))
+        return self._model.token_bytes * self._tokens
 
     def keeps(self, job: Job) -> bool:
         """Whether a slot is kept for a job."""
         return any(lane.keeps(job) for lane in self._lanes)
 
-    def admit(self, job: Job) -> bool:
-        """Put a job into a lane, if there is room for it now. :raises ModelError: if a context can't be made."""
+    def size(self, job: Job) -> int:
+        """How long the slots are that suit a job: those of one size wait for the same."""
+        return slot_tokens(job.need_tokens, self._context_tokens)
+
+    def admit(self, job: Job, *, is_behind: bool = False) -> Wait | None:
+        """Put a job into a lane, if there is room for it now; else what it waits for.
+
+        `is_behind`: one that came before waits for a lane. :raises ModelError: if there isn't memory for one slot.
+        """
         self._admitted += 1
         for lane in self._lanes:
             if lane.keeps(job):
                 lane.admit(job, self._admitted)
-                return True
-            lane.let_go()
+                return None
+            lane.expire()
         choice = choose(
             job.need_tokens,
             [lane.state() for lane in self._lanes],
             context_tokens=self._context_tokens,
             n_slots=self._n_slots,
             budget_tokens=self._budget_tokens,
+            is_behind=is_behind,
         )
         if isinstance(choice, Wait):
-            return False
-        if isinstance(choice, Make):
-            for index in sorted(choice.drop, reverse=True):
-                self._lanes.pop(index).close()
-            self._lanes.append(self._make(choice))
+            return choice
+        if isinstance(choice, Make) and not self._make(choice):
+            return self.admit(job)
         lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
         lane.admit(job, self._admitted)
-        return True
+        return None
 
     @property
     def n_writing(self) -> int:
@@ -92,11 +100,14 @@ class Lanes:
     def advance(self, n_writing: int) -> list[Job]:
         """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""
         busy = [lane for lane in self._lanes if not lane.is_idle]
-        ended = [job for lane in busy for job in lane.interrupt()]
+        for lane in busy:
+            lane.interrupt()
         pair = merge([lane.state() for lane in busy])
         if pair is not None:
-            ended += busy[pair[0]].hand_over(busy[pair[1]])
-        return ended + [job for lane in busy for job in lane.round(n_writing)]
+            busy[pair[0]].hand_over(busy[pair[1]])
+        for lane in busy:
+            lane.round(n_writing)
+        return [job for lane in busy for job in lane.take_ended()]
 
     def close(self) -> None:
         """Free the memory. No job is in any lane."""
@@ -104,11 +115,36 @@ class Lanes:
             lane.close()
         self._lanes.clear()
 
-    def _make(self, choice: Make) -> Lane:
+    @property
+    def _tokens(self) -> int:
+        """What all lanes together hold."""
+        return sum(lane.tokens for lane in tuple(self._lanes))
+
+    def _make(self, choice: Make) -> bool:
+        """Make a lane of as many slots as there is memory for, at most as chosen; whether there is for one.
+
+        :raises ModelError: if there isn't, and no other lane could make way.
+        """
+        for index in sorted(choice.drop, reverse=True):
+            self._lanes.pop(index).close()
+        n_slots = choice.n_slots
+        while n_slots:
+            try:
+                self._lanes.append(self._lane(n_slots, choice.slot_tokens))
+                break
+            except ModelError:
+                if n_slots == 1 and not self._lanes:
+                    raise
+                n_slots //= 2
+        if n_slots < choice.n_slots:
+            self._budget_tokens = self._tokens
+        return n_slots > 0
+
+    def _lane(self, n_slots: int, slot_tokens: int) -> Lane:
         return Lane(
             self._model,
-            n_slots=choice.n_slots,
-            slot_tokens=choice.slot_tokens,
+            n_slots=n_slots,
+            slot_tokens=slot_tokens,
             pace=self._pace,
             tuning=self._tuning,
             statistics=self._statistics,

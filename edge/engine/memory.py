@@ -1,13 +1,98 @@
-"""How much memory this process may still take: what is free, or a container's limit leaves. It only reads."""
+"""How much memory this process may still take, and what a model will take of it. It only reads: sizes and headers.
+
+A claim is for the most that a model can come to, so that whoever keeps to claims never has to take memory back.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from edge.header import read_header
+from gx.core.errors import ModelError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+MOVABLE_BYTES = 256 << 20
+"""The most that a sequence may hold to be moved: `MOVABLE_BYTES` of `lane`."""
+_MOVES = 3
+"""Two buffers, each half as large again as what was ever in it: `Context.save`."""
+_FLOATS_PER_WIDTH = 16
+"""What an encoder computes of one token in a layer, by the width of a token: the wide layer's inputs and outputs."""
+_HEADS = 16
+
+
+class Claim(NamedTuple):
+    """Bytes of one model: its file and adapters, what embeds texts with it, its caches, and of these one turn's."""
+
+    weights: int = 0
+    encoder: int = 0
+    cache: int = 0
+    turn: int = 0
+
+
+def total(claims: Collection[Claim]) -> int:
+    """What models take together: their claims, and the buffers that sequences are moved through, which they share."""
+    moves = _MOVES * min(MOVABLE_BYTES, max((claim.weights for claim in claims if claim.cache), default=0))
+    return moves + sum(claim.weights + claim.encoder + claim.cache for claim in claims)
+
+
+class Budget:
+    """What all models may take. `most_bytes` None is what is free; beside others, one wants `least_cache_bytes`."""
+
+    def __init__(self, most_bytes: int | None, least_cache_bytes: int) -> None:
+        self._is_given, self._least_cache_bytes = most_bytes is not None, least_cache_bytes
+        self.bytes = available_bytes() if most_bytes is None else most_bytes
+
+    def check(self, path: str, claim: Claim) -> None:
+        """:raises ModelError: (code "model.memory") if a model with the cache of one turn needs more than there is."""
+        least = total([claim._replace(cache=claim.turn)])
+        if least > self.bytes and not self._is_given:
+            self.bytes = max(self.bytes, available_bytes())  # others may have ended meanwhile
+        if least > self.bytes:
+            turn = in_words(least - claim.weights)
+            raise ModelError(
+                f"{path} doesn't fit into memory: it needs {in_words(least)} ({in_words(claim.weights)} of weights, "
+                f"{turn} to compute one turn), and there are {in_words(self.bytes)}",
+                hint="choose a smaller file of the model or a smaller context, or close other programs",
+                code="model.memory",
+            )
+
+    def cache_for(self, claim: Claim, beside: Collection[Claim]) -> int | None:
+        """What a model's caches may take; `None` if there is no room beside those others. Alone, it gets one turn's."""
+        left = self.bytes - total([*beside, claim]) + claim.cache
+        least = min(claim.cache, max(claim.turn, self._least_cache_bytes)) if beside else claim.turn
+        return max(least, min(claim.cache, left)) if left >= least or not beside else None
+
+
+def in_words(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def claim_of(
+    path: str, adapters: Sequence[str] = (), *, context_tokens: int, text_tokens: tuple[int, int], cache_bytes: int
+) -> Claim:
+    """What a model will take whose turns may have `context_tokens`, and whose caches come to `cache_bytes` at most.
+
+    An embedding model has no cache, and computes at once a text of the second of `text_tokens` at most, and of the
+    first at least. A file that can't be read takes nothing: whoever loads it will find out.
+    """
+    weights, header = sum(map(_size, (path, *adapters))), read_header(path)
+    if header is None:
+        return Claim(weights=weights, cache=cache_bytes)
+    tokens = min(context_tokens, header.trained_tokens() or context_tokens)
+    if header.number("pooling_type"):
+        least, most = text_tokens
+        batch = max(least, min(tokens, most))
+        # All tokens attend to all where flash attention can't be had; the keys and values are for a decoder that pools.
+        heads, width = header.number("attention.head_count") or _HEADS, header.number("embedding_length")
+        encoder = batch * (4 * heads * batch + 4 * _FLOATS_PER_WIDTH * width + (header.token_bytes() or 0))
+        return Claim(weights=weights, encoder=encoder)
+    turn = tokens * (header.token_bytes() or 0)
+    return Claim(weights=weights, cache=max(turn, cache_bytes), turn=turn)
 
 
 def available_bytes(*, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
@@ -35,3 +120,10 @@ def _left(cgroup: Path) -> int | None:
     except OSError:
         return None
     return int(most) - int(used) + (int(cached[1]) if cached else 0) if most.isdigit() else None
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

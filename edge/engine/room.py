@@ -3,8 +3,12 @@
 A lane is a context whose slots are equally long: one 8k document must not size every slot. Lanes are made when a
 request comes that no lane suits, each slot twice as long as the class below, and idle ones make way for others.
 
+Who waits for a slot is overtaken by those of other sizes. Who waits for a lane, until others have ended, is overtaken
+only by what ends before those do, as far as one can tell: what has fewer tokens to go (backfilling, Lifka 1995,
+https://doi.org/10.1007/3-540-60153-8_35). The most that any has to go only falls then, so nobody waits for ever.
+
 Invariants: a request's lane has room for its prompt and its longest answer; the lanes together take no more than the
-budget; a request is told to wait only while something else runs.
+budget; a request is told to wait only while something else runs, or another waits.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ ROOMIER = 4
 
 
 class LaneState(NamedTuple):
-    """A lane as it is now. `used_at` orders lanes by their last use."""
+    """A lane as it is now. `used_at` orders lanes by their last use; `left_tokens` is what any in it may still take."""
 
     slot_tokens: int
     n_slots: int
     n_free: int
     used_at: int
+    left_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -54,24 +59,33 @@ class Make(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """There is no room now."""
+    """There is no room now: no slot is free, or, `for_lane`, none can be made before others have ended."""
+
+    for_lane: bool = False
 
 
 def choose(
-    need_tokens: int, lanes: Sequence[LaneState], *, context_tokens: int, n_slots: int, budget_tokens: int
+    need_tokens: int,
+    lanes: Sequence[LaneState],
+    *,
+    context_tokens: int,
+    n_slots: int,
+    budget_tokens: int,
+    is_behind: bool = False,
 ) -> Use | Make | Wait:
     """Where a request of `need_tokens` goes, at most `context_tokens`.
 
     `n_slots` is the most that a lane may have, `budget_tokens` what all lanes together may hold; a lane of one slot is
-    made even beyond it when nothing else runs, since a model that was loaded must be able to answer.
+    made even beyond it when nothing else runs, since a model that was loaded must be able to answer. `is_behind`: one
+    that came before waits for a lane.
     """
     size = slot_tokens(need_tokens, context_tokens)
     fitting = [i for i, lane in enumerate(lanes) if need_tokens <= lane.slot_tokens <= ROOMIER * size]
-    free = [i for i in fitting if lanes[i].n_free]
+    free = [i for i in fitting if lanes[i].n_free and (not is_behind or need_tokens < lanes[i].left_tokens)]
     if free:
         # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
         return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
-    if fitting:
+    if fitting or is_behind:
         return Wait()
     idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
     dropped: list[int] = []
@@ -83,7 +97,7 @@ def choose(
     n = min(least, room // size)
     if n < 1 and len(dropped) == len(lanes):
         n = 1
-    return Make(size, n, tuple(dropped)) if n >= 1 else Wait()
+    return Make(size, n, tuple(dropped)) if n >= 1 else Wait(for_lane=True)
 
 
 def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:

@@ -1,82 +1,47 @@
 """The models in memory: loaded when first asked for, the least recently used put away when a further one comes.
 
 It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread. Whoever asks for
-a model that is being loaded waits for that one; nobody else does.
+a model that is being loaded waits for that one; whoever asks for one that there is no room for waits until others
+have been given back. A model in use goes on to be given out meanwhile, but not for ever: once it has been there for
+`PATIENCE_S`, and somebody has waited as long, it is given to nobody before that one has had its turn.
 
-Invariant: a model with users is never closed, and is in memory once; those without users make way when weights and
-caches together would take more than the budget.
+Invariants: a model with users is never closed, and is in memory once; what models claim together, those that are being
+loaded included, is within the budget.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
 
-from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
-from edge.engine.grammar import Grammars
-from edge.engine.lanes import Lanes
-from edge.engine.llama import Encoder, Model
-from edge.engine.memory import available_bytes
+from edge.engine.llama import offloads
+from edge.engine.loaded import Loaded, MakeLanes, Place, Stamp
+from edge.engine.memory import Budget, Claim, in_words, total
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import ModelCard, Value
 
-MakeLanes = Callable[[Model, int], Lanes]
-"""Makes the lanes of a model, of at most so many tokens each."""
+__all__ = ["PATIENCE_S", "Loaded", "MakeLanes", "Place", "Shelf"]
 
-
-class Place(Value, frozen=True, kw_only=True):
-    """Where a model's file is, and how much context a turn on it gets; `None` leaves that to the bench."""
-
-    path: str
-    context_tokens: int | None = None
-    adapters: tuple[tuple[str, float], ...] = ()
+PATIENCE_S = 10.0
+"""How long models that don't fit together are used in turns: a load takes seconds, and should pay."""
+_LOOK_S = 0.05
+"""How often whoever waits looks whether it is still wanted."""
 
 
-class Loaded:
-    """A model in memory with its lanes. The lanes are for the engine's thread alone."""
+class _Want:
+    """Somebody who waits for a model, since when, and what it claims."""
 
-    def __init__(self, digest: str, place: Place, make_lanes: MakeLanes, context_tokens: int | None) -> None:
-        self.place, self.users, self.is_retired = place, 0, False
-        self._encoder: Encoder | None = None
-        self.model = Model(digest, place.path, place.adapters)
-        tokens = self.model.context_tokens(place.context_tokens or context_tokens)
-        if self.model.can_embed:
-            tokens = min(tokens, LONGEST_TEXT_TOKENS)
-        self.lanes = make_lanes(self.model, tokens)
-        self.card: ModelCard = self.model.card(tokens)
-
-    @cached_property
-    def grammars(self) -> Grammars:
-        """Made with the first schema: it takes a fifth of a second."""
-        return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
-
-    def encoder(self, threads: int) -> Encoder:
-        """What embeds texts, made with the first of them. For the engine's thread alone."""
-        if self._encoder is None:
-            batch_tokens = max(BATCH_TOKENS, self.card.context_tokens)
-            self._encoder = Encoder(self.model, threads=threads, batch_tokens=batch_tokens)
-        return self._encoder
-
-    @property
-    def bytes(self) -> int:
-        """What its weights and its caches take."""
-        return self.model.size_bytes + self.lanes.bytes
-
-    def close(self) -> None:
-        self.lanes.close()
-        if self._encoder is not None:
-            self._encoder.close()
-        self.model.close()
+    def __init__(self, digest: str, place: Place, claim: Claim, stamp: Stamp | None, since_s: float) -> None:
+        self.digest, self.place, self.claim, self.stamp, self.since_s = digest, place, claim, stamp, since_s
 
 
 class Shelf:
     """The models by digest. `context_tokens` is the context where a model's own place doesn't say.
 
-    `budget_bytes` is what all may take, None what is free now; `cache_bytes` what a model's cache may come to.
+    `budget_bytes` is what all may take, None what is free now; `cache_bytes` what a model's caches may come to, and
+    `least_cache_bytes` with how much it is content beside others, None with no less. How much it got, `cache_of` says.
     """
 
     def __init__(
@@ -86,60 +51,66 @@ class Shelf:
         context_tokens: int | None = None,
         budget_bytes: int | None = None,
         cache_bytes: int = 0,
+        least_cache_bytes: int | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._make_lanes, self._context_tokens = make_lanes, context_tokens
-        self._budget_bytes = available_bytes() if budget_bytes is None else budget_bytes
+        self._make_lanes, self._context_tokens, self._now = make_lanes, context_tokens, now
         self._cache_bytes = cache_bytes
-        self._lock = threading.Lock()
+        self._budget = Budget(budget_bytes, cache_bytes if least_cache_bytes is None else least_cache_bytes)
+        self._changed = threading.Condition()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        self._loading: dict[str, threading.Lock] = {}
+        self._retired: list[Loaded] = []  # with users still
+        self._loading: dict[str, Claim] = {}
+        self._wants: list[_Want] = []  # in the order of their coming
+        self._broken: dict[Place, tuple[Stamp, ModelError]] = {}  # as it was, and why it couldn't be loaded
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        models = f"{len(self._loaded)} loaded, {len(self._loading)} loading, {len(self._wants)} waiting"
+        return f"<Shelf {models}, {in_words(total(self._claims()))} of {in_words(self._budget.bytes)}>"
 
     def register(self, digest: str, place: Place) -> None:
         """Say where a model is. Never waits, not even for a load; a new place for a digest counts from its next use."""
         self._places[digest] = place
 
-    def take(self, digest: str) -> Loaded:
-        """Use a model, until it is given back, loading it where that's needed.
+    def take(self, digest: str, *, gives_up: Callable[[], bool] = lambda: False) -> Loaded:
+        """Use a model, until it is given back, loading it where that's needed, and waiting for room until `gives_up`.
 
-        :raises ModelError: if it isn't registered, or can't be loaded. :raises BenchError: if the shelf is closed.
+        Whoever uses a model may not wait for another one: that one may wait for the first.
+
+        :raises ModelError: if it isn't registered, can't be loaded, or (code "model.memory") would not fit alone.
+        :raises BenchError: if the shelf is closed, or (code "cancelled") the caller gives up.
         """
-        place = self._places.get(digest)
-        if place is None:
-            raise ModelError(f"no model with the digest {digest[:12]}… is known to this bench", hint="load it first")
-        with self._lock:
+        place = self._place(digest)
+        with self._changed:
             if (known := self._known(digest, place)) is not None:
                 return known
-            turn = self._loading.setdefault(digest, threading.Lock())
-        with turn:
-            with self._lock:
-                if (known := self._known(digest, place)) is not None:
-                    return known
-                self._trim(_size(place.path) + self._cache_bytes)
-            loaded = Loaded(digest, place, self._make_lanes, self._context_tokens)
-            with self._lock:
-                if self._is_closed:
-                    loaded.close()
-                    raise BenchError("the engine is closed")
-                if digest in self._loaded:
-                    self._retire(digest)
-                self._loaded[digest] = loaded
-                loaded.users += 1
-                return loaded
+        want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
+        with self._changed:
+            known = self._enter(want, gives_up)
+        return self._load(want) if known is None else known
+
+    def take_nowait(self, digest: str) -> Loaded | None:
+        """Use a model that is in memory; `None` if `take` would have to wait or to load. Raises what `take` does."""
+        place = self._place(digest)
+        with self._changed:
+            return self._known(digest, place)
 
     def give_back(self, loaded: Loaded) -> None:
         """End one use of a model."""
-        with self._lock:
+        with self._changed:
             loaded.users -= 1
-            if loaded.is_retired and not loaded.users:
+            if loaded.users:
+                return
+            if loaded.is_retired:
+                self._retired.remove(loaded)
                 loaded.close()
-            else:
-                self._trim(0)
+            self._changed.notify_all()
 
     @contextmanager
     def borrow(self, digest: str) -> Iterator[Loaded]:
-        """`take` and `give_back`. :raises ModelError: as `take` does."""
+        """`take` and `give_back`. Raises what `take` does."""
         loaded = self.take(digest)
         try:
             yield loaded
@@ -148,50 +119,139 @@ class Shelf:
 
     def digests(self) -> list[str]:
         """What is loaded, least recently used first."""
-        with self._lock:
+        with self._changed:
             return list(self._loaded)
+
+    def cache_of(self, digest: str) -> int:
+        """Bytes that the lanes of a model may take that is loaded, or is being loaded by the caller; 0 of another."""
+        with self._changed:
+            loaded = self._loaded.get(digest)
+            claim = self._loading.get(digest, Claim() if loaded is None else loaded.claim)
+            return claim.cache
 
     def close(self) -> None:
         """Put everything away; what is in use, when it is given back."""
-        with self._lock:
+        with self._changed:
             self._is_closed = True
             for digest in list(self._loaded):
                 self._retire(digest)
+            self._changed.notify_all()
 
-    def _known(self, digest: str, place: Place) -> Loaded | None:
-        """The model, if it is in memory as it should be, with one use more."""
+    def _check_open(self) -> None:
         if self._is_closed:
             raise BenchError("the engine is closed")
+
+    def _place(self, digest: str) -> Place:
+        self._check_open()
+        if (place := self._places.get(digest)) is None:
+            raise ModelError(f"no model with the digest {digest[:12]}… is known to this bench", hint="load it first")
+        return place
+
+    def _claim(self, place: Place) -> Claim:
+        """What a model will take. :raises ModelError: if that is more than there is, even without all others."""
+        claim = place.claim(self._context_tokens, self._cache_bytes)
+        if not offloads():  # the weights go elsewhere then
+            self._budget.check(place.path, claim)
+        return claim
+
+    def _enter(self, want: _Want, gives_up: Callable[[], bool]) -> Loaded | None:
+        """Wait until the model is there, or, `None`, there is room for it, which is then the caller's to fill."""
+        self._wants.append(want)
+        try:
+            while (known := self._known(want.digest, want.place)) is None:
+                if gives_up():
+                    raise BenchError("nobody waits for the model any more", code="cancelled")
+                if (broken := self._broken.get(want.place)) is not None and broken[0] == want.stamp:
+                    raise _anew(broken[1])
+                if want.digest not in self._loading and (cache := self._grant(want)) is not None:
+                    self._loading[want.digest] = want.claim = want.claim._replace(cache=cache)
+                    return None
+                self._changed.wait(_LOOK_S)
+            return known
+        finally:
+            self._wants.remove(want)
+
+    def _known(self, digest: str, place: Place) -> Loaded | None:
+        """The model, if it is in memory as it should be and needn't leave, with one use more."""
+        self._check_open()
         loaded = self._loaded.get(digest)
-        if loaded is None or loaded.place != place:
+        if loaded is None or loaded.place != place or loaded in self._leaving():
             return None
         self._loaded.move_to_end(digest)
         loaded.users += 1
         return loaded
 
-    def _trim(self, more_bytes: int) -> None:
-        """Put away models without users, the least recently used first, until there is room for `more_bytes`.
+    def _leaving(self) -> list[Loaded]:
+        """Who is given out no more, because somebody else has waited long enough for the room."""
+        late_s = self._now() - PATIENCE_S
+        late = [want for want in self._wants if want.since_s <= late_s and self._waits(want)]
+        if not late:
+            return []
+        leaving: list[Loaded] = []
+        for loaded in sorted(self._loaded.values(), key=lambda loaded: loaded.since_s):
+            is_enough = self._budget.cache_for(late[0].claim, self._claims(without=leaving)) is not None
+            if is_enough or loaded.since_s > late_s:
+                break
+            leaving.append(loaded)
+        return leaving
 
-        Where none is in use and nothing more comes, the last one stays, however large it is.
-        """
-        unused = [digest for digest, loaded in self._loaded.items() if not loaded.users]
-        if not more_bytes and len(unused) == len(self._loaded):
-            unused = unused[:-1]
-        for digest in unused:
-            if sum(loaded.bytes for loaded in self._loaded.values()) + more_bytes <= self._budget_bytes:
-                return
-            self._retire(digest)
+    def _waits(self, want: _Want) -> bool:
+        """Whether somebody waits for room, and not for a load."""
+        loaded = self._loaded.get(want.digest)
+        return want.digest not in self._loading and (loaded is None or loaded.place != want.place)
+
+    def _grant(self, want: _Want) -> int | None:
+        """What a model's caches may take, once unused models have made way for it; `None` if there is no room now."""
+        late_s = self._now() - PATIENCE_S
+        ahead = [other for other in self._wants[: self._wants.index(want)] if other.digest != want.digest]
+        if any(other.since_s <= late_s and self._waits(other) for other in ahead):
+            return None
+        if want.digest in self._loaded:
+            self._retire(want.digest)  # from another place
+        unused = [loaded for loaded in self._loaded.values() if not loaded.users]
+        for n in range(len(unused) + 1):
+            cache = self._budget.cache_for(want.claim, self._claims(without=unused[:n]))
+            if cache is not None:
+                for loaded in unused[:n]:
+                    self._retire(loaded.model.digest)
+                return cache
+        return None
+
+    def _claims(self, without: Sequence[Loaded] = ()) -> list[Claim]:
+        """Of all models in memory, those that are being loaded included."""
+        staying = [loaded for loaded in (*self._loaded.values(), *self._retired) if loaded not in without]
+        return [*(loaded.claim for loaded in staying), *self._loading.values()]
+
+    def _load(self, want: _Want) -> Loaded:
+        """Fill the room that was granted."""
+        try:
+            loaded = Loaded(want.digest, want.place, self._make_lanes, self._context_tokens, claim=want.claim)
+        except BaseException as error:
+            with self._changed:
+                del self._loading[want.digest]
+                if isinstance(error, ModelError) and error.code != "model.memory" and want.stamp is not None:
+                    self._broken[want.place] = want.stamp, _anew(error)
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            del self._loading[want.digest]
+            self._changed.notify_all()
+            if self._is_closed:
+                loaded.close()
+                raise BenchError("the engine is closed")
+            loaded.users, loaded.since_s = 1, self._now()
+            self._loaded[want.digest] = loaded
+            return loaded
 
     def _retire(self, digest: str) -> None:
         loaded = self._loaded.pop(digest)
         loaded.is_retired = True
-        if not loaded.users:
+        if loaded.users:
+            self._retired.append(loaded)
+        else:
             loaded.close()
 
 
-def _size(path: str) -> int:
-    """Of a file; nothing where there is none, which whoever loads it will find out."""
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0
+def _anew(error: ModelError) -> ModelError:
+    """The same error without the stack that it came from, which holds a model."""
+    return ModelError(error.message, hint=error.hint, code=error.code)

@@ -1,16 +1,17 @@
 """Which tokens each slot of a cache holds, and what the next prompt can take over from them.
 
-Pure: it knows token numbers and slot numbers, and neither model nor llama.cpp. Whoever owns the cache makes the moves
-that are returned here, in their order, and says what was decoded.
+Pure: it knows token numbers, slot numbers and instants that it is given, and neither model nor llama.cpp. Whoever owns
+the cache makes the moves that are returned here, in their order, and says what was decoded.
 
 A slot's row is its plan: the prompt and whatever was written after it. Of a plan the first `held` tokens are in the
 cache, and the others are pending. A prompt is placed where it has the longest beginning in common with a plan: in a
 free slot's own row, or in another slot's, whose sequence is then copied whole and cut. A plan counts as soon as it is
 made: of many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
-A slot that is kept is free for one prompt only, which is told where it goes.
+A slot is free, or kept for the prompt that comes by a name until an instant, or busy.
 
-Invariants: `held` is at most the plan's length; a busy slot's plan is never taken by another request; a slot waits for
-a donor only while that donor is busy with the same plan, so no two wait for each other.
+Invariants: `held` is at most the plan's length, and all of it where a slot isn't busy; a busy slot's plan is never
+taken by another request; at most one slot is kept for a name; a slot waits only for one that has been busy for longer
+than itself, and only as long as that is busy, so no two wait for each other.
 """
 
 from __future__ import annotations
@@ -41,8 +42,20 @@ class Copy(NamedTuple):
     target: int
     n_tokens: int
 
+    @property
+    def slot(self) -> int:
+        """The one that changes."""
+        return self.target
+
 
 Move = Cut | Copy
+
+
+class Kept(NamedTuple):
+    """Which slot is kept, and until when."""
+
+    slot: int
+    until_s: float
 
 
 class Slots:
@@ -54,16 +67,17 @@ class Slots:
         self._planned = np.zeros(n_slots, np.int64)
         self._held = np.zeros(n_slots, np.int64)
         self._is_busy = np.zeros(n_slots, np.bool_)
-        self._is_kept = np.zeros(n_slots, np.bool_)
         self._used_at = np.zeros(n_slots, np.int64)
-        self._donors: dict[int, int] = {}
+        self._kept: dict[str, Kept] = {}  # by the name that it is kept for
+        self._donors: dict[int, int] = {}  # by the slot that waits for it
         self._now = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __repr__(self) -> str:
-        states = np.where(self._is_busy, "#", np.where(self._is_kept, ":", "."))
+        states = np.where(self._is_busy, "#", ".")
+        states[[slot for slot, _ in self._kept.values()]] = ":"
         states[list(self._donors)] = "~"
         return f"<Slots {''.join(states)} x {self.slot_tokens}>"
 
@@ -83,34 +97,39 @@ class Slots:
         """Whether a donor is still computing what this slot will copy."""
         return slot in self._donors
 
-    def keep(self, slot: int, *, is_kept: bool = True) -> None:
-        """Keep a free slot for a prompt that is to come, or do so no longer."""
-        self._is_kept[slot] = is_kept
+    def keep(self, slot: int, name: str, until_s: float) -> None:
+        """Keep a free slot for the prompt that will come by that name; one that was kept for it is free."""
+        self._kept[name] = Kept(slot, until_s)
 
-    def place(self, prompt: Tokens, kept: int | None = None) -> tuple[int, list[Move]]:
-        """Plan `prompt`, [n_tokens] int32, in a free slot, of which there is one: which it is, and the moves to make.
+    def keeps(self, name: str | None) -> bool:
+        """Whether a slot is kept for a name."""
+        return name in self._kept
 
-        `kept` is the slot that was kept for it. At least one token is left to decode, since only a decode gives logits.
+    def expire(self, now_s: float) -> None:
+        """The slots that were kept until now, or less long, are free."""
+        self._kept = {name: kept for name, kept in self._kept.items() if kept.until_s > now_s}
+
+    def place(self, prompt: Tokens, name: str | None = None) -> tuple[int, list[Move]]:
+        """Plan `prompt`, [n_tokens] int32, in the slot that is kept for `name`, else in a free one: there is one.
+
+        Which it is, and the moves to make. At least one token is left to decode, since only a decode gives logits.
         """
-        free = self._free() if kept is None else np.array([kept])
+        slots = np.array([self._kept.pop(name).slot]) if name in self._kept else self._free()
         common = self._common(prompt)
-        donor = int(common.argmax())
-        reused = common[free]
-        best = int(reused.max())
-        is_copied = common[donor] - best >= COPY_WORTH_TOKENS
-        if not is_copied and best >= COPY_WORTH_TOKENS:
-            choice = free[reused == best]
-        else:  # little to keep in any slot: let it be one that holds nothing, else what was used the longest ago
-            empty = free[self._held[free] == 0]
-            choice = empty if len(empty) else free[[int(self._used_at[free].argmin())]]
-        slot = self._nearest(choice)
-        held = 0 if is_copied else int(common[slot])
-        moves: list[Move] = [Cut(slot, held)] if held < self._held[slot] else []
-        if is_copied:
+        best, donor = int(common[slots].max()), int(common.argmax())
+        if common[donor] - best < COPY_WORTH_TOKENS:  # nothing that a copy is worth: it stays with what a slot holds
+            slot = self._nearest(slots[common[slots] == best]) if best >= COPY_WORTH_TOKENS else self._idlest(slots)
+            held = int(common[slot])
+            moves: list[Move] = [Cut(slot, held)] if held < self._held[slot] else []
+        elif self._is_busy[donor]:  # it waits for what the donor computes, which was here before it
+            slot, held = self._idlest(slots), 0
+            moves = [Cut(slot, 0)] if self._held[slot] else []
             self._donors[slot] = donor
+        else:  # it copies now: a donor that isn't busy holds its whole plan, and may be given away before `settle`
+            slot, held = self._idlest(slots), int(common[donor])
+            moves = [Copy(donor, slot, held)]
         self._plans[slot, : len(prompt)] = prompt
         self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), held, True
-        self._is_kept[slot] = False
         return slot, moves
 
     def settle(self) -> list[Move]:
@@ -149,10 +168,11 @@ class Slots:
 
     def swap(self, one: int, other: int) -> None:
         """Two slots change places, with all they hold; whoever owns the cache does the same there."""
-        for rows in (self._plans, self._planned, self._held, self._is_busy, self._is_kept, self._used_at):
+        for rows in (self._plans, self._planned, self._held, self._is_busy, self._used_at):
             rows[[one, other]] = rows[[other, one]]
         places = {one: other, other: one}
         self._donors = {places.get(s, s): places.get(donor, donor) for s, donor in self._donors.items()}
+        self._kept = {name: Kept(places.get(s, s), until_s) for name, (s, until_s) in self._kept.items()}
 
     def plan(self, slot: int) -> Tokens:
         """What the slot holds and is to hold, [n_tokens] int32; a view."""
@@ -163,9 +183,7 @@ class Slots:
 
         Which it is, and the moves to make before its first `n_held` tokens are put there.
         """
-        free = self._free()
-        empty = free[self._held[free] == 0]
-        slot = self._nearest(empty if len(empty) else free)
+        slot = self._idlest(self._free())
         moves: list[Move] = [Cut(slot, 0)] if self._held[slot] else []
         self._plans[slot, : len(plan)] = plan
         self._planned[slot], self._held[slot], self._is_busy[slot] = len(plan), n_held, True
@@ -183,8 +201,15 @@ class Slots:
         self._planned[slot] = self._held[slot] = 0
         return [Cut(slot, 0), *self.release(slot)]
 
+    def restart(self, slot: int) -> list[Move]:
+        """What a busy slot holds can't be trusted: all of its plan is pending again."""
+        self._held[slot] = 0
+        return [Cut(slot, 0)]
+
     def _free(self) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(~(self._is_busy | self._is_kept))
+        is_free = ~self._is_busy
+        is_free[[slot for slot, _ in self._kept.values()]] = False
+        return np.flatnonzero(is_free)
 
     def _common(self, prompt: Tokens) -> npt.NDArray[np.int64]:
         """How many tokens the prompt, its last one aside, has in common with each plan, [n_slots].
@@ -202,6 +227,11 @@ class Slots:
         n = int(min(self._planned[slot] - 1, self._planned[donor]))
         differs = np.flatnonzero(self._plans[slot, :n] != self._plans[donor, :n])
         return int(differs[0]) if len(differs) else n
+
+    def _idlest(self, choice: npt.NDArray[np.int64]) -> int:
+        """The slot whose tokens are missed least: one that holds none, else the one that was used the longest ago."""
+        empty = choice[self._held[choice] == 0]
+        return self._nearest(empty) if len(empty) else int(choice[self._used_at[choice].argmin()])
 
     def _nearest(self, choice: npt.NDArray[np.int64]) -> int:
         """Of equally good slots, one beside a busy one, so that one decode takes them together; then the oldest.

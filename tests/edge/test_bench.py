@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -33,6 +34,7 @@ from gx.core.message import (
     ToBench,
     Turn,
 )
+from tests.tiny_lora import write_tiny_lora
 
 LONG = "Tell me a very long story about a ship, an island and a storm."
 
@@ -190,6 +192,35 @@ async def test_a_desk_that_is_behind_misses_readings_and_gets_the_next(tiny: str
         assert bench._is_told
         measured = frames.from_bench(bench._written.receive_nowait()[frames.HEADER_BYTES :])
         assert isinstance(measured, Measured) and measured.counts.requests == 1
+    finally:
+        bench._engine.close()
+
+
+@pytest.mark.anyio
+async def test_a_model_with_adapters_is_computed_as_its_file_was_tuned(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge import tunings
+    from edge.bench import Bench
+    from edge.engine.tuning import Tuning
+    from edge.sidecars import write_json
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tunings._folder(None)
+    folder.mkdir(parents=True)
+    note = tunings.Note(
+        sha256="f" * 64, file_bytes=1, engine="", cpu="", cores=1, tuning=Tuning(pass_tokens=128), gain=1.0, slots=8
+    )
+    write_json(tunings._place(folder, "f" * 64, tiny), note)
+    adapters = ((str(write_tiny_lora(tmp_path / "lora.gguf")), 1.0),)
+    bench = Bench(0, 1, context_tokens=None, threads=1, slots=3)
+    try:
+        bench._obey(Load(request=1, digest="set", path=tiny, adapters=adapters, sha256="f" * 64), Begun())
+        bench._obey(Load(request=2, digest="other", path=tiny, adapters=adapters), Begun())
+        for digest, tuning in (("set", note.tuning), ("other", Tuning())):
+            with bench._engine._shelf.borrow(digest) as loaded:
+                assert loaded.lanes._tuning == tuning
     finally:
         bench._engine.close()
 

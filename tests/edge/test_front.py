@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
-from edge.engine.engine import Completion, Engine, Request
-from edge.engine.front import Front
+from edge.engine.engine import Completion, Engine, Request, Result
+from edge.engine.front import ENCODERS, WAITING_PER_SLOT, Front
 from gx.core.errors import BenchError, GxError
 from gx.core.message import Failure, Message, Sampling
 
@@ -102,3 +104,110 @@ def test_a_closed_engine_is_one_error(tiny: str) -> None:
     closed.close()
     with pytest.raises(BenchError, match="closed"):
         on_loop(lambda: Front(closed).generate_all(request(), 4))
+
+
+class Busy:
+    """An engine that takes requests and never ends them."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def hold(self, digest: str) -> str:
+        """Its models are always there."""
+        return digest
+
+    def let_go(self, held: str) -> None:
+        """They stay."""
+
+    def submit(
+        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+    ) -> Future[Result]:
+        self.taken += 1
+        return Future()
+
+
+@pytest.mark.parametrize("is_cancelled_before", [True, False])
+def test_who_waits_for_room_and_is_cancelled_ends_though_there_is_none(is_cancelled_before: bool) -> None:
+    busy, cancelled, room = Busy(), threading.Event(), 1 + WAITING_PER_SLOT
+    front = Front(cast(Engine, busy))
+    found: list[Result] = []
+
+    async def ask() -> None:
+        found.append(await front.generate(request(), cancelled=cancelled))
+
+    async def main() -> None:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(room + 1):
+                    group.start_soon(front.generate, request())
+                while busy.taken < room:
+                    await anyio.lowlevel.checkpoint()
+                if is_cancelled_before:
+                    cancelled.set()
+                async with anyio.create_task_group() as waiting:
+                    waiting.start_soon(ask)
+                    waiting.start_soon(ask)
+                    await anyio.wait_all_tasks_blocked()
+                    cancelled.set()
+                group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert [result.code for result in found if isinstance(result, Failure)] == ["cancelled"] * 2
+    assert busy.taken == room
+
+
+class Reader(Busy):
+    """An engine that takes its time to encode."""
+
+    slots = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go_on = threading.Event()
+
+    def submit(
+        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+    ) -> Future[Result]:
+        self.taken += 1
+        self.may_go_on.wait(10)
+        return Future()
+
+
+def test_who_waits_for_an_encoder_and_is_cancelled_ends_though_there_is_none() -> None:
+    reader, cancelled = Reader(), threading.Event()
+    front = Front(cast(Engine, reader))
+
+    async def main() -> Result:
+        with anyio.fail_after(9):
+            async with anyio.create_task_group() as group:
+                for _ in range(ENCODERS):
+                    group.start_soon(front.generate, request())
+                while reader.taken < ENCODERS:
+                    await anyio.lowlevel.checkpoint()
+                threading.Timer(0.02, cancelled.set).start()
+                result = await front.generate(request(), cancelled=cancelled)
+                reader.may_go_on.set()
+                group.cancel_scope.cancel()
+        return result
+
+    result = on_loop(main)
+    assert isinstance(result, Failure) and result.code == "cancelled" and reader.taken == ENCODERS
+
+
+def test_room_that_was_waited_for_in_vain_is_left_to_others(engine: Engine) -> None:
+    """Those who leave, before and while they wait, hold no room: as many as there is find it afterwards."""
+    front = Front(engine)
+
+    async def main() -> None:
+        cancelled = threading.Event()
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for _ in range(3 * engine.slots * (1 + WAITING_PER_SLOT)):
+                    group.start_soon(lambda: front.generate(request(max_tokens=2), cancelled=cancelled))
+                await anyio.wait_all_tasks_blocked()
+                cancelled.set()
+            await front.generate_all(request(max_tokens=1), engine.slots * (1 + WAITING_PER_SLOT) + 1)
+
+    anyio.run(main)

@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from edge.engine.engine import Completion, Engine, Request
+from edge.engine.llama import Context, Encoder, Model
+from edge.engine.llama.library import llama_cpp
 from gx.core.errors import ModelError
 from gx.core.message import Message, Sampling
 from tests.tiny_lora import write_tiny_lora
+
+
+@pytest.mark.parametrize("kind", ["context", "encoder"])
+def test_what_adapters_can_not_be_put_on_is_freed(
+    kind: str, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[object] = []
+    free = llama_cpp.llama_free
+
+    def counted(context: object) -> None:
+        freed.append(context)
+        free(context)
+
+    adapter = str(write_tiny_lora(tmp_path / "lora.gguf"))
+    model = Model("m", tiny, [(adapter, 1.0)])
+    monkeypatch.setattr(llama_cpp, "llama_free", counted)
+    monkeypatch.setattr(llama_cpp, "llama_set_adapters_lora", lambda *_: -1)
+    try:
+        with pytest.raises(ModelError, match="can't be used together"):
+            if kind == "context":
+                Context(model, slots=1, slot_tokens=256, threads=1)
+            else:
+                Encoder(model, threads=1, batch_tokens=64)
+        assert len(freed) == 1
+    finally:
+        model.close()
+
+
+def test_what_embeds_texts_has_the_adapters_too(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted: list[int] = []
+    put = llama_cpp.llama_set_adapters_lora
+
+    def counted(context: object, pointers: object, n: int, strengths: object) -> int:
+        adapted.append(n)
+        return int(put(context, pointers, n, strengths))
+
+    monkeypatch.setattr(llama_cpp, "llama_set_adapters_lora", counted)
+    model = Model("m", tiny, [(str(write_tiny_lora(tmp_path / "lora.gguf")), 1.0)])
+    Encoder(model, threads=1, batch_tokens=64).close()
+    model.close()
+    assert adapted == [1]
 
 
 @pytest.fixture(scope="module")

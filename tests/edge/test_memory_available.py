@@ -1,4 +1,4 @@
-"""What may be taken is the least of what the machine has free and what the container's limit leaves."""
+"""What may be taken is what both machine and container leave; what a model claims is the most that it comes to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.engine.memory import available_bytes
+from edge.engine.memory import Budget, Claim, available_bytes, claim_of, total
+from gx.core.errors import ModelError
+from tests.tiny_bert import write_tiny_bert
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:   20000000 kB\n"
 
@@ -29,3 +31,44 @@ def test_a_system_that_says_nothing_counts_half_of_its_memory(tmp_path: Path) ->
 
 def test_this_machine_has_some() -> None:
     assert available_bytes() > 1 << 20
+
+
+def claim(path: Path | str, *adapters: str, context_tokens: int = 256, cache_bytes: int = 0) -> Claim:
+    return claim_of(
+        str(path), adapters, context_tokens=context_tokens, text_tokens=(512, 2048), cache_bytes=cache_bytes
+    )
+
+
+def test_a_model_claims_its_files_and_its_caches_of_a_turn_at_least(tiny: str, packaged: str) -> None:
+    size = Path(packaged).stat().st_size
+    token_bytes = 30 * 3 * (64 + 64) * 2
+    assert claim(packaged) == Claim(weights=size, cache=256 * token_bytes, turn=256 * token_bytes)
+    assert claim(packaged, cache_bytes=1 << 30).cache == 1 << 30
+    assert claim(packaged, tiny).weights == size + Path(tiny).stat().st_size
+    assert claim(tiny, context_tokens=100_000).turn == claim(tiny, context_tokens=512).turn  # as it was trained
+
+
+def test_what_embeds_texts_claims_no_cache_and_what_it_computes_at_once(tmp_path: Path) -> None:
+    found = claim(write_tiny_bert(tmp_path / "bert.gguf"), cache_bytes=1 << 30)
+    assert (found.cache, found.turn) == (0, 0)
+    assert found.encoder >= 512 * 512 * 4 * 4  # each token's attention to each other one, of four heads
+
+
+def test_a_file_that_is_not_there_claims_nothing_of_its_own(tmp_path: Path) -> None:
+    assert claim(tmp_path / "none.gguf", cache_bytes=7) == Claim(cache=7)
+
+
+def test_sequences_move_through_one_pair_of_buffers_for_all_models() -> None:
+    one = Claim(weights=1000, cache=10)
+    assert total([]) == 0 and total([one]) == 1010 + 3000 and total([one, one]) == 2020 + 3000
+    assert total([Claim(weights=1 << 40, cache=1)]) == (1 << 40) + 1 + 3 * (256 << 20)
+    assert total([Claim(weights=1000)]) == 1000  # what only embeds moves nothing
+
+
+def test_a_budget_that_nobody_gave_grows_when_others_free_memory() -> None:
+    budget = Budget(None, 0)
+    free, budget.bytes = budget.bytes, 10
+    budget.check("x", Claim(weights=free // 8))
+    assert budget.bytes > free // 2
+    with pytest.raises(ModelError, match=r"x doesn't fit into memory: it needs .* GB"):
+        budget.check("x", Claim(weights=1 << 50))

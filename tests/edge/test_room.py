@@ -10,8 +10,8 @@ from edge.engine.room import LaneState, Make, Use, Wait, choose
 CONTEXT, SLOTS, BUDGET = 8192, 32, 100_000
 
 
-def ask(need: int, *lanes: LaneState, budget: int = BUDGET) -> Use | Make | Wait:
-    return choose(need, lanes, context_tokens=CONTEXT, n_slots=SLOTS, budget_tokens=budget)
+def ask(need: int, *lanes: LaneState, budget: int = BUDGET, is_behind: bool = False) -> Use | Make | Wait:
+    return choose(need, lanes, context_tokens=CONTEXT, n_slots=SLOTS, budget_tokens=budget, is_behind=is_behind)
 
 
 def lane(slot_tokens: int, n_slots: int, n_free: int, used_at: int = 0) -> LaneState:
@@ -42,8 +42,15 @@ def test_idle_lanes_make_way_the_longest_unused_first() -> None:
 
 
 def test_who_finds_no_room_waits_while_others_run() -> None:
-    assert ask(8000, lane(1024, 96, 3)) == Wait()
+    assert ask(8000, lane(1024, 96, 3)) == Wait(for_lane=True)
     assert ask(900, lane(1024, 32, 0)) == Wait()
+
+
+def test_who_waits_for_a_lane_is_overtaken_only_by_what_ends_before_those_it_waits_for() -> None:
+    busy = lane(1024, 96, 3)._replace(left_tokens=500)
+    assert ask(499, busy, is_behind=True) == Use(0)
+    assert ask(500, busy, is_behind=True) == Wait()
+    assert ask(8000, busy._replace(n_slots=32, n_free=3), is_behind=True) == Wait()  # there was memory for two lanes
 
 
 def test_a_model_that_was_loaded_can_answer_whatever_the_memory() -> None:

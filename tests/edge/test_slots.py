@@ -119,6 +119,66 @@ def test_a_sequence_that_cannot_be_cut_is_never_shared() -> None:
     assert not slots.waits(second) and slots.held(second) == 0
 
 
+def three(slots: Slots) -> tuple[int, int, int]:
+    """Three slots: the first is free and holds SHARED, one is kept for "next" until 10 s, one is busy."""
+    cache = Cache(slots)
+    first, kept, other = place(cache, *SHARED), place(cache, *[7] * 50), place(cache, *[9] * 50)
+    cache.decode(first, 100)
+    cache.decode(kept, 50)
+    cache.decode(other, 50)
+    slots.release(first)
+    slots.release(kept)
+    slots.keep(kept, "next", 10.0)
+    return first, kept, other
+
+
+def test_a_kept_slot_copies_at_once_from_one_that_is_free_and_may_be_given_away() -> None:
+    slots = Slots(3, 400)
+    first, kept, _ = three(slots)
+    both = tuple(range(100, 300))
+    assert slots.place(tokens(*both), "next") == (kept, [Copy(first, kept, 100)])
+    assert slots.place(tokens(*both, 5)) == (first, [Cut(first, 0)])
+    assert not slots.waits(kept) and slots.waits(first)  # and not each for the other
+    slots.advance(kept, len(slots.pending(kept)))
+    assert slots.settle() == [Copy(kept, first, 200)]
+
+
+def test_a_slot_is_kept_for_one_name_until_an_instant() -> None:
+    slots = Slots(3, 400)
+    first, kept, _ = three(slots)
+    assert slots.n_free == 1 and slots.keeps("next") and not slots.keeps("another")
+    assert slots.place(tokens(*[7] * 60))[0] == first
+    slots.expire(9.9)
+    assert slots.keeps("next") and slots.n_free == 0
+    slots.expire(10.0)
+    assert not slots.keeps("next") and slots.n_free == 1
+    assert slots.place(tokens(*[7] * 60), "next") == (kept, [])
+
+
+def test_one_slot_is_kept_for_a_name() -> None:
+    slots = Slots(3, 400)
+    *_, other = three(slots)
+    slots.release(other)
+    slots.keep(other, "next", 20.0)
+    assert slots.n_free == 2
+    assert slots.place(tokens(1), "next")[0] == other and not slots.keeps("next")
+
+
+def test_a_slot_that_changes_its_place_is_kept_there() -> None:
+    slots = Slots(3, 400)
+    _, kept, other = three(slots)
+    slots.swap(kept, other)
+    assert slots.place(tokens(*[7] * 60), "next") == (other, [])
+
+
+def test_of_a_slot_that_begins_anew_the_whole_plan_is_pending() -> None:
+    slots = Slots(3, 400)
+    *_, other = three(slots)
+    slots.extend(other, [4])
+    assert slots.restart(other) == [Cut(other, 0)]
+    assert slots.held(other) == 0 and slots.pending(other).tolist() == [9] * 50 + [4]
+
+
 PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=120).map(lambda bits: [7] * 40 + bits)
 
 

@@ -86,6 +86,14 @@ def test_a_card_carries_the_warnings_of_what_runs_on_the_cpu(packaged: str) -> N
     assert slowness.warned(card, build=build, has=has, is_on_cpu=False).warnings == ()
 
 
+def test_what_there_is_to_warn_of_is_read_from_the_header_alone(packaged: str, tmp_path: Path) -> None:
+    build = "llama-cpp-python 1 (CPU : AVX AVX2 FMA LLAMAFILE REPACK)"
+    (told,) = slowness.warnings(packaged, build=build, has=frozenset({"avx2", "fma"}))
+    assert "makes a q8_0 copy" in told
+    assert slowness.warnings(packaged, build=build.replace("(", "(GPU "), has=frozenset({"avx512f"})) == ()
+    assert slowness.warnings(tmp_path / "none.gguf", build=build, has=frozenset({"avx512f"})) == ()
+
+
 def test_idle_processors_are_not_counted_as_busy(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("cpu  100 20 30 5000 600 1 2 7 0 0\ncpu0 1 1 1 1\n")
     assert cpu.busy_s(tmp_path / "stat") == 160 / os.sysconf("SC_CLK_TCK")

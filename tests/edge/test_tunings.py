@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -66,6 +68,30 @@ def test_what_can_not_be_measured_says_why(tmp_path: Path) -> None:
     source.write_bytes(b"no model")
     with pytest.raises(ModelError, match="isn't a GGUF file"):
         tunings.make(source, DIGEST, cache_dir=tmp_path)
+
+
+def test_a_measurement_that_does_not_end_is_ended(tmp_path: Path, tiny: str) -> None:
+    with pytest.raises(ModelError, match=r"not measured within 0\.05 s") as caught:
+        tunings.make(Path(tiny), DIGEST, longest_s=0.05, cache_dir=tmp_path)
+    assert caught.value.code == "model.tune" and not list(tmp_path.iterdir())
+
+
+def test_a_choice_does_not_outlive_another_build_of_the_engine(tmp_path: Path, tiny: str) -> None:
+    """The same version in other libraries, as after an update with CUDA or other instruction sets."""
+    found: list[str] = []
+    record = "llama_cpp/lib/libggml-cpu.so,sha256={},1\nllama_cpp/__pycache__/x.pyc,,\n"
+    for built in (record.format("a"), record.format("a") + "llama_cpp/__pycache__/y.pyc,,\n", record.format("b")):
+        folder = tmp_path / str(len(found)) / "llama_cpp_python-0.3.36.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.36\n")
+        (folder / "RECORD").write_text(built)
+        code = (
+            f"import sys; sys.path.insert(0, {str(folder.parent)!r}); from edge import tunings; "
+            "assert 'llama_cpp' not in sys.modules; from pathlib import Path; "
+            f"print(tunings._place(Path('x'), 'd', {tiny!r}))"
+        )
+        found.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_small_file_in_few_bits_is_measured_beside_its_copies(tmp_path: Path, tiny: str) -> None:

@@ -13,6 +13,8 @@ import anyio
 import msgspec
 import pytest
 
+from edge.cpu import cpu_sets
+from edge.slowness import warnings
 from edge.throughput import ASSUMED, Throughput
 from edge.worker import EdgeWorker
 from gx.core.errors import BenchError, ModelError
@@ -59,6 +61,28 @@ async def test_an_attempt_ends_in_an_answer_and_counts_towards_the_rate(tiny: st
         rate = edge.rate()
         assert rate.tasks == 1 and rate.tokens_out_per_s > 0
         assert rate.tokens_in_per_s / rate.tokens_out_per_s == pytest.approx(ended.outcome.usage.tokens_in / 20)
+
+
+async def test_a_model_that_is_registered_again_is_told_once(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        edge.submit(turn("a"))
+        edge.register("tiny", tiny)
+        assert edge._told == {"tiny"}
+        edge.register("tiny", tiny, 100)
+        assert not edge._told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has in memory")
+async def test_what_makes_a_model_slow_is_told_without_loading_it(tiny: str, packaged: str) -> None:
+    async with worker(tiny) as edge:
+        edge.register("slow", packaged)
+        (up,) = await until(edge, BenchUp)
+        assert isinstance(up, BenchUp)
+        assert await edge.warnings("slow") == warnings(packaged, build=up.engine, has=cpu_sets())
+        maps = await anyio.Path(f"/proc/{up.pid}/maps").read_text()
+        assert "libllama" in maps and "Q4_1.gguf" not in maps
+        with pytest.raises(ModelError, match="no model with the digest unheard"):
+            await edge.warnings("unheard")
 
 
 async def test_what_the_bench_did_is_told_with_its_incarnation(tiny: str) -> None:

@@ -6,6 +6,7 @@ What its slots hold is kept in `slots`.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -52,6 +53,16 @@ _FLASH = {
 _CACHE = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
 
+class _Moved(threading.local):
+    """What sequences are moved through. All contexts of a thread share it, since one of them moves at a time."""
+
+    def __init__(self) -> None:
+        self.buffers = [np.empty(0, np.uint8) for _ in range(2)]
+
+
+_moved = _Moved()
+
+
 class Context:
     """The KV cache of some slots over a model, a sequence of at most `slot_tokens` each, and the decoding into them.
 
@@ -76,11 +87,14 @@ class Context:
                 f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {complaint()}",
                 hint="ask for a smaller context",
             )
-        model.adapt(self._pointer)
+        try:
+            model.adapt(self._pointer)
+        except ModelError:
+            llama_cpp.llama_free(self._pointer)
+            raise
         self._n_vocab = model.n_vocab
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = Batch(BATCH_TOKENS)
-        self._buffers = [np.empty(0, np.uint8) for _ in range(2)]
 
     def decode(self, parts: Sequence[Fed]) -> Rows:
         """Decode tokens of some slots, in ascending order of the slots, at most `BATCH_TOKENS` in all.
@@ -124,11 +138,12 @@ class Context:
         self.restore(other, states[0])
 
     def save(self, slot: int, *, buffer: int = 0) -> State:
-        """What a slot holds, [n_bytes] uint8, in one of two buffers; good until that one is used again."""
+        """What a slot holds, [n_bytes] uint8, in one of this thread's two buffers; good until that is used again."""
         n_bytes = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
-        if len(self._buffers[buffer]) < n_bytes:
-            self._buffers[buffer] = np.empty(n_bytes * 3 // 2, np.uint8)  # touching new memory takes the longest
-        state = self._buffers[buffer][:n_bytes]
+        buffers = _moved.buffers
+        if len(buffers[buffer]) < n_bytes:
+            buffers[buffer] = np.empty(n_bytes * 3 // 2, np.uint8)  # touching new memory takes the longest
+        state = buffers[buffer][:n_bytes]
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if llama_cpp.llama_state_seq_get_data(self._pointer, pointer, n_bytes, slot) != n_bytes:
             raise BenchError(f"slot {slot} can't be read")

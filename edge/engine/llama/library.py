@@ -36,10 +36,13 @@ llama_cpp.llama_backend_init()
 
 
 def build() -> str:
-    """The engine's build, for people: the binding's version and the instruction sets that it was compiled for."""
+    """The engine's build, for people: the binding's version, and what it was compiled for.
+
+    In brackets are the instruction sets, and first of all "GPU", if it puts layers on one.
+    """
     flags = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     sets = [part.split("=")[0].strip() for part in flags.split("|") if part.strip().endswith("= 1")]
-    return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(sets)})"
+    return f"llama-cpp-python {llama_cpp.__version__} ({' '.join(['GPU'] * offloads() + sets)})"
 
 
 def offloads() -> bool:

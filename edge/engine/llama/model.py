@@ -25,6 +25,7 @@ from gx.core.message import Message, ModelCard
 # What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
 DEFAULT_CONTEXT_TOKENS = 8192
 _PIECE_BYTES = 256
+_LAST_PART_TOKENS = 1024  # in so many of the last tokens the beginning of an answer is looked for
 
 # https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md; what most tuned models were tuned on.
 CHATML = (
@@ -86,7 +87,7 @@ class Model:
         self._pieces: dict[int, bytes] = {}
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
         end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
-        self.end_token: int = end if end >= 0 else text_end
+        self.end_token: int = end if end >= 0 else text_end  # below 0 if the vocabulary has none
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
@@ -181,6 +182,20 @@ class Model:
             raise ModelError(f"the tokenizer of {self.path} makes more tokens than bytes of a text of {len(raw)} bytes")
         return found[:n_tokens]
 
+    def last_part(self, text: str, tokens: Tokens) -> tuple[int, str]:
+        """Where the last control token is in the tokens of `text`, and the text from there on; (0, `text`) if none is.
+
+        What is between two control tokens is tokenized for itself, so whatever is put behind the text, the tokens
+        before that place stay as they are.
+        """
+        for place in range(len(tokens) - 1, max(-1, len(tokens) - 1 - _LAST_PART_TOKENS), -1):
+            token = int(tokens[place])
+            if llama_cpp.llama_vocab_is_control(self.vocab, token):
+                name = self._special(token)
+                part = text[text.rfind(name) :] if name and name in text else text
+                return (place, part) if np.array_equal(self.tokenize(part), tokens[place:]) else (0, text)
+        return 0, text
+
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; none for a control token. They may end within a character."""
         known = self._pieces.get(token)
@@ -224,4 +239,5 @@ def _load_error(path: str) -> ModelError:
     if "not within the file bounds" in text or "failed to read" in text:
         hint = "fetch the file again, and compare its SHA-256"
         return ModelError(f"{path} is cut short or damaged ({size} bytes): {complaint()}", hint=hint)
-    return ModelError(f"{path} can't be loaded ({size} bytes): {complaint()}")
+    code = "model.memory" if "alloc" in text else None
+    return ModelError(f"{path} can't be loaded ({size} bytes): {complaint()}", code=code)

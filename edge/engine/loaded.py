@@ -1,0 +1,109 @@
+"""A model in memory: its weights, its lanes, and what is made when it is first needed. It doesn't know its neighbours.
+
+Invariant: a model that can't be made whole leaves nothing in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
+from edge.engine.gguf import check_header
+from edge.engine.grammar import Grammars
+from edge.engine.lanes import Lanes
+from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Encoder, Model
+from edge.engine.memory import Claim, claim_of
+from gx.core.message import ModelCard, Value
+
+MakeLanes = Callable[[Model, int], Lanes]
+"""Makes the lanes of a model, of at most so many tokens each."""
+Stamp = tuple[tuple[int, int], ...]
+"""(bytes, mtime_ns) of a model's files."""
+
+
+class Place(Value, frozen=True, kw_only=True):
+    """Where a model's file is, and how much context a turn on it gets; `None` leaves that to the bench."""
+
+    path: str
+    context_tokens: int | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
+
+    def claim(self, context_tokens: int | None, cache_bytes: int) -> Claim:
+        """What the model will take, with that context where the place says none, and that much cache at most.
+
+        :raises ModelError: if its file is none, or declares what no model has.
+        """
+        check_header(self.path)
+        return claim_of(
+            self.path,
+            [path for path, _ in self.adapters],
+            context_tokens=self.context_tokens or context_tokens or DEFAULT_CONTEXT_TOKENS,
+            text_tokens=(BATCH_TOKENS, LONGEST_TEXT_TOKENS),
+            cache_bytes=cache_bytes,
+        )
+
+    def stamp(self) -> Stamp | None:
+        """What the files look like from outside; `None` if one isn't there."""
+        try:
+            found = [Path(path).stat() for path in (self.path, *(path for path, _ in self.adapters))]
+        except OSError:
+            return None
+        return tuple((status.st_size, status.st_mtime_ns) for status in found)
+
+
+class Loaded:
+    """A model in memory with its lanes. The lanes are for the engine's thread alone.
+
+    `claim` is the memory that is kept for it, `since_s` when it was loaded; both are its shelf's, as `users` is.
+
+    :raises ModelError: if it can't be loaded.
+    """
+
+    def __init__(
+        self,
+        digest: str,
+        place: Place,
+        make_lanes: MakeLanes,
+        context_tokens: int | None,
+        *,
+        claim: Claim = Claim(),  # noqa: B008 - a frozen value
+        since_s: float = 0.0,
+    ) -> None:
+        self.place, self.claim, self.since_s = place, claim, since_s
+        self.users, self.is_retired = 0, False
+        self._encoder: Encoder | None = None
+        self.model = Model(digest, place.path, place.adapters)
+        try:
+            tokens = self.model.context_tokens(place.context_tokens or context_tokens)
+            if self.model.can_embed:
+                tokens = min(tokens, LONGEST_TEXT_TOKENS)
+            self.lanes = make_lanes(self.model, tokens)
+            self.card: ModelCard = self.model.card(tokens)
+        except BaseException:
+            self.model.close()
+            raise
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Made with the first schema: it takes a fifth of a second."""
+        return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
+
+    def encoder(self, threads: int) -> Encoder:
+        """What embeds texts, made with the first of them. For the engine's thread alone."""
+        if self._encoder is None:
+            batch_tokens = max(BATCH_TOKENS, self.card.context_tokens)
+            self._encoder = Encoder(self.model, threads=threads, batch_tokens=batch_tokens)
+        return self._encoder
+
+    @property
+    def bytes(self) -> int:
+        """What its weights and its caches take now; no more than its claim."""
+        return self.model.size_bytes + self.lanes.bytes
+
+    def close(self) -> None:
+        self.lanes.close()
+        if self._encoder is not None:
+            self._encoder.close()
+        self.model.close()

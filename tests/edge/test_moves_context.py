@@ -1,0 +1,108 @@
+"""A sequence that llama.cpp moves, within a context or between two, goes on as if it had stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge.engine.llama import Context, Fed, Model
+from edge.engine.slots import Copy, Cut, Tokens
+
+SLOTS = 4
+Row = npt.NDArray[np.float32]
+N, LAST = 60, np.array([777], np.int32)
+
+
+def some(seed: int) -> Tokens:
+    return np.random.default_rng(seed).integers(100, 40_000, N).astype(np.int32)
+
+
+def feed(context: Context, slot: int, start: int, tokens: Tokens) -> Row:
+    return np.array(context.decode([Fed(slot, start, tokens, "last")])[0])
+
+
+class Bench:
+    """A loaded model, and contexts that are closed with it."""
+
+    def __init__(self, path: str) -> None:
+        self._model = Model("tiny", path)
+        self._contexts: list[Context] = []
+
+    def context(self, slot_tokens: int = 256) -> Context:
+        self._contexts.append(Context(self._model, slots=SLOTS, slot_tokens=slot_tokens, threads=1))
+        return self._contexts[-1]
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+        self._model.close()
+
+
+@pytest.fixture
+def bench(tiny: str) -> Iterator[Bench]:
+    bench = Bench(tiny)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def stayed(bench: Bench) -> Row:
+    """The logits after a sequence that never moved."""
+    context = bench.context()
+    feed(context, 0, 0, some(1))
+    return feed(context, 0, N, LAST)
+
+
+@pytest.mark.parametrize("target", [1, 3])
+def test_a_sequence_in_another_slot_goes_on_bit_for_bit(bench: Bench, stayed: Row, target: int) -> None:
+    context = bench.context()
+    feed(context, 0, 0, some(1))
+    feed(context, target, 0, some(2))
+    context.restore(target, context.save(0))
+    assert np.array_equal(feed(context, target, N, LAST), stayed)
+
+
+def test_a_sequence_in_a_longer_context_goes_on_bit_for_bit(bench: Bench, stayed: Row) -> None:
+    short, long = bench.context(), bench.context(512)
+    feed(short, 2, 0, some(1))
+    feed(long, 0, 0, some(2))
+    long.restore(3, short.save(2))
+    assert np.array_equal(feed(long, 3, N, LAST), stayed)
+
+
+def test_a_prompt_that_moves_halfway_goes_on_bit_for_bit(bench: Bench) -> None:
+    tokens, stays, moves, other = some(1), bench.context(), bench.context(), bench.context(512)
+    feed(stays, 0, 0, tokens[:25])
+    feed(moves, 0, 0, np.concatenate([tokens[:25], LAST, LAST]))
+    moves.move([Cut(0, 25)])
+    moves.swap(0, 2)
+    other.restore(1, moves.save(2))
+    assert np.array_equal(feed(stays, 0, 25, tokens[25:]), feed(other, 1, 25, tokens[25:]))
+
+
+@pytest.mark.parametrize("n_other", [0, 20])
+def test_two_that_change_places_both_go_on_bit_for_bit(bench: Bench, stayed: Row, n_other: int) -> None:
+    alone, context = bench.context(), bench.context()
+    expected = None
+    feed(context, 0, 0, some(1))
+    if n_other:
+        feed(alone, 2, 0, some(2)[:n_other])
+        expected = feed(alone, 2, n_other, LAST)
+        feed(context, 2, 0, some(2)[:n_other])
+    context.swap(0, 2)
+    assert np.array_equal(feed(context, 2, N, LAST), stayed)
+    if expected is not None:
+        assert np.array_equal(feed(context, 0, n_other, LAST), expected)
+
+
+def test_what_is_copied_is_what_was_there_though_its_place_is_given_away(bench: Bench, stayed: Row) -> None:
+    """A copy is made at the next decode, before that writes."""
+    context = bench.context()
+    feed(context, 0, 0, some(1))
+    context.move([Copy(0, 1, N), Cut(0, 0), Copy(1, 2, N)])
+    other = feed(context, 0, 0, some(2))
+    assert np.array_equal(feed(context, 1, N, LAST), stayed) and np.array_equal(feed(context, 2, N, LAST), stayed)
+    assert np.array_equal(other, feed(bench.context(), 0, 0, some(2)))
