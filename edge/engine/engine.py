@@ -31,7 +31,7 @@ from edge.engine.shelf import Loaded, Place, Shelf
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from edge.slowness import warned
-from gx.core.errors import BenchError, GxError, ModelError
+from gx.core.errors import BenchError, GxError
 from gx.core.message import Counts, Measured, Message, ModelCard
 
 T = TypeVar("T")
