@@ -27,12 +27,13 @@ bench:
 bench-engine *ARGS:
     python -m tests.bench.engine {{ARGS}}
 
-# What takes long: 50 kills of a run, an hour of everything that the engine may be asked, 20,000 mutated recipes.
+# What takes long: 50 kills of a run, an hour of all that the engine may be asked, 20,000 recipes, 10,000 requests.
 soak:
     python -m tests.soak.kill --kills 50
     python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
     python -m tests.fuzz.schemas --cases 10000
+    python -m tests.fuzz.node_api --requests 10000
 
 # The main job on the bundled tickets.
 demo:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from gx import __version__, output
-from gx.cli import config, doctor, evaluate, history, interrupt, live, models, recipes, run
+from gx.cli import config, diff, doctor, evaluate, export, fork, history, interrupt, live, models, recipes, run, why
 
 EPILOG = """\
 A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
@@ -70,6 +70,10 @@ recipes.register(app)
 evaluate.register(app)
 live.register(app)
 history.register(app)
+why.register(app)
+export.register(app)
+fork.register(app)
+diff.register(app)
 app.add_typer(models.app, name="models")
 config.register(app)
 doctor.register(app)

@@ -84,11 +84,12 @@ def _models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[str, str
 
 def _survey(asked: Submission, plan: Plan, settings: Settings) -> Survey:
     """The rows that the run would read. :raises GxError: if they can't be."""
-    from gx.node.local import source_of
+    from gx.node.wanted import source_of
     from gx.run.inputs import take
     from gx.run.rehearsal import Survey, survey
 
-    source = source_of(asked, plan, settings)
+    stdin = sys.stdin.buffer.raw if asked.inputs == "-" else None  # type: ignore[union-attr]
+    source = source_of(asked, plan, settings, stdin=stdin)
     if source is None:
         return Survey()
     found = survey(take(source.rows(), limit=asked.limit, sample=asked.sample, seed=0))

@@ -121,6 +121,9 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Print the run's id and leave; it goes on (`gx ps`, `gx wait`).")
     ] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Print records in the order of the rows, each after those before it.")
+    ] = False,
     with_input: Annotated[
         bool, typer.Option("--with-input", help="Put each row's own fields into its record.")
     ] = False,
@@ -159,7 +162,7 @@ def run(
         sys.stdout.write(running.detach(asked, found, place) + "\n")
         return
     printer = _Printer(with_input=with_input)
-    code = running.finish(running.execute(asked, found, place, on_records=printer.show))
+    code = running.finish(running.execute(asked, found, place, on_records=printer.show, is_ordered=ordered))
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process
         os._exit(code)
     raise typer.Exit(code)

@@ -36,8 +36,10 @@ def execute(
     *,
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool = True,
+    is_ordered: bool = False,
 ) -> RunEnd:
-    """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order.
+    """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order;
+    that of the rows where the run `is_ordered`.
 
     :raises GxError: if it can't begin, or the log can't be written any more.
     """
@@ -48,7 +50,7 @@ def execute(
 
     interrupt.hand_over()
     try:
-        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress)
+        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
         cause = _cause(group)
         if isinstance(cause, GxError):
@@ -61,12 +63,13 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     from gx.core.errors import UsageError
     from gx.node import wire
     from gx.node.client import Started
+    from gx.node.names import as_told
     from gx.node.start import ensure
 
     if asked.inputs == "-":
         raise UsageError("a detached run can't read stdin, which ends with this command", hint="give a file with -i")
     workspace.make()
-    token = msgspec.structs.replace(asked, token=os.urandom(6).hex())
+    token = msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex())
     body = wire.Asked(submission=token, settings=settings)
     started: Started = ensure(workspace.folder).ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
     output.note(f"run {started.run} goes on by itself; `gx ps` shows it, `gx wait {started.run}` waits for it")
@@ -79,6 +82,7 @@ async def _execute(
     workspace: Workspace,
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool,
+    is_ordered: bool,
 ) -> RunEnd:
     import anyio
 
@@ -86,7 +90,7 @@ async def _execute(
     from gx.node.remote import submit
 
     workspace.make()
-    run = await submit(workspace.folder, asked, settings)
+    run = await submit(workspace.folder, asked, settings, is_ordered=is_ordered)
     _announce(run.started)
     status = StatusLine(run.started.run, is_shown=show_progress)
     delivery = _Delivery()

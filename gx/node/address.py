@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -43,8 +44,7 @@ def listen(folder: Path) -> socket.socket:
     try:
         if path.parent != folder:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            if path.parent.stat().st_uid != os.getuid():
-                raise PermissionError(0, f"{path.parent} belongs to another user")
+            _check_ours(path.parent)
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
@@ -60,6 +60,17 @@ def listen(folder: Path) -> socket.socket:
             hint="a workspace needs a local disk; choose one with `--workspace DIR`",
         ) from None
     return made
+
+
+def _check_ours(folder: Path) -> None:
+    """:raises PermissionError: if somebody else may put a socket there, or made us look elsewhere with a link."""
+    found = folder.lstat()
+    if found.st_uid != os.getuid():
+        raise PermissionError(0, f"{folder} belongs to another user")
+    if not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(0, f"{folder} is no folder")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(0, f"others may write to {folder}")
 
 
 def peer_uid(connection: socket.socket) -> int:

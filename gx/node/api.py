@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -25,11 +26,12 @@ from gx.core import event as e
 from gx.core.errors import BenchError, GxError, NotFound, QueryError, UsageError, WorkspaceError
 from gx.core.message import Value
 from gx.core.tables import Table
-from gx.node import problem, wire
+from gx.node import bounds, problem, wire
+from gx.node.attached import LocalRun
 from gx.node.client import Started
-from gx.node.local import LocalNode, LocalRun
+from gx.node.local import LocalNode
 from gx.node.status import NodeStatus, status_of
-from gx.node.upload import Upload
+from gx.node.upload import Uploads
 from gx.node.watch import Watch
 from gx.run.log.lines import pages_of
 from gx.run.log.query import run_sql, table_of
@@ -37,10 +39,6 @@ from gx.run.log.verify import Report, verify
 from gx.run.story import resolve, story_of
 
 FOLLOW_EVERY_S = 0.1
-LONGEST_QUESTION_S = 600.0
-UPLOAD_WAIT_S = 30.0
-MOST_UPLOADS = 64
-"""Inputs that may wait for their runs to be asked for."""
 
 
 class Question(Value, frozen=True, kw_only=True):
@@ -106,10 +104,9 @@ class Api:
     def __init__(self, node: LocalNode, *, stays: bool) -> None:
         self.node, self.stays = node, stays
         self.n_open, self.asked_at = 0, time.monotonic()
-        self.is_leaving = False
-        self._uploads: dict[str, Upload] = {}
-        self._arrived = anyio.Event()
-        run = (("results", "boolean"),)
+        self.was_asked = self.is_leaving = False
+        self._uploads = Uploads()
+        run = (("results", "boolean"), ("ordered", "boolean"))
         log = (("after", "integer"), ("run", "string"), ("type", "string"), ("follow", "boolean"))
         self.endpoints = (
             Endpoint("GET", "/v1/node", self._status, "What the node does", gives=NodeStatus),
@@ -134,7 +131,10 @@ class Api:
             Endpoint("GET", "/v1/log/verification", self._verify, "Whether the log is whole", gives=Report),
             Endpoint("GET", "/v1/openapi.json", self._describe, "This document", gives=dict[str, Any]),
         )
-        self.app = self._counted(Starlette(routes=[self._route(endpoint) for endpoint in self.endpoints]))
+        routes = [self._route(endpoint) for endpoint in self.endpoints]
+        self.app = self._counted(
+            Starlette(routes=routes, exception_handlers={HTTPException: _lost, Exception: _failed})
+        )
 
     def leave(self, reason: str) -> None:
         """Drain all runs; the process ends when they have."""
@@ -164,36 +164,25 @@ class Api:
     async def _submit(self, request: Request, asked: wire.Asked) -> Started:
         if self.is_leaving:
             raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
-        upload = await self._upload_of(asked.submission.token) if asked.submission.inputs == "-" else None
-        submission = msgspec.structs.replace(asked.submission, by=_by(request))
-        run = await self.node.submit(msgspec.structs.replace(asked, submission=submission), upload=upload)
+        bounds.check_submission(asked.submission)
+        upload = await self._uploads.claim(asked.submission.token) if asked.submission.inputs == "-" else None
+        token = asked.submission.token or os.urandom(6).hex()  # by which the run is known when it is to go on
+        submission = msgspec.structs.replace(asked.submission, by=_by(request), token=token)
+        run: LocalRun | None = None
+        try:
+            run = await self.node.submit(msgspec.structs.replace(asked, submission=submission), upload=upload)
+        finally:
+            if upload is not None and (run is None or run.upload is not upload):
+                upload.refuse()
         return run.greet()
 
-    async def _upload_of(self, token: str) -> Upload:
-        with anyio.move_on_after(UPLOAD_WAIT_S):
-            while token not in self._uploads:
-                self._arrived = anyio.Event()
-                await self._arrived.wait()
-            return self._uploads.pop(token)
-        raise UsageError("the input is stdin, and none was sent", hint="PUT /v1/inputs/{token} first")
-
     async def _upload(self, request: Request, body: None) -> Done:
-        token = request.path_params["token"]
-        upload = self._uploads[token] = Upload()
-        while len(self._uploads) > MOST_UPLOADS:
-            self._uploads.pop(next(iter(self._uploads))).refuse()
-        self._arrived.set()
-        try:
-            async for chunk in request.stream():
-                if chunk and not await upload.write_on(chunk):
-                    return Done()
-            await upload.write_on(None)
-        except ClientDisconnect:
-            await upload.write_on(ConnectionError(0, "the client that sent it went away"))
+        await self._uploads.receive(request.path_params["token"], request.stream())
         return Done()
 
     async def _watch(self, request: Request, body: None) -> Response:
-        return Watch(self._run(request), has_results=_flag(request, "results", default=True))
+        has_results, is_ordered = _flag(request, "results", default=True), _flag(request, "ordered", default=False)
+        return Watch(self._run(request), has_results=has_results, is_ordered=is_ordered)
 
     async def _drain(self, request: Request, body: Reason) -> Done:
         run = self._run(request)
@@ -243,8 +232,7 @@ class Api:
 
     async def _change(self, request: Request, body: Change) -> Done:
         run = self._run(request)
-        if (body.concurrency or 0) < 0 or (body.priority is not None and not 0.01 <= body.priority <= 100):
-            raise UsageError("expected a concurrency of at least 0 and a priority from 0.01 to 100")
+        bounds.check_change(body.concurrency, body.priority, body.deadline_s, body.budget_tokens)
         changed = e.RunChanged(
             run=run.state.id,
             concurrency=body.concurrency,
@@ -257,8 +245,7 @@ class Api:
         return Done(run=run.state.id)
 
     async def _query(self, request: Request, asked: Question) -> Table:
-        if not 0 < asked.timeout_s <= LONGEST_QUESTION_S or (asked.max_rows or 1) < 1:
-            raise UsageError(f"expected a time-out of at most {LONGEST_QUESTION_S:g} s, and at least one row")
+        bounds.check_question(asked.timeout_s, asked.max_rows)
 
         def answer() -> Table:
             found = run_sql(self.node.log, asked.sql, timeout_s=asked.timeout_s, max_rows=asked.max_rows)
@@ -281,7 +268,7 @@ class Api:
                 while page := await anyio.to_thread.run_sync(lambda: next(lines, b"")):  # noqa: B023  this one's lines
                     yield page
                 after = last
-            elif not is_followed or self.is_leaving:
+            elif not is_followed or (self.is_leaving and not self.node.live()):
                 return
             await anyio.sleep(FOLLOW_EVERY_S if is_followed else 0)
 
@@ -335,15 +322,16 @@ class Api:
         return Route(endpoint.path, answer, methods=[endpoint.method])
 
     def _counted(self, app: Starlette) -> ASGIApp:
-        """The same, and it is known how many requests are under way."""
+        """The same, and it is known how many requests are under way. One who follows the log keeps nobody up."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            self.n_open += 1
+            counts = not _follows(scope)
+            self.n_open += counts
             try:
                 await app(scope, receive, send)
             finally:
-                self.n_open -= 1
-                self.asked_at = time.monotonic()
+                self.n_open -= counts
+                self.asked_at, self.was_asked = time.monotonic() if counts else self.asked_at, True
 
         return counted
 
@@ -354,6 +342,23 @@ _STATUS: tuple[tuple[type[GxError], int], ...] = (
     (QueryError, 422),
     (BenchError, 503),
 )
+
+
+def _follows(scope: Scope) -> bool:
+    return scope.get("path") == "/v1/events" and b"follow" in scope.get("query_string", b"")
+
+
+def _lost(request: Request, error: Exception) -> Response:
+    """Nothing is served there, or not in that way."""
+    asked = f"{request.method} {request.url.path}"
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return _json(problem.problem_of(UsageError(f"{asked} is not served")), 405)
+    return _refused(NotFound(f"{asked} is not served", hint="GET /v1/openapi.json lists what is"))
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """A bug. The server writes it to its log."""
+    return _json(problem.problem_of(GxError(f"the node failed: {type(error).__name__}: {error}", code="node")), 500)
 
 
 def _refused(error: GxError) -> Response:

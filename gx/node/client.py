@@ -16,6 +16,7 @@ class Submission(Value, frozen=True, kw_only=True):
     `inputs` is a path, a glob or "-"; the recipe's own when `None`. `folder` is what relative paths start from.
     `token` is the client's own: asked again with the same, a node goes on with the same run. A run that `is_detached`
     goes on without a client; `priority` is its share of the tokens beside others. `by` is who asks, in words.
+    `fresh_from` is a step: it and what follows from it are computed anew, whatever the log knows.
     """
 
     recipe_text: str
@@ -35,6 +36,7 @@ class Submission(Value, frozen=True, kw_only=True):
     is_detached: bool = False
     priority: float = 1.0
     by: str = ""
+    fresh_from: str | None = None
 
 
 class Progress(Value, frozen=True, kw_only=True):

@@ -59,7 +59,9 @@ def _operation(one: Endpoint, by_type: dict[Any, Any]) -> dict[str, Any]:
     if one.takes is bytes:
         made["requestBody"] = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
     elif one.takes is not None:
-        made["requestBody"] = {"content": {"application/json": {"schema": by_type[one.takes]}}}
+        is_required = any(field.required for field in msgspec.structs.fields(one.takes))
+        content = {"application/json": {"schema": by_type[one.takes]}}
+        made["requestBody"] = {"content": content, "required": is_required}
     return made
 
 

@@ -6,127 +6,42 @@ was not detached on purpose, gets no grants, and is interrupted if nobody comes 
 
 from __future__ import annotations
 
-import io
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import NamedTuple, cast
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
-from gx import __version__, wiring
+from gx import wiring
 from gx.core import event as e
 from gx.core import ids
 from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.projection import fold
-from gx.core.recipe import Recipe
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
-from gx.flow.plan import Plan
 from gx.node import problem, wire
+from gx.node.attached import LocalRun
 from gx.node.bench import Bench
-from gx.node.client import Progress, RunEnd, Started, Submission
-from gx.node.standing import end_of, progress_of
-from gx.node.tempo import Tempo
+from gx.node.client import RunEnd, Started
+from gx.node.standing import end_of
 from gx.node.upload import Upload
+from gx.node.wanted import Wanted, read
 from gx.node.workspace import Workspace
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.dispatcher import Dispatcher
-from gx.run.inputs import Source, open_inputs, take
+from gx.run.freshly import FreshPreparer, steps_from
+from gx.run.inputs import take
 from gx.run.log import EventLog
-from gx.run.prepare import Preparer
-from gx.run.record import Record
 from gx.run.scheduler import LastWord
 from gx.settings import Settings
 
 REATTACH_S = 10.0
 """How long a run whose client vanished waits for it."""
-
-
-class LocalRun:
-    """A live run: its results as they come, how it stands, how it ended.
-
-    `warnings` say what makes its models slow here.
-    """
-
-    def __init__(
-        self,
-        node: LocalNode,
-        active: ActiveRun,
-        started: Started,
-        source: Source | None,
-        sources: dict[str, str],
-        upload: Upload | None,
-    ) -> None:
-        self.started, self.active, self.upload = started, active, upload
-        self._node, self._source, self._sources = node, source, sources
-        self._began = node.clock.now()
-        self.n_clients = 0
-        self.is_taken = self._is_greeted = False
-        self.tempo = Tempo()
-
-    def __repr__(self) -> str:
-        return f"<LocalRun {self.started.run} {self.n_clients} clients>"
-
-    @property
-    def state(self) -> RunState:
-        return self.active.state
-
-    @contextmanager
-    def watch(self) -> Iterator[AsyncIterator[list[Record]]]:
-        """The output step's results, in the order of their coming; as long as the block lasts, somebody attends."""
-        self.n_clients += 1
-        self._node.attend(self)
-        try:
-            with self.active.results.watch() as chunks:
-                yield chunks
-        finally:
-            self.n_clients -= 1
-            self.is_taken |= self.active.is_over
-            self._node.attend(self)
-
-    @property
-    def is_attended(self) -> bool:
-        """Whether anybody wants it to go on."""
-        return self.n_clients > 0 or self.state.is_detached
-
-    @property
-    def is_wanted_by_others(self) -> bool:
-        """Whether it goes on when one of its clients leaves."""
-        return self.n_clients > 1 or self.state.is_detached
-
-    def greet(self) -> Started:
-        """What a client hears first: the first one, or one that joins."""
-        first, self._is_greeted = not self._is_greeted, True
-        if first:
-            return self.started
-        done = sum(sum(step.ended.values()) for step in self.state.steps.values())
-        return msgspec.structs.replace(self.started, is_resumed=True, done_before=done, total=len(self.state.tasks))
-
-    def warnings(self) -> AsyncIterator[str]:
-        """What makes its models slow here."""
-        return self._node.bench.warnings(self._sources)
-
-    def progress(self) -> Progress:
-        """How the run stands."""
-        return progress_of(self.state, self.active.plan, elapsed_s=self._node.clock.now() - self._began)
-
-    def end(self) -> RunEnd:
-        """How the run ended."""
-        return end_of(
-            self.state,
-            self.active.plan,
-            seconds=self._node.clock.now() - self._began,
-            reason=getattr(self.active.draining, "reason", ""),
-            warnings=list(self._source.warnings) if self._source else [],
-            error=self.active.error,
-        )
 
 
 class _Ending(Exception):
@@ -135,15 +50,6 @@ class _Ending(Exception):
     def __init__(self, run: LocalRun) -> None:
         super().__init__(run.state.id)
         self.run = run
-
-
-class _Read(NamedTuple):
-    """What a submission comes to, before anything is written."""
-
-    plan: Plan
-    models: dict[str, wiring.LocalModel]
-    source: Source | None
-    fingerprint: str | None
 
 
 class LocalNode:
@@ -175,11 +81,11 @@ class LocalNode:
 
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
-        read = await anyio.to_thread.run_sync(_read, asked, upload)
+        found = await anyio.to_thread.run_sync(read, asked, upload)
         while True:
             try:
                 async with self._taking_up:
-                    return await self._submit(asked, read, upload)
+                    return await self._submit(asked, found, upload)
             except _Ending as ending:
                 await ending.run.active.results.ended()
 
@@ -275,7 +181,7 @@ class LocalNode:
         await run.active.results.ended()
         if run.upload is not None:
             run.upload.refuse()
-        if not run.n_clients and not run.is_taken and not run.state.is_detached:
+        if not run.had_client and not run.state.is_detached:
             await anyio.sleep(REATTACH_S)  # its client is on its way
         if not run.n_clients:
             self._forget(run)
@@ -285,7 +191,7 @@ class LocalNode:
             del self.runs[run.state.id]
             self.view.runs.pop(run.state.id, None)
 
-    async def _submit(self, asked: wire.Asked, read: _Read, upload: Upload | None) -> LocalRun:
+    async def _submit(self, asked: wire.Asked, read: Wanted, upload: Upload | None) -> LocalRun:
         wanted, recipe = asked.submission, read.plan.recipe
         state, is_resumed = await self._take_up(asked, read)
         if (live := self.runs.get(state.id)) is not None and (live.state is state):
@@ -294,8 +200,13 @@ class LocalNode:
         self.bench.offer(list(read.models.values()))
         first_seq = self.view.seq
         digests = {name: model.digest for name, model in read.models.items()}
-        preparer = Preparer(
-            read.plan, state, self._contents, digests, lambda keys: self.log.find_results(keys, before_seq=first_seq)
+        preparer = FreshPreparer(
+            read.plan,
+            state,
+            self._contents,
+            digests,
+            lambda keys: self.log.find_results(keys, before_seq=first_seq),
+            fresh=steps_from(read.plan, wanted.fresh_from),
         )
         source = read.source
         rows = take(source.rows(), limit=wanted.limit, sample=wanted.sample, seed=0) if source is not None else None
@@ -318,7 +229,7 @@ class LocalNode:
         self._group.start_soon(self._over, run)
         return run
 
-    async def _take_up(self, asked: wire.Asked, read: _Read) -> tuple[RunState, bool]:
+    async def _take_up(self, asked: wire.Asked, read: Wanted) -> tuple[RunState, bool]:
         """The run's state: the live or unfinished one that was asked for, or a new one."""
         wanted, recipe, now = asked.submission, read.plan.recipe, self.clock.now()
         deadline_s = wanted.deadline_s if wanted.deadline_s is not None else recipe.deadline_s
@@ -380,11 +291,11 @@ class LocalNode:
         """The state of a run that isn't live, read from the log into the view."""
         self.runs.pop(run_id, None)
         self.view.runs.pop(run_id, None)
-        seq = self.view.seq
+        view = View()  # of its own: what a bench did back then is no news of the one that is up
         for event in self.log.read(run=run_id):
-            fold(self.view, event)
-        self.view.seq = max(seq, self.view.seq)
-        return self.view.runs[run_id]
+            fold(view, event)
+        self.view.runs[run_id] = view.runs[run_id]
+        return view.runs[run_id]
 
     async def take_up(self) -> None:
         """Look after the runs that a node which died left behind: go on with those that need no client, and interrupt
@@ -424,50 +335,6 @@ class LocalNode:
             group.start_soon(self._keep_time)
             yield
             group.cancel_scope.cancel()
-
-
-def _read(asked: wire.Asked, upload: Upload | None) -> _Read:
-    """What was asked for, read and checked: it may take a while, as a large input's digest does."""
-    wanted, settings = asked.submission, asked.settings
-    plan = parse.plan_recipe(wanted.recipe_text, wanted.params, file=wanted.recipe_file)
-    models = wiring.resolve_models(plan.recipe, settings, Path(wanted.recipe_folder))
-    source = source_of(wanted, plan, settings, stdin=upload)
-    digests = {name: model.digest for name, model in models.items()}
-    return _Read(plan, models, source, fingerprint(plan.recipe, plan.params, digests, wanted, source))
-
-
-def source_of(asked: Submission, plan: Plan, settings: Settings, *, stdin: io.RawIOBase | None = None) -> Source | None:
-    """The input that was asked for, or the recipe's own; `None` if no step takes rows.
-
-    :raises GxError: if there is none, or it can't be opened.
-    """
-    if not plan.reads_inputs:
-        return None
-    spec, base = asked.inputs, Path(asked.folder)
-    if spec is None:
-        spec, base = plan.recipe.inputs, Path(asked.recipe_folder)
-    if spec is None:
-        raise UsageError("the recipe takes rows and names no inputs", hint="give them with -i FILE, or -i - for stdin")
-    if spec == "-" and stdin is None:
-        raise UsageError("the input is stdin, and none was sent", hint="give the rows with -i FILE")
-    stream = cast("io.BufferedReader", stdin)
-    return open_inputs(spec, base_dir=base, fmt=asked.input_format, stdin=stream, max_row_bytes=settings.max_row_bytes)
-
-
-def fingerprint(
-    recipe: Recipe, params: dict[str, object], models: dict[str, str], asked: Submission, source: Source | None
-) -> str | None:
-    """What makes two submissions the same run; `None` for streamed input without a name, which is always a new one.
-
-    `models` are the digests of their files: another file of the same name makes another run. So does another version
-    of gx, since prompts are made by its code; results are reused by key all the same.
-    """
-    content = source.digest() if source is not None else "none"
-    if content is None and asked.name is None:
-        return None
-    rows = (content or "streamed", asked.input_format, asked.limit, asked.sample)
-    made_by = (ids.digest(parse.fingerprint_source(recipe)), params, models, __version__)
-    return ids.digest_of(asked.name, *rows, *made_by)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 from gx.core import errors
 from gx.core.errors import GxError, RecipeError
 from gx.core.message import Value
+from gx.node.names import meant, told
 
 
 class Problem(Value, frozen=True, kw_only=True):
@@ -34,7 +35,7 @@ def problem_of(error: GxError) -> Problem:
 
 
 def error_of(problem: Problem) -> GxError:
-    """The error that a problem was."""
+    """The error that a problem was; one that this gx doesn't know is a `GxError`."""
     kind = getattr(errors, problem.kind, GxError)
     if kind is RecipeError:
         return RecipeError(
@@ -45,20 +46,22 @@ def error_of(problem: Problem) -> GxError:
             snippet=problem.snippet,
             hint=problem.hint,
         )
-    made = kind(problem.message, hint=problem.hint) if issubclass(kind, GxError) else GxError(problem.message)
+    if not (isinstance(kind, type) and issubclass(kind, GxError)):
+        kind = GxError
+    made: GxError = kind(problem.message, hint=problem.hint)
     made.code = problem.code
     return made
 
 
 def _encoded(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return told(str(value))
     raise NotImplementedError(f"{type(value).__name__} does not travel")
 
 
 def _decoded(kind: type, value: Any) -> Any:
     if kind is Path:
-        return Path(value)
+        return Path(meant(value))
     if kind is GxError:
         return None
     raise NotImplementedError(f"{kind.__name__} does not travel")

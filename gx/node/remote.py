@@ -6,24 +6,26 @@ it read of its stdin is kept in a file of its own until then, since a pipe can't
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import msgspec
 
-from gx.core.errors import GxError, NotFound, WorkspaceError
+from gx.core.errors import GxError, InputError, NotFound, WorkspaceError
 from gx.core.view import RunStatus
 from gx.node import problem, wire
 from gx.node.call import Client, NodeGone
 from gx.node.client import Progress, RunEnd, Started, Submission
+from gx.node.names import as_meant, as_told
 from gx.node.start import ensure
 from gx.run.record import Record
 from gx.settings import Settings
@@ -39,14 +41,15 @@ _CHUNK = 1 << 16
 class RemoteRun:
     """A run that this process is attached to. `warnings` and notes of it go to `on_note`."""
 
-    def __init__(self, folder: Path, asked: wire.Asked) -> None:
-        self._folder, self._asked = folder, asked
-        self._stdin = _Spool(_input_of(asked.submission)) if _is_stream(asked.submission) else None
+    def __init__(self, folder: Path, asked: wire.Asked, is_ordered: bool = False) -> None:
+        self._folder, self._asked, self._is_ordered = folder, asked, is_ordered
+        self._frames: queue.Queue[wire.Frame | Exception] = queue.Queue(_AHEAD)
+        meant = as_meant(asked.submission)
+        self._stdin = _Spool(_input_of(meant), folder, self._fail) if _is_stream(meant) else None
         if self._stdin is not None:
             self._asked = wire.Asked(
                 submission=msgspec.structs.replace(asked.submission, inputs="-"), settings=asked.settings
             )
-        self._frames: queue.Queue[wire.Frame | Exception] = queue.Queue(_AHEAD)
         self._seen = set[int]()
         self._leaves: tuple[str, str] | None = None
         self._progress: Progress | None = None
@@ -108,7 +111,8 @@ class RemoteRun:
         try:
             while True:
                 try:
-                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch"):
+                    ordered = "true" if self._is_ordered else None
+                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch", ordered=ordered):
                         frame = problem.decode(line, wire.Frame)
                         self._frames.put(frame)
                         if frame.end is not None:
@@ -130,7 +134,10 @@ class RemoteRun:
                 if self._leaves is not None:
                     self._tell(*self._leaves)
         except Exception as error:  # noqa: BLE001  raised again where the frames are taken
-            self._frames.put(error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._frames.put(error)
 
     def _submit(self) -> tuple[Client, Started]:
         """Ask for the run, of whichever node there is."""
@@ -189,22 +196,27 @@ class RemoteRun:
         return None
 
 
-async def submit(folder: Path, asked: Submission, settings: Settings) -> RemoteRun:
+async def submit(folder: Path, asked: Submission, settings: Settings, *, is_ordered: bool = False) -> RemoteRun:
     """Ask the workspace's node for a run. :raises GxError: what the node refuses, or that none can be started."""
-    whole = wire.Asked(submission=msgspec.structs.replace(asked, token=os.urandom(6).hex()), settings=settings)
-    return await anyio.to_thread.run_sync(RemoteRun, folder, whole, abandon_on_cancel=True)
+    whole = wire.Asked(submission=msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex()), settings=settings)
+    return await anyio.to_thread.run_sync(RemoteRun, folder, whole, is_ordered, abandon_on_cancel=True)
 
 
 class _Spool:
-    """A stream that can be sent again from its start: what was read of it is kept in a file."""
+    """A stream that can be sent again from its start: what was read of it is kept in a file without a name.
 
-    def __init__(self, source: int) -> None:
-        self._source = source
-        self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
+    The file is in `folder`, where the log keeps the same rows: /tmp may be memory. Why it can't be read on, or kept,
+    is told to `on_failure`.
+    """
+
+    def __init__(self, source: int, folder: Path, on_failure: Callable[[Exception], None]) -> None:
+        self._source, self._on_failure = source, on_failure
+        self._file: Any = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it lives as long as the process
         self._size, self._is_ended = 0, False
         self._reading = threading.Lock()
 
     def chunks(self) -> Iterator[bytes]:
+        """All of the stream, as it comes. :raises GxError: as `on_failure` was told."""
         position = 0
         while True:
             if position == self._size and not self._read_on(position):
@@ -217,11 +229,29 @@ class _Spool:
         """Read something, unless another has by now; whether there is more than `position`."""
         with self._reading:
             if position == self._size and not self._is_ended:
-                chunk = os.read(self._source, _CHUNK)
-                os.pwrite(self._file.fileno(), chunk, self._size)
-                self._size += len(chunk)
-                self._is_ended = not chunk
+                try:
+                    self._keep(os.read(self._source, _CHUNK))
+                except GxError as error:
+                    self._on_failure(error)
+                    raise
+                except OSError as error:
+                    failure = InputError(f"the input can't be read: {error.strerror or error}")
+                    self._on_failure(failure)
+                    raise failure from None
             return position < self._size
+
+    def _keep(self, chunk: bytes) -> None:
+        self._is_ended = not chunk
+        try:
+            while chunk:
+                count = os.pwrite(self._file.fileno(), chunk, self._size)
+                self._size, chunk = self._size + count, chunk[count:]
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+            raise GxError(
+                f"{'the disk is full' if is_full else error.strerror}: what comes on stdin can't be kept",
+                hint="make room; nothing recorded is lost",
+            ) from None
 
 
 def _send(client: Client, path: str, spool: _Spool) -> None:

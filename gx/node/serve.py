@@ -32,9 +32,12 @@ from gx.node.local import LocalNode, open_node
 from gx.node.start import LOG_FILE
 from gx.node.workspace import Workspace
 
-LOCK_S = 30.0
+LOCK_S = 10.0
 """How long a node waits for the lock of one that is leaving, or of somebody who reads."""
 LEAVE_S = 5.0
+FIRST_S = 2.0
+"""How long a node waits for its first client at the least, and `LEAST_S` for what one asks next."""
+LEAST_S = 0.25
 _TICK_S = 0.1
 
 
@@ -102,10 +105,11 @@ async def _leave_when_idle(node: LocalNode, api: Api, linger_s: float, server: u
     """End the server when no run is live and nothing was asked for `linger_s`, or when somebody asked for its end."""
     while not (api.is_leaving and not node.live()):
         is_idle = not node.runs and not api.n_open and not api.stays
-        if is_idle and time.monotonic() - api.asked_at >= linger_s:
+        least_s = LEAST_S if api.was_asked else FIRST_S
+        if is_idle and time.monotonic() - api.asked_at >= max(linger_s, least_s):
             break
         await anyio.sleep(_TICK_S)
-    server.should_exit = True
+    api.is_leaving = server.should_exit = True
 
 
 async def _obey_signals(api: Api) -> None:
@@ -129,7 +133,7 @@ def main() -> None:
         cause = error
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
-        if isinstance(cause, WorkspaceError) and cause.code == "workspace.locked":
+        if isinstance(cause, WorkspaceError) and cause.code == "workspace.locked" and find(folder) is not None:
             sys.exit(0)  # another node is there
         if not isinstance(cause, GxError):
             logging.getLogger("gx").error("the node failed", exc_info=cause)

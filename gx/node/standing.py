@@ -20,7 +20,7 @@ def progress_of(state: RunState, plan: Plan, *, elapsed_s: float) -> Progress:
         reused=state.reused,
         running=len(state.leased),
         total=len(state.tasks),
-        is_total_final=all(state.step(s.id).is_unfolded for s in plan.steps),
+        is_total_final=all(s.id in state.steps and state.steps[s.id].is_unfolded for s in plan.steps),
         tokens_in=state.tokens_in,
         tokens_out=state.tokens_out,
         elapsed_s=elapsed_s,

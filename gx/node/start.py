@@ -7,6 +7,7 @@ the others leave. A client then speaks to whichever is there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import subprocess
 import sys
 import time
@@ -16,37 +17,54 @@ from gx import __version__
 from gx.core.errors import WorkspaceError
 from gx.node import problem
 from gx.node.call import Client, NodeGone, find
+from gx.node.workspace import Workspace
 
 START_S = 60.0
 """How long a node may take until it listens: it folds the log, and waits for a node that is leaving."""
+MOST_KILLS = 5
+"""Nodes that may be killed one after the other before they serve."""
 _POLL_S = 0.02
 LOG_FILE = "node.log"
 
 
-def ensure(folder: Path, *, lingers: bool = True) -> Client:
+def ensure(folder: Path, *, lingers: bool = True, within_s: float = START_S) -> Client:
     """A client of the workspace's node, which is started where there is none.
 
     `lingers` False keeps it up until it is told to leave.
 
     :raises GxError: if none can be started, as it says itself, or none comes up in time.
     """
-    until = time.monotonic() + START_S
+    until = time.monotonic() + within_s
     child: subprocess.Popen[bytes] | None = None
+    kills = 0
     while True:
         client = find(folder)
         if client is not None and _answers(client):
             return client
         if child is None or child.poll() is not None:
             if child is not None and child.returncode:
-                _raise_report(child)
+                kills += 1
+                if child.returncode > 0 or kills == MOST_KILLS:
+                    _raise_report(child)
             child = _spawn(folder, lingers=lingers)
         if time.monotonic() > until:
-            raise WorkspaceError(
-                f"no node came up for {folder} in {START_S:g} s",
-                code="workspace.node",
-                hint=f"its last words are in {folder / LOG_FILE}",
-            )
+            raise _none_came(folder, within_s)
         time.sleep(_POLL_S)
+
+
+def _none_came(folder: Path, within_s: float) -> WorkspaceError:
+    """Why there is no node yet: somebody else's process has the folder, or the node is slow."""
+    place = Workspace(folder)
+    try:
+        with place.locked(fcntl.LOCK_SH, 0.0):
+            pass
+    except WorkspaceError as error:
+        return error
+    return WorkspaceError(
+        f"no node came up for {folder} in {within_s:g} s",
+        code="workspace.node",
+        hint=f"its last words are in {folder / LOG_FILE}",
+    )
 
 
 def send_home(folder: Path) -> None:
@@ -87,15 +105,18 @@ def _answers(client: Client) -> bool:
 
 
 def _spawn(folder: Path, *, lingers: bool) -> subprocess.Popen[bytes]:
-    """A node in a session of its own, which no terminal can end; it reports on stdout if it can't serve."""
-    words = [sys.executable, "-m", "gx.node.serve", str(folder), *(() if lingers else ("--stay",))]
+    """A node in a session of its own, which no terminal can end; it reports on stdout if it can't serve.
+
+    It starts in the workspace, from where it finds the project's settings.
+    """
+    words = [sys.executable, "-P", "-m", "gx.node.serve", str(folder), *(() if lingers else ("--stay",))]
     return subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        cwd="/",
+        cwd=folder,
     )
 
 

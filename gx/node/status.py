@@ -14,7 +14,8 @@ from gx.core.view import RunStatus
 from gx.node.client import Progress
 
 if TYPE_CHECKING:
-    from gx.node.local import LocalNode, LocalRun
+    from gx.node.attached import LocalRun
+    from gx.node.local import LocalNode
 
 
 class RunStatusNow(Value, frozen=True, kw_only=True, omit_defaults=False):

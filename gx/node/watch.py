@@ -10,19 +10,23 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gx.node import problem, wire
-from gx.node.local import LocalRun
+from gx.node.attached import LocalRun
 
 PROGRESS_EVERY_S = 0.25
 
 
 class Watch(Response):
-    """Frames until the run's end; without `has_results`, only how it stands, and that attends to nothing."""
+    """Frames until the run's end; without `has_results`, only how it stands, and that attends to nothing.
 
-    def __init__(self, run: LocalRun, *, has_results: bool) -> None:
+    `is_ordered`: results come in the order of the rows.
+    """
+
+    def __init__(self, run: LocalRun, *, has_results: bool, is_ordered: bool = False) -> None:
         super().__init__(media_type="application/x-ndjson")
         del self.headers["content-length"]
-        self._run, self._has_results = run, has_results
+        self._run, self._has_results, self._is_ordered = run, has_results, is_ordered
         self._sending = anyio.Lock()
+        self._is_told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -36,7 +40,7 @@ class Watch(Response):
     async def _tell_results(self, send: Send) -> None:
         run = self._run
         if self._has_results:
-            with run.watch() as chunks:
+            with run.watch(is_ordered=self._is_ordered) as chunks:
                 async for records in chunks:
                     await self._send(send, wire.results_of(records))
                 await self._send(send, self._end(), is_last=True)
@@ -58,6 +62,9 @@ class Watch(Response):
 
     async def _send(self, send: Send, frame: wire.Frame, *, is_last: bool = False) -> None:
         async with self._sending:
+            if self._is_told:  # who waited for the lock comes too late
+                return
+            self._is_told = is_last
             body = problem.encode(frame) + b"\n"
             await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 

@@ -61,6 +61,10 @@ class ActiveRun:
         self.leased_at.clear()
         self.draining_since = monotonic
 
+    def rows_in_order(self) -> Sequence[TaskState] | None:
+        """The tasks whose results are sent, in the order of their rows; `None` for a reduce, which has one."""
+        return None if self._is_reduce else self.state.step(self._output).tasks
+
     def task_waits(self, task: TaskState) -> None:
         """A task can't run for now: its turn is made again when it can, so that waiting takes no memory.
 

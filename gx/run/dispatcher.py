@@ -58,6 +58,8 @@ class Dispatcher:
         self._active: dict[str, ActiveRun] = {}
         self._incarnation = 0
         self._hung: set[int] = set()
+        self._held: set[tuple[str, int]] = set()
+        """The attempts that the worker has, those among them that count no more."""
         self._meter = Meter(epoch)
         self._fairness = Fairness()
         self._last = self._moment()
@@ -182,7 +184,8 @@ class Dispatcher:
             bodies.extend(self._settle(event, at.wall, blobs))
         leases = self._worker.capacity().leases if self._worker is not None else 0
         free = scheduler.free_leases(leases, self._states(), inbox)
-        shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up))
+        free = min(free, leases - len(self._held))
+        shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up), at.wall)
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
         return bodies, blobs
@@ -234,11 +237,13 @@ class Dispatcher:
         """What follows from a worker's event."""
         worker = self._worker.name if self._worker is not None else ""
         if isinstance(event, AttemptEnded):
+            self._held.discard((event.task, event.attempt))
             return self._settle_attempt(event, now, blobs, worker)
         if isinstance(event, BenchUp):
             self._incarnation = event.incarnation
             return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
         if isinstance(event, BenchDown):
+            self._held.clear()
             ended = outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=self._hung)
             return [*self._meter.rest(self._active), *ended]
         if isinstance(event, BenchReading):
@@ -298,6 +303,7 @@ class Dispatcher:
         turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
         if turn is not None and self._worker is not None and self._worker.lease() == leased.lease:
             run.leased_at[turn.task] = self._clock.monotonic()
+            self._held.add((turn.task, turn.attempt))
             self._worker.submit(turn)
 
     def _end(self, run: ActiveRun) -> None:
@@ -377,6 +383,8 @@ class Dispatcher:
 
     def _fail(self, run: ActiveRun, error: GxError) -> None:
         """The run can't go on here; what is finished stays, and its client is told why."""
+        if run.is_over:  # as where its input ends in an error because nobody reads on
+            return
         run.error = run.error or error
         run.drain(e.RunInterrupted(run=run.state.id, reason=error.message), self._clock.monotonic())
         if self._worker is None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import anyio
 
+from gx.core.view import TaskState
 from gx.run.record import Record
 
 CREDITS = 1024
@@ -36,7 +37,7 @@ class Results:
     @property
     def is_slow(self) -> bool:
         """Whether a watcher has let its credits run out."""
-        return any(len(self._tasks) - watcher.taken > CREDITS for watcher in self._watchers)
+        return any(watcher.reach() - watcher.taken > CREDITS for watcher in self._watchers)
 
     def add(self, tasks: Iterable[str]) -> None:
         """These tasks ended."""
@@ -49,12 +50,13 @@ class Results:
         self._tell()
 
     @contextmanager
-    def watch(self) -> Iterator[AsyncIterator[list[Record]]]:
+    def watch(self, rows: Sequence[TaskState] | None = None) -> Iterator[AsyncIterator[list[Record]]]:
         """All results from the first on, until the run is over; as long as the block lasts, its pace counts.
 
-        What was yielded counts as taken with the next step.
+        They come as the tasks end, or in the order of `rows`, which are those tasks, more of which may be added: a
+        result then waits for those before it. What was yielded counts as taken with the next step.
         """
-        watcher = _Watcher()
+        watcher = _Watcher(self._tasks) if rows is None else _InOrder(rows)
         self._watchers.add(watcher)
         try:
             yield self._chunks(watcher)
@@ -69,7 +71,7 @@ class Results:
 
     async def _chunks(self, watcher: _Watcher) -> AsyncIterator[list[Record]]:
         while True:
-            if chunk := self._tasks[watcher.taken : watcher.taken + CHUNK]:
+            if chunk := watcher.next(is_over=self._is_over):
                 yield self._read(chunk)
                 was_slow = self.is_slow
                 watcher.taken += len(chunk)
@@ -86,7 +88,40 @@ class Results:
 
 
 class _Watcher:
-    """How far somebody is."""
+    """How far somebody is, who takes results as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self._tasks = tasks
         self.taken = 0
+
+    def reach(self) -> int:
+        """How many results there are for it, those that it has among them."""
+        return len(self._tasks)
+
+    def next(self, *, is_over: bool) -> Sequence[str]:
+        """The next ones that it may take."""
+        return self._tasks[self.taken : self.taken + CHUNK]
+
+
+class _InOrder(_Watcher):
+    """How far somebody is, who takes results in the order of the rows. When the run is over, nothing is waited for."""
+
+    def __init__(self, rows: Sequence[TaskState]) -> None:
+        super().__init__(())
+        self._rows = rows
+        self._ended: list[str] = []
+        self._seen = 0
+
+    def reach(self) -> int:
+        self._look(is_over=False)
+        return len(self._ended)
+
+    def next(self, *, is_over: bool) -> Sequence[str]:
+        self._look(is_over=is_over)
+        return self._ended[self.taken : self.taken + CHUNK]
+
+    def _look(self, *, is_over: bool) -> None:
+        while self._seen < len(self._rows) and (self._rows[self._seen].status.is_terminal or is_over):
+            if self._rows[self._seen].status.is_terminal:
+                self._ended.append(self._rows[self._seen].id)
+            self._seen += 1

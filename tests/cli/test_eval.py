@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gx.cli.evaluate import read_labels
 from gx.core.errors import InputError
 from gx.run.evaluate import Evaluation, Prediction, compare, enumerations, equal
+from tests.nodes import LINGER_S
 
 CLASSES = ["bug", "billing", "other"]
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": CLASSES}, "n": {"type": "integer"}}}
@@ -192,6 +193,7 @@ inputs: in.jsonl
 
 def gx(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GX_WORKSPACE": str(folder / ".gx"), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment["GX_NODE_LINGER_S"] = str(LINGER_S)
     command = [sys.executable, "-P", "-m", "gx", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
 

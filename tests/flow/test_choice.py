@@ -40,3 +40,13 @@ def test_anything_else_cannot_and_the_place_is_told(output: str) -> None:
 def test_there_are_two_ways_to_choose() -> None:
     with pytest.raises(RecipeError, match="calibrated"):
         parse_recipe(RECIPE.format(output=ENUMS, choose="calibrate"))
+
+
+@pytest.mark.parametrize("logprobs", [0, 3])
+def test_a_choice_writes_no_tokens_to_tell_of_and_the_place_is_told(logprobs: int) -> None:
+    recipe = RECIPE.format(output=ENUMS, choose="scored") + "\n"
+    recipe = recipe.replace("    model: m\n", f"    model: m\n    sampling: {{seed: 1, logprobs: {logprobs}}}\n")
+    with pytest.raises(RecipeError, match="expected no `logprobs` beside `choose`, got") as caught:
+        parse_recipe(recipe)
+    assert (caught.value.line, caught.value.col) == (7, 35)
+    parse_recipe(recipe.replace("    choose: scored\n", ""))

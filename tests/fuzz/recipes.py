@@ -39,6 +39,7 @@ from gx.run.inputs import Row, open_inputs
 from gx.run.rehearsal import Rehearsal
 from tests.fuzz import mutations
 from tests.fuzz.samples import Sample, samples
+from tests.nodes import LINGER_S, end_nodes
 from tests.tiny_model import write_tiny_model
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")
@@ -210,12 +211,14 @@ def execute(case: Case, folder: Path, recipe: Recipe | None) -> int:
     :raises Found: if it isn't what was promised.
     """
     workspace = folder / "ws"
+    end_nodes(workspace)  # of the case before
     shutil.rmtree(workspace, ignore_errors=True)
     (folder / "recipe.yaml").write_bytes(case.recipe)
     (folder / case.name).write_bytes(case.rows)
     homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
     command = [*GX, "run", "recipe.yaml", "-i", case.name, "--limit", str(ROWS)]
     env = os.environ | homes | {"GX_WORKSPACE": str(workspace), "GX_THREADS": "1"}
+    env["GX_NODE_LINGER_S"] = str(LINGER_S)
     try:
         done = subprocess.run(
             command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=RUN_S, check=False
@@ -288,6 +291,7 @@ def fuzz(
             (kept / "recipe.yaml").write_bytes(case.recipe)
             (kept / case.name).write_bytes(case.rows)
         (folder / case.name).unlink(missing_ok=True)
+    end_nodes(folder / "ws")
     return outcome
 
 

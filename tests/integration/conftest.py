@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +22,25 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny: Path) -> Project:
-    return Project(tmp_path).write(RECIPE, tiny)
+def folder(tmp_path: Path) -> Iterator[Project]:
+    """An empty project; what was started in it ends with the test."""
+    made = Project(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def slow(tmp_path: Path, tiny: Path) -> Project:
+def project(folder: Project, tiny: Path) -> Project:
+    return folder.write(RECIPE, tiny)
+
+
+@pytest.fixture
+def slow(folder: Project, tiny: Path) -> Project:
     """Each row takes a tenth of a second or so."""
-    return Project(tmp_path).write(SLOW, tiny)
+    return folder.write(SLOW, tiny)
 
 
 @pytest.fixture
-def endless(tmp_path: Path, long: Path) -> Project:
+def endless(folder: Project, long: Path) -> Project:
     """Each row takes many seconds."""
-    return Project(tmp_path).write(ENDLESS, long, rows=3)
+    return folder.write(ENDLESS, long, rows=3)

@@ -1,7 +1,11 @@
-"""A folder in which the real `gx` command is run, as from a shell: started, fed, read line by line, killed, resumed."""
+"""A folder in which the real `gx` command is run, as from a shell: started, fed, read line by line, killed, resumed.
+
+The node that the first command starts is the folder's own, and lingers for a moment only.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gx.run.log import EventLog
+from gx.node.workspace import Workspace
 from gx.run.log.verify import verify
+from tests import nodes
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")
 RECIPE = """\
@@ -26,6 +31,8 @@ steps:
 """
 SLOW = RECIPE.replace("max_tokens: 6", "max_tokens: 150")
 ENDLESS = RECIPE.replace("max_tokens: 6", "max_tokens: 30000")
+LETS_GO_S = 20.0
+"""How long a node may take to end what it is about, linger and let the workspace go."""
 
 
 class Done:
@@ -75,6 +82,8 @@ class Project:
         homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
         self.env = os.environ | homes | {"GX_WORKSPACE": str(self.workspace), "GX_THREADS": "1"}
         self.env["GX_SLOTS"] = "2"  # so that rows end one after the other, and there is time to interrupt
+        self.env["GX_NODE_LINGER_S"] = str(nodes.LINGER_S)
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def write(self, recipe: str, model: Path, rows: int = 20) -> Project:
         (self.folder / "recipe.yaml").write_text(recipe)
@@ -88,19 +97,19 @@ class Project:
 
     def start(self, *args: str, preexec: Callable[[], object] | None = None, **env: str) -> Running:
         command = [*GX, *(args or ("run", "recipe.yaml", "-i", "rows.jsonl"))]
-        return Running(
-            subprocess.Popen(
-                command,
-                bufsize=0,  # `communicate` would not see what `readline` had read ahead
-                cwd=self.folder,
-                env=self.env | env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=preexec,
-            )
+        process = subprocess.Popen(
+            command,
+            bufsize=0,  # `communicate` would not see what `readline` had read ahead
+            cwd=self.folder,
+            env=self.env | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=preexec,
         )
+        self._started.append(process)
+        return Running(process)
 
     def run(self, *args: str, stdin: bytes = b"", **env: str) -> Done:
         running = self.start(*args, **env)
@@ -113,17 +122,52 @@ class Project:
         words = shlex.split(line.partition("go on with: ")[2])
         return self.run(*words[words.index("gx") + 1 :])
 
+    @property
+    def node(self) -> int | None:
+        """The process that owns the workspace now."""
+        return nodes.node_of(self.workspace)
+
+    def kill_node(self) -> int:
+        """Kill -9 the node, which is up or comes up."""
+        pid = nodes.until(lambda: self.node)
+        assert pid is not None, "no node is up"
+        nodes.kill(pid)
+        return pid
+
+    def rest(self) -> None:
+        """Wait until the node has left, and with it all that has the workspace's files open."""
+        assert nodes.until(lambda: not nodes.nodes_of(self.workspace)), "the node stays"
+
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        with EventLog.open(self.workspace, read_only=True) as log:
+        """What the log says, once the node has let it go: of a run that is over, that is soon."""
+        with Workspace(self.workspace).shared(wait_s=LETS_GO_S) as log:
             return log.file.ask(sql)
+
+    def ask_live(self, sql: str) -> list[dict[str, Any]]:
+        """What `gx sql` says, while a run may be live."""
+        done = self.run("sql", sql, "--json")
+        assert done.status == 0, done.err
+        return done.records
 
     def assert_nothing_was_computed_twice(self) -> None:
         """No key and no task was answered by the model more than once, and the log is whole."""
         succeeded = "FROM events WHERE type = 'task.succeeded' AND data->>'$.cached' IS NULL"
         assert not self.ask(f"SELECT key {succeeded} GROUP BY key HAVING count(*) > 1")
         assert not self.ask(f"SELECT task {succeeded} GROUP BY task HAVING count(*) > 1")
-        with EventLog.open(self.workspace, read_only=True) as log:
+        with Workspace(self.workspace).shared(wait_s=LETS_GO_S) as log:
             assert verify(log).is_whole
+
+    def close(self) -> None:
+        """End whatever was started here and is still up."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+        nodes.end_nodes(self.workspace)
 
 
 def texts(count: int) -> list[dict[str, str]]:

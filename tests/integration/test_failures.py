@@ -10,14 +10,15 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import time
 from typing import Any
 
 import pytest
 
+from gx.node.workspace import Workspace
 from gx.output import ExitCode
-from tests.integration.project import RECIPE, Project, Running, texts
+from tests import nodes
+from tests.integration.project import RECIPE, Project, texts
 
 # ── the recipe and the input ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,8 +117,7 @@ def test_sigterm_ends_a_command_whose_shell_ignores_ctrl_c(project: Project) -> 
 
 def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
     running = endless.start()
-    while not endless_has_begun(running):
-        time.sleep(0.05)
+    assert nodes.until(lambda: endless_has_begun(endless), 40)
     running.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert running.process.poll() is None  # it drains, and that takes long
@@ -130,12 +130,10 @@ def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
     assert "go on with: " in done.err
 
 
-def endless_has_begun(running: Running) -> bool:
-    """Whether the bench of the process is computing, as far as can be seen from outside."""
-    listed = subprocess.run(["ps", "-A", "-o", "ppid=,time=,command="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    mine = [row for row in rows if int(row[0]) == running.process.pid and "edge.bench" in row[2]]
-    return any(int(row[1].rpartition(":")[2]) >= 2 for row in mine)
+def endless_has_begun(endless: Project) -> bool:
+    """Whether the node's bench is computing, as far as can be seen from outside."""
+    node = endless.node
+    return node is not None and any(bench.cpu_s >= 2 for bench in nodes.benches_of(node))
 
 
 def test_a_budget_exits_4_and_more_of_it_goes_on(project: Project) -> None:
@@ -177,20 +175,17 @@ def test_a_workspace_that_cannot_be_written_is_refused(project: Project) -> None
     assert "gx.lock can't be opened" in done.err and "--workspace DIR" in done.err
 
 
-def test_a_second_writer_is_told_who_holds_the_workspace_and_the_first_goes_on(slow: Project) -> None:
-    slow.add(*texts(50)[20:])
-    first = slow.start()
-    first.record()
-    second = slow.run()
-    assert (second.status, second.records) == (ExitCode.error, [])
-    assert f"in use by process {first.process.pid}" in second.err
-    done = first.end()
-    assert (done.status, len(done.records)) == (ExitCode.ok, 50)
-    slow.assert_nothing_was_computed_twice()
+def test_a_workspace_that_another_program_holds_is_refused_by_name_and_free_again_after_it(project: Project) -> None:
+    with Workspace(project.workspace).exclusive():
+        done = project.run("sql", "SELECT 1")
+        assert done.status == ExitCode.error
+        assert f"in use by process {os.getpid()}" in done.err
+    assert project.run().status == ExitCode.ok
 
 
 def test_a_flipped_byte_of_the_log_is_told_and_costs_nothing(project: Project) -> None:
     before = project.run()
+    project.rest()
     aside = project.folder / "aside"
     shutil.copytree(project.workspace, aside)
     path = project.workspace / "log.duckdb"
@@ -204,6 +199,7 @@ def test_a_flipped_byte_of_the_log_is_told_and_costs_nothing(project: Project) -
             assert "log.duckdb" in done.err and "hint: " in done.err, done.err
             told.append(done.err)
             assert path.read_bytes()[at] != whole[at]  # nothing was repaired, or begun anew, behind one's back
+        project.rest()
         shutil.rmtree(project.workspace)
         shutil.copytree(aside, project.workspace)
     assert len(told) >= 3
@@ -214,11 +210,13 @@ def test_a_flipped_byte_of_the_log_is_told_and_costs_nothing(project: Project) -
 
 
 def _killed_in_the_middle(project: Project, records: int) -> list[dict[str, Any]]:
-    """A run killed after some records, with its WAL beside it; what it had printed."""
+    """A run whose client and node were killed after some records, with its WAL beside it; what it had printed."""
     running = project.start()
     printed = [running.record() for _ in range(records)]
     running.process.kill()
     running.process.wait()
+    project.kill_node()
+    project.rest()
     assert (project.workspace / "log.duckdb.wal").stat().st_size > 0
     return printed
 

@@ -1,4 +1,4 @@
-"""A few kills of `tests.soak.kill`: of gx as it starts and later, of its bench, with other runs and erasures between.
+"""A few kills of `tests.soak.kill`: of nodes as they start and later, of clients and benches, with runs between them.
 
 And that the soak would notice: each promise is seen to be broken once.
 """
@@ -13,7 +13,7 @@ import pytest
 from tests.desk import open_desk
 from tests.soak.kill import run_trial
 from tests.soak.promises import Acknowledged, Broken, check_log, records_of
-from tests.soak.story import Erase, Kill, Other, Trial, Verify, trials
+from tests.soak.story import Away, Erase, Kill, Other, Trial, Verify, trials
 
 TASKS = 48
 TEXTS = {"a": "one", "b": "one"}
@@ -26,19 +26,37 @@ steps: [{id: write, for_each: inputs, agent: a, prompt: "{{ item.text }}"}]
 """
 
 
-@pytest.mark.parametrize(
-    "trial",
-    [
-        Trial((Kill("gx", None, 0.4), Verify(), Kill("gx", 20, 0.5), Erase(0.2, None)), None, has_report=False, seed=1),
-        Trial((Kill("bench", 8, 0.3), Kill("gx", 16, 0.0), Other("limit", 40, None)), None, has_report=True, seed=2),
-        Trial((Kill("bench", 8, 0.0),), 44, has_report=False, seed=3),
-    ],
-    ids=["gx, gx, erased", "bench, gx, another run", "bench, and a row that kills it"],
-)
+STORIES = {
+    "node at the start, three clients": Trial(
+        (Kill("node", None, 0.3), Kill("node", None, 0.7), Kill("node", 30, 0.5)), None, False, 1, clients=3
+    ),
+    "node, gx, node, two clients": Trial(
+        (Kill("node", 4, 0.2), Kill("gx", 12, 0.3), Kill("node", 20, 0.9)), None, False, 2, clients=2
+    ),
+    "gx, bench, node, erased, another run": Trial(
+        (Kill("gx", 6, 0.4), Kill("bench", 10, 0.3), Kill("node", 24, 0.0), Verify(), Erase(0.2, None),
+         Other("limit", 40, Kill("node", 2, 0.5))),
+        None, True, 3,
+    ),
+    "node, bench, and a row that kills it": Trial(
+        (Kill("node", 8, 0.0), Kill("bench", 16, 0.0), Kill("node", 20, 0.5)), 44, False, 4, clients=2
+    ),
+    "report, node": Trial((Kill("node", 47, 0.5), Other("report", 48, Kill("node", None, 0.9))), None, True, 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trial", STORIES.values(), ids=STORIES.keys())
 def test_a_killed_run_goes_on_and_computes_nothing_twice(tmp_path: Path, tiny: Path, trial: Trial) -> None:
     shutil.copy(tiny, tmp_path / "tiny.gguf")
     told = run_trial(tmp_path / "trial", trial, TASKS)
-    assert told.starts == 1 + sum(isinstance(step, Kill) and step.whom == "gx" for step in trial.steps)
+    assert told.starts <= 1 + sum(isinstance(step, Kill | Other | Erase) for step in trial.steps), told.seen
+    assert all(seconds < 30 for seconds in told.takeovers_s)
+
+
+def test_the_stories_kill_ten_nodes() -> None:
+    steps = [step for trial in STORIES.values() for step in trial.steps]
+    kills = [step.kill if isinstance(step, Other) else step for step in steps]
+    assert sum(isinstance(kill, Kill) and kill.whom == "node" for kill in kills) >= 10
 
 
 def test_a_story_follows_from_its_seed_and_has_the_kills_that_were_asked_for() -> None:
@@ -46,13 +64,13 @@ def test_a_story_follows_from_its_seed_and_has_the_kills_that_were_asked_for() -
     assert told == trials(40, seed=7, tasks=200) != trials(40, seed=8, tasks=200)
     assert sum(trial.kills for trial in told) >= 40
     steps = [type(step) for trial in told for step in trial.steps]
-    assert set(steps) == {Kill, Other, Erase, Verify}
+    assert set(steps) == {Kill, Other, Erase, Verify, Away}
 
 
 def test_a_run_that_ends_otherwise_than_it_should_is_noticed(tmp_path: Path, tiny: Path) -> None:
     shutil.copy(tiny, tmp_path / "tiny.gguf")
     missing_row = Trial((), poisoned=8, has_report=False, seed=0)  # the row that should crash isn't there
-    with pytest.raises(Broken, match="ended with 0"):
+    with pytest.raises(Broken, match="ended with 0, expected 3"):
         run_trial(tmp_path / "trial", missing_row, tasks=8)
 
 

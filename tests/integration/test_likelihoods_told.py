@@ -20,8 +20,8 @@ BATCH = RECIPE.replace(', prompt: "{{ item.text }}"', "").replace("temperature: 
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny: Path) -> Project:
-    return Project(tmp_path).write(TELLS, tiny, rows=1)
+def folder(folder: Project, tiny: Path) -> Project:
+    return folder.write(TELLS, tiny, rows=1)
 
 
 def test_a_record_tells_of_each_token_and_an_erased_one_of_none(folder: Project) -> None:

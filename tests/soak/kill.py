@@ -1,12 +1,14 @@
 """Kill -9, again and again: nothing is lost, doubled, or computed again once it was acknowledged.
 
-A trial is a workspace, a run of many tasks on a tiny model, and a list of kills: of the gx process or of its bench, at
-a random moment, start-up included. The same command is given again until the run ends by itself; between two of its
-lives other runs compute some of the same rows, tasks are erased, the log is verified. At each end the records and the
-log are asked whether what was promised is true (`tests.soak.promises`). Everything random follows from the seed, the
-moments themselves from the machine.
+A trial is a workspace, a run of many tasks on a tiny model, one to three clients that share it, and a list of kills:
+of a client, of the node or of its bench, at a random moment, start-up included. Clients go on by themselves when the
+node or a bench dies; once all of them were killed, the same command is given again, until the run ends by itself.
+Between two of its lives other runs compute some of the same rows, tasks are erased, the log is verified, or nobody
+comes back. At each end the records and the log are asked whether what was promised is true (`tests.soak.promises`).
+Everything random follows from the seed, the moments themselves from the machine.
 
-`python -m tests.soak.kill --kills 50` prints a line a trial, and exits 1 at the first promise that was broken.
+`python -m tests.soak.kill --kills 50` prints a line a trial, and at last how long it took from the kill of a node with
+clients attached until the next one answered them. It exits 1 at the first promise that was broken.
 """
 
 from __future__ import annotations
@@ -19,26 +21,30 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gx.core.errors import GxError
+from tests import nodes
 from tests.soak import folder as folders
-from tests.soak.process import START_S, Process, all_gone
-from tests.soak.promises import POISON, Acknowledged, Broken, check_log, claim, has_log, records_of, tasks_of
-from tests.soak.story import Erase, Kill, Other, Step, Trial, trials
+from tests.soak.process import START_S, Process
+from tests.soak.promises import POISON, Acknowledged, Broken, check_log, claim, has_log, log_of, records_of, tasks_of
+from tests.soak.story import Away, Erase, Kill, Other, Step, Trial, trials
 from tests.tiny_model import write_tiny_model
 
 ENDS = (0, 3)
 KILLED = -signal.SIGKILL
+AWAY_S = 60.0
+"""By then a run that nobody attends to is interrupted, and the node gone: after 10 s and what is running."""
 
 
 class Told(NamedTuple):
-    """What a trial saw: a few words on each step, and how often the main run was started."""
+    """What a trial saw: a few words on each step, how often the main run was started, takeovers in seconds."""
 
     seen: list[str]
     starts: int
+    takeovers_s: list[float]
 
 
 def run_trial(folder: Path, trial: Trial, tasks: int) -> Told:
@@ -50,60 +56,79 @@ class _Story:
     """A trial as it goes: what is still to happen, what was printed, and what is to be told."""
 
     def __init__(self, folder: Path, trial: Trial, tasks: int) -> None:
+        self._processes: list[Process] = []
         self._folder, self._workspace, self._trial, self._tasks = folder, folder / "ws", trial, tasks
         self._texts = folders.prepare(folder, trial, tasks)
         self._acknowledged = Acknowledged(self._texts)
         self._steps = list(trial.steps)
         self._seen: list[str] = []
+        self._takeovers_s: list[float] = []
         self._killed: list[Other] = []
 
     def tell(self) -> Told:
         """Go through all steps, then to the end of every run. :raises Broken: as `run_trial`."""
         starts, status = 0, KILLED
-        while self._steps or status not in ENDS:
-            if self._steps and not isinstance(self._steps[0], Kill):
-                self._do(self._steps.pop(0))
-                status = KILLED  # what was done may have left work: the run is given again
-                continue
-            starts += 1
-            claim(starts < 10 * (len(self._trial.steps) + 1), "the run does not come to its end")
-            process = Process(self._folder, *folders.RUN)
-            status = self._end(process, self._strike(process), count=self._tasks)
-        wanted = 0 if self._trial.poisoned is None else 3
-        claim(status == wanted, f"{process.command} ended with {status}:\n{process.stderr}")
-        for other in dict.fromkeys(killed._replace(kill=None) for killed in self._killed):
-            self._run(other)
-        check_log(self._workspace, self._texts)
-        return Told(self._seen, starts)
+        try:
+            while self._steps or status not in ENDS:
+                if self._steps and not isinstance(self._steps[0], Kill):
+                    self._do(self._steps.pop(0))
+                    status = KILLED  # what was done may have left work: the run is given again
+                    continue
+                starts += 1
+                claim(starts < 10 * (len(self._trial.steps) + 1), "the run does not come to its end")
+                status = self._live(folders.RUN, self._steps, self._trial.clients, count=self._tasks)
+            wanted = 0 if self._trial.poisoned is None else 3
+            claim(status == wanted, f"the run ended with {status}, expected {wanted}")
+            for other in dict.fromkeys(killed._replace(kill=None) for killed in self._killed):
+                self._run(other)
+            check_log(self._workspace, self._texts)
+            claim(bool(nodes.until(lambda: not nodes.nodes_of(self._workspace))), "a node stays with nobody there")
+            return Told(self._seen, starts, self._takeovers_s)
+        finally:
+            for process in self._processes:
+                process.kill()
+            nodes.end_nodes(self._workspace)
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _strike(self, process: Process) -> set[int]:
-        """Take kills off the list and do them, as far as this process lives to see; the benches that it had."""
-        benches: set[int] = set()
-        while self._steps and isinstance(kill := self._steps[0], Kill):
-            self._steps.pop(0)
-            has_struck, seen = process.strike(kill)
-            benches |= seen
+    def _live(self, command: Sequence[str], steps: list[Step], clients: int, *, count: int) -> int:
+        """A life of a run: its clients start, what kills are next come upon them, and those that are left end.
+
+        How the last one ended; KILLED if none is left.
+        """
+        attached = [self._start(command) for _ in range(clients)]
+        while steps and isinstance(kill := steps[0], Kill):
+            steps.pop(0)
+            has_struck, benches, takeover_s = attached[0].strike(kill)
             if not has_struck:  # too late: the next process, which has less to do, is killed earlier
-                self._steps.insert(0, Kill("gx", None, kill.share / 2))
+                steps.insert(0, Kill("gx", None, kill.share / 2))
                 break
-            self._seen.append(f"{kill.whom} after {len(process.lines)}")
+            claim(kill.whom == "gx" or nodes.are_gone(benches), "a bench outlived its node")
+            self._seen.append(f"{kill.whom} after {len(attached[0].lines)}")
+            if takeover_s is not None:
+                self._takeovers_s.append(takeover_s)
             if kill.whom == "gx":
-                break
-        return benches
+                self._end(attached.pop(0), count=count)
+                if not attached:
+                    return KILLED
+                attached.append(self._start(command))  # and joins
+        return [self._end(process, count=count) for process in attached][-1]
+
+    def _start(self, command: Sequence[str]) -> Process:
+        process = Process(self._folder, *command)
+        self._processes.append(process)
+        return process
 
     def _run(self, other: Other) -> None:
-        process, benches = Process(self._folder, *folders.command_of(other)), set[int]()
-        if other.kill is not None:
-            _, benches = process.strike(other.kill)
-        status = self._end(process, benches, count=folders.count_of(other))
-        self._seen.append(f"{other.kind} ended with {status} after {len(process.lines)}")
+        steps: list[Step] = [] if other.kill is None else [other.kill]
+        command = folders.command_of(other)
+        status = self._live(command, steps, 1, count=folders.count_of(other))
+        self._seen.append(f"{other.kind} ended with {status} after {len(self._processes[-1].lines)}")
         if status not in ENDS:
-            claim(other.kill is not None, f"{process.command} ended with {status}:\n{process.stderr}")
+            claim(other.kill is not None, f"{other} ended with {status}")
             self._killed.append(other)
 
-    def _end(self, process: Process, benches: set[int], *, count: int) -> int:
+    def _end(self, process: Process, *, count: int) -> int:
         """How a run ended. :raises Broken: if nothing explains that, or what it printed or wrote is wrong.
 
         A run that was not killed prints `count` records.
@@ -113,7 +138,6 @@ class _Story:
         is_cut_short = status == 1 and "the bench did not start: killed by signal 9" in process.stderr
         claim(status in (*ENDS, KILLED) or is_cut_short, told)
         claim("Traceback" not in process.stderr, told)
-        claim(all_gone(benches), "a bench outlived its gx process")
         records = records_of(process.lines)
         reports = [records.pop(name) for name in ("report",) if name in records]
         self._acknowledged.add(records)
@@ -132,17 +156,31 @@ class _Story:
             self._run(step)
         elif isinstance(step, Erase):
             self._erase(step)
+        elif isinstance(step, Away):
+            self._stay_away()
         elif has_log(self._workspace):
             process = Process(self._folder, "log", "--verify", "--json")
             self._ended(process, 0)
             claim(json.loads(b"".join(process.lines))["is_whole"], f"the log is not whole: {process.lines}")
             self._seen.append("verified")
 
+    def _stay_away(self) -> None:
+        """Nobody attends to what is live: it is interrupted, what it runs comes to its end, and the node leaves."""
+        was_up = bool(nodes.nodes_of(self._workspace))
+        claim(bool(nodes.until(lambda: not nodes.nodes_of(self._workspace), AWAY_S)), "a node stays with nobody there")
+        if was_up and has_log(self._workspace):
+            with log_of(self._workspace) as log:
+                live = log.ask("SELECT run FROM runs WHERE status = 'running'")
+            claim(not live, f"still live with nobody there: {live}")
+        self._seen.append("nobody came back")
+
     def _erase(self, step: Erase) -> None:
         tasks = tasks_of(self._workspace)
         if not tasks:
             return
+        nodes.end_nodes(self._workspace)  # a run that waits for its client would refuse it
         process = Process(self._folder, "erase", "--yes", tasks[int(step.share * len(tasks))])
+        self._processes.append(process)
         if step.dies_after_s is not None:
             process.strike(Kill("gx", None, step.dies_after_s / START_S))
         status = self._ended(process, 0, *([KILLED] if step.dies_after_s is not None else []))
@@ -158,11 +196,20 @@ class _Story:
         return status
 
 
-def soak(folder: Path, *, kills: int, seed: int, tasks: int = 200, tell: Callable[[str], None] = print) -> None:
-    """Run all trials of the seed. :raises Broken: at the first promise that was not kept."""
+def soak(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    tasks: int = 200,
+    node_share: float = 0.5,
+    tell: Callable[[str], None] = print,
+) -> list[float]:
+    """Run all trials of the seed; the takeovers in seconds. :raises Broken: at the first promise that was not kept."""
+    takeovers_s: list[float] = []
     if not (folder / "tiny.gguf").exists():
         write_tiny_model(folder / "tiny.gguf", context=512)
-    for number, trial in enumerate(trials(kills, seed, tasks)):
+    for number, trial in enumerate(trials(kills, seed, tasks, node_share)):
         began = time.monotonic()
         try:
             told = run_trial(folder / f"trial-{number}", trial, tasks)
@@ -170,7 +217,10 @@ def soak(folder: Path, *, kills: int, seed: int, tasks: int = 200, tell: Callabl
             raise Broken(f"trial {number}, {trial}: {broken}") from broken
         poison = "" if trial.poisoned is None else f", row {trial.poisoned} poisoned"
         seconds = time.monotonic() - began
-        tell(f"trial {number}: {', '.join(told.seen)}{poison}: {told.starts} starts, {seconds:.1f} s: kept")
+        many = f", {trial.clients} clients" if trial.clients > 1 else ""
+        tell(f"trial {number}: {', '.join(told.seen)}{poison}{many}: {told.starts} starts, {seconds:.1f} s: kept")
+        takeovers_s += told.takeovers_s
+    return takeovers_s
 
 
 def main() -> None:
@@ -178,14 +228,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--node-share", type=float, default=0.5, help="how many of the kills are of nodes")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     asked = parser.parse_args()
     print(f"seed {asked.seed}: {asked.kills} kills of runs of {asked.tasks} tasks", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="gx-soak-"))
     try:
-        soak(folder, kills=asked.kills, seed=asked.seed, tasks=asked.tasks, tell=lambda line: print(line, flush=True))
+        takeovers_s = sorted(
+            soak(
+                folder,
+                kills=asked.kills,
+                seed=asked.seed,
+                tasks=asked.tasks,
+                node_share=asked.node_share,
+                tell=lambda line: print(line, flush=True),
+            )
+        )
     except Broken as broken:
         sys.exit(f"BROKEN: {broken}\nsee {folder}; again with --seed {asked.seed}")
+    if takeovers_s:
+        p50_s, max_s = takeovers_s[len(takeovers_s) // 2], takeovers_s[-1]
+        print(f"{len(takeovers_s)} takeovers: p50 {p50_s:.2f} s, max {max_s:.2f} s")
     shutil.rmtree(folder)
     print("all promises were kept")
 

@@ -1,4 +1,4 @@
-"""One `gx` process in a trial's folder: what it prints, who its benches are, its end or the kill.
+"""One `gx` process in a trial's folder: what it prints, its end or the kill, of it or of those that serve it.
 
 It knows nothing of what was promised, but for one thing: that it ends in time. If it does not, it is asked what it
 waits for before it is killed.
@@ -6,7 +6,6 @@ waits for before it is killed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +13,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+from gx.core.errors import GxError
+from gx.node.call import NodeGone, find
+from tests import nodes
 from tests.soak import traced
 from tests.soak.promises import POISON, Broken
 from tests.soak.story import Kill
@@ -26,12 +29,22 @@ END_S = 90.0
 GX = (sys.executable, "-P", str(Path(traced.__file__)))
 
 
+class Struck(NamedTuple):
+    """What came of a kill: whether somebody was there to kill, benches that end by it, seconds to the next node."""
+
+    has_struck: bool
+    benches: set[int]
+    takeover_s: float | None
+
+
 class Process:
     """A `gx` command: its lines as they are printed, its notes, and its end."""
 
     def __init__(self, folder: Path, *args: str) -> None:
         homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
-        own = {"GX_WORKSPACE": str(folder / "ws"), "GX_THREADS": "1", "GX_BENCH_CRASH_ON": POISON, **homes}
+        self._workspace = folder / "ws"
+        own = {"GX_WORKSPACE": str(self._workspace), "GX_THREADS": "1", "GX_BENCH_CRASH_ON": POISON, **homes}
+        own["GX_NODE_LINGER_S"] = str(nodes.LINGER_S)
         self.command = " ".join(("gx", *args))
         self._process = subprocess.Popen(
             [*GX, *args],
@@ -71,35 +84,65 @@ class Process:
     def stderr(self) -> str:
         return b"".join(self._notes).decode("utf-8", "replace")
 
-    def benches(self) -> list[int]:
-        """The process ids of the benches that are its children now."""
-        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
-        rows = (line.split(None, 2) for line in listed.stdout.splitlines())
-        return [
-            int(row[0]) for row in rows if len(row) == 3 and int(row[1]) == self._process.pid and "edge.bench" in row[2]
-        ]
-
-    def strike(self, kill: Kill) -> tuple[bool, set[int]]:
-        """Wait for the moment and kill: whether there was still somebody to kill, and the benches that were seen.
-
-        :raises Broken: if the moment doesn't come.
-        """
+    def strike(self, kill: Kill) -> Struck:
+        """Wait for the moment and kill. :raises Broken: if the moment doesn't come, or no node takes over in time."""
         if (records := kill.records) is not None:
             with self._changed:
                 has_come = self._changed.wait_for(lambda: len(self.lines) >= records or self._is_read, timeout=END_S)
             if not has_come:
                 raise self._hangs(f"has printed {len(self.lines)} lines, expected {records}")
         time.sleep(kill.share * (START_S if kill.records is None else 0.05))
-        seen = self.benches()
-        until = time.monotonic() + 3 * START_S
-        while kill.whom == "bench" and not seen and self.is_alive and time.monotonic() < until:
-            time.sleep(0.01)
-            seen = self.benches()
-        victims = seen if kill.whom == "bench" else [self._process.pid] * self.is_alive
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(victims), set(seen)
+        match kill.whom:
+            case "gx":
+                was_there = self.is_alive
+                self._process.kill()
+                return Struck(was_there, set(), None)
+            case "node":
+                return self._strike_node()
+            case _:
+                return self._strike_bench()
+
+    def _strike_node(self) -> Struck:
+        """Kill the node, or what is about to be it; how long it takes until the next one answers."""
+        node = nodes.until(lambda: nodes.node_of(self._workspace) or not self.is_alive, 3 * START_S)
+        if node is True or not self.is_alive:
+            return Struck(False, set(), None)
+        victim = node or next(iter(nodes.nodes_of(self._workspace)), None)
+        if not victim:
+            return Struck(False, set(), None)
+        benches = {bench.pid for bench in nodes.benches_of(victim)}
+        began = time.monotonic()
+        nodes.kill(victim)
+        while not self._serves_after(victim):
+            if not self.is_alive:  # it had all that it wanted
+                return Struck(True, benches, None)
+            if time.monotonic() - began > END_S:
+                raise self._hangs("has no node again")
+            time.sleep(0.005)
+        return Struck(True, benches, time.monotonic() - began)
+
+    def _serves_after(self, victim: int) -> bool:
+        try:
+            client = find(self._workspace)
+            return client is not None and bool(client.ask("GET", "/v1/node")["pid"] != victim)
+        except (NodeGone, GxError):
+            return False
+
+    def _strike_bench(self) -> Struck:
+        def seen() -> set[int]:
+            node = nodes.node_of(self._workspace)
+            return {bench.pid for bench in nodes.benches_of(node)} if node is not None else set()
+
+        found = nodes.until(lambda: seen() or not self.is_alive, 3 * START_S)
+        benches = found if isinstance(found, set) else set[int]()
+        for pid in benches:
+            nodes.kill(pid)
+        return Struck(bool(benches), benches, None)
+
+    def kill(self) -> None:
+        """End it, if it lives."""
+        self._process.kill()
+        self._process.wait()
 
     def end(self) -> int:
         """Its exit status, once all that it wrote was read. :raises Broken: if it hangs."""
@@ -119,15 +162,3 @@ class Process:
         for reader in self._readers:
             reader.join(10)
         return Broken(f"{self.command} {what} within {END_S:g} s\n{self.stderr}")
-
-
-def all_gone(pids: set[int]) -> bool:
-    """Whether those benches end within a few seconds; a zombie has ended."""
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        listed = subprocess.run(["ps", "-A", "-o", "pid=,stat=,command="], capture_output=True, text=True, check=True)
-        rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-        if not any(int(r[0]) in pids and "Z" not in r[1] and "edge.bench" in r[-1] for r in rows):
-            return True
-        time.sleep(0.05)
-    return False

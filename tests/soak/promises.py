@@ -8,14 +8,16 @@ erased, and is the same wherever it is printed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gx.run.log import EventLog
-from gx.run.log.verify import verify
+from gx.node.reader import Reader, reading
+from gx.node.workspace import Workspace
 
 POISON = "the row that kills its bench"
+ANSWER_S = 60.0
 Record = dict[str, Any]
 Result = tuple[str, Any, str | None]
 """Status, output and error code of a record."""
@@ -62,26 +64,44 @@ class Acknowledged:
             claim(before == result, f"{name} ({text}) was {before} and now is {record}")
 
     def check(self, workspace: Path) -> None:
-        """:raises Broken: if the log, whose writer has ended, is not whole, or does not hold what was printed."""
+        """:raises Broken: if the log, be it written or not, is not whole, or does not hold what was printed."""
         printed = {text for text, result in self._results.items() if result[0] == "succeeded"}
         if not printed and not has_log(workspace):
             return
-        with EventLog.open(workspace, read_only=True) as log:
+        with log_of(workspace) as log:
             _check_chain(log)
-            rows = log.file.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
+            rows = log.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
         missing = printed - {self._texts.get(row) for (row,) in rows}
         claim(not missing, f"printed, and not in the log: {missing}")
 
     def forget_erased(self, workspace: Path) -> int:
         """Let go of the texts that have no result any more: they may be computed again. How many those were."""
-        with EventLog.open(workspace, read_only=True) as log:
-            rows = log.file.ask(
+        with log_of(workspace) as log:
+            rows = log.ask(
                 f"""SELECT any_value(q.row), list(DISTINCT s.data->>'$.output')
                 FROM ({_SUCCEEDED}) s JOIN ({_QUEUED}) q USING (task) GROUP BY s.key"""
             )
-            kept = log.blobs([output for _, outputs in rows for output in outputs]).keys()
+            kept = {digest for (digest,) in log.ask("SELECT digest FROM blobs")}
         gone = {self._texts.get(row, "") for row, outputs in rows if kept.isdisjoint(outputs)}
         return sum(self._results.pop(text, None) is not None for text in gone)
+
+
+class Log:
+    """What a workspace's log says, whoever holds it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of the answer."""
+        return [tuple(row.values()) for row in self.reader.table(sql, timeout_s=ANSWER_S, max_rows=None).rows]
+
+
+@contextmanager
+def log_of(workspace: Path) -> Iterator[Log]:
+    """The log, asked of the node while one is up, else of the file, which a node may be about to let go."""
+    with reading(Workspace(workspace), wait_s=ANSWER_S) as reader:
+        yield Log(reader)
 
 
 def has_log(workspace: Path) -> bool:
@@ -93,17 +113,18 @@ def tasks_of(workspace: Path) -> list[str]:
     """All tasks of the log, in the order of their queueing; none where there is no log."""
     if not has_log(workspace):
         return []
-    with EventLog.open(workspace, read_only=True) as log:
-        return [task for (task,) in log.file.ask(f"SELECT task FROM ({_QUEUED}) ORDER BY seq")]
+    with log_of(workspace) as log:
+        return [task for (task,) in log.ask(f"SELECT task FROM ({_QUEUED}) ORDER BY seq")]
 
 
 def check_log(workspace: Path, texts: Mapping[str, str]) -> None:
     """The promises that only the log can tell of, once all runs over `texts` have ended."""
-    with EventLog.open(workspace, read_only=True) as log:
+    with log_of(workspace) as log:
         _check_chain(log)
-        twice = log.file.ask(f"SELECT task, count(*) FROM ({_ENDED}) GROUP BY task HAVING count(*) <> 1")
+        _check_epochs(log)
+        twice = log.ask(f"SELECT task, count(*) FROM ({_ENDED}) GROUP BY task HAVING count(*) <> 1")
         claim(not twice, f"tasks that ended more than once: {twice[:5]}")
-        late = log.file.ask(
+        late = log.ask(
             f"SELECT l.task FROM events l JOIN ({_ENDED}) s USING (task) WHERE l.type = 'task.leased' AND l.seq > s.seq"
         )
         claim(not late, f"tasks that were leased after their end: {late[:5]}")
@@ -111,18 +132,34 @@ def check_log(workspace: Path, texts: Mapping[str, str]) -> None:
         _check_texts(log, texts)
 
 
-def _check_chain(log: EventLog) -> None:
-    report = verify(log)
+def _check_chain(log: Log) -> None:
+    report = log.reader.verify()
     claim(report.is_whole, f"the log is not whole: {report.problems}, {report.lost} lost")
 
 
-def _check_computed(log: EventLog) -> None:
+def _check_epochs(log: Log) -> None:
+    """Each number stands once and none is left out, and once a node has written, no earlier one does."""
+    ((count, distinct, last),) = log.ask("SELECT count(*), count(DISTINCT seq), max(seq) FROM events")
+    claim(count == distinct == last + 1, f"{count} events with {distinct} numbers up to {last}")
+    sql = "SELECT seq, cast(split_part(source, ':', 2) AS INT) AS epoch FROM events WHERE source LIKE 'node:%'"
+    late = log.ask(
+        f"""SELECT seq, epoch, reached FROM
+        (SELECT *, max(epoch) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS reached FROM ({sql}))
+        WHERE epoch < reached"""
+    )
+    claim(not late, f"a node wrote after the next one had begun: {late[:5]}")
+    starts = "SELECT (data->>'$.epoch')::INT AS epoch FROM events WHERE type = 'node.started'"
+    twice = log.ask(f"SELECT epoch FROM ({starts}) GROUP BY epoch HAVING count(*) > 1")
+    claim(not twice, f"epochs that two nodes had: {twice}")
+
+
+def _check_computed(log: Log) -> None:
     """A key is computed again only after its result was erased."""
     sql = "SELECT seq, json_extract_string(data, '$.blobs[*]') FROM events WHERE type = 'content.erased'"
-    erased = [(seq, set(blobs)) for seq, blobs in log.file.ask(sql)]
+    erased = [(seq, set(blobs)) for seq, blobs in log.ask(sql)]
     before: dict[str, tuple[int, str]] = {}
     computed = f"SELECT key, seq, data->>'$.output' FROM ({_SUCCEEDED}) WHERE data->>'$.cached' IS NULL ORDER BY seq"
-    for key, seq, output in log.file.ask(computed):
+    for key, seq, output in log.ask(computed):
         if key in before:
             first, result = before[key]
             is_excused = any(first < at < seq and result in blobs for at, blobs in erased)
@@ -130,18 +167,18 @@ def _check_computed(log: EventLog) -> None:
         before[key] = (seq, output)
 
 
-def _check_texts(log: EventLog, texts: Mapping[str, str]) -> None:
+def _check_texts(log: Log, texts: Mapping[str, str]) -> None:
     """Equal texts and no others have equal keys, each one was computed, and the poisoned one never."""
     succeeded = f"({_SUCCEEDED}) s JOIN ({_QUEUED}) q USING (task) WHERE q.step = 'write'"
     keys: dict[str, set[str]] = {}
-    for key, row in log.file.ask(f"SELECT s.key, q.row FROM {succeeded}"):
+    for key, row in log.ask(f"SELECT s.key, q.row FROM {succeeded}"):
         keys.setdefault(texts[row], set()).add(key)
     claim(all(len(of) == 1 for of in keys.values()), "equal texts have several keys")
     claim(len(set().union(*keys.values())) == len(keys), "a key stands for several texts")
-    computed = {texts[row] for (row,) in log.file.ask(f"SELECT q.row FROM {succeeded} AND s.data->>'$.cached' IS NULL")}
+    computed = {texts[row] for (row,) in log.ask(f"SELECT q.row FROM {succeeded} AND s.data->>'$.cached' IS NULL")}
     differing = computed ^ (set(texts.values()) - {POISON})
     claim(not differing, f"texts that were not computed, or should not have been: {sorted(differing)[:5]}")
-    failed = log.file.ask(
+    failed = log.ask(
         f"SELECT q.row, e.data->>'$.code' FROM events e JOIN ({_QUEUED}) q USING (task) WHERE e.type = 'task.failed'"
     )
     others = [(row, code) for row, code in failed if texts.get(row) != POISON or code != "crashed"]

@@ -17,7 +17,7 @@ ERASE_S = 1.0
 
 
 class Kill(NamedTuple):
-    """Whom to kill ("gx" or "bench"), and when: after `records` were printed, or (`None`) while it starts.
+    """Whom to kill ("gx", "node" or "bench"), and when: after `records` were printed, or (`None`) while it starts.
 
     `share` is how much of a start-up, or of the moment after the record, passes before.
     """
@@ -46,20 +46,26 @@ class Verify(NamedTuple):
     """`gx log --verify`."""
 
 
-Step = Kill | Other | Erase | Verify
+class Away(NamedTuple):
+    """Nobody comes back for a while: what is live is interrupted, and the node leaves."""
+
+
+Step = Kill | Other | Erase | Verify | Away
 
 
 class Trial(NamedTuple):
     """A workspace's whole story: `steps` in order, the main run being started wherever it takes a kill or an end.
 
     `poisoned` is the row that crashes the bench each time, if there is one, and those that repeat its text do so too.
-    With a report, a second step reduces all answers of the first. `seed` says which rows repeat others.
+    With a report, a second step reduces all answers of the first. `seed` says which rows repeat others. So many
+    `clients` give the command at once and share its run; one that is killed while others live is replaced.
     """
 
     steps: tuple[Step, ...]
     poisoned: int | None
     has_report: bool
     seed: int
+    clients: int = 1
 
     @property
     def kills(self) -> int:
@@ -72,51 +78,56 @@ class Trial(NamedTuple):
         )
 
 
-def trials(kills: int, seed: int, tasks: int) -> list[Trial]:
+def trials(kills: int, seed: int, tasks: int, node_share: float = 0.5) -> list[Trial]:
     """Trials of 1 to 3 kills of the main run each, with others between them until there are `kills` in all.
 
-    A third of the kills are of benches; each fourth trial has a poisoned row, each second one a report.
+    `node_share` of the kills are of nodes, a third of the rest of benches; each fourth trial has a poisoned row, each
+    second one a report, and two of three have several clients.
     """
     chance = random.Random(seed)
-    errands = _errands(chance, tasks)
+    errands = _errands(chance, tasks, node_share)
     made: list[Trial] = []
     left = kills
     while left > 0:
         steps: list[Step] = []
         for _ in range(chance.choice((1, 1, 2, 3))):
-            steps.append(kill := _kill(chance, tasks))
+            steps.append(kill := _kill(chance, tasks, node_share))
             while kill.whom == "gx" and chance.random() < 0.5:
                 steps.append(next(errands))
         poisoned = chance.randrange(tasks) if len(made) % 4 == 3 else None
-        trial = Trial(tuple(steps), poisoned, len(made) % 2 == 1, chance.randrange(10**6))
+        trial = Trial(tuple(steps), poisoned, len(made) % 2 == 1, chance.randrange(10**6), 1 + len(made) % 3)
         made.append(trial)
         left -= trial.kills
     return made
 
 
-def _kill(chance: random.Random, rows: int) -> Kill:
+def _kill(chance: random.Random, rows: int, node_share: float) -> Kill:
     """One kill of a run over so many rows; some come after the last one, while a report is made."""
+    other = "bench" if chance.random() < 0.35 else "gx"
     return Kill(
-        whom="bench" if chance.random() < 0.35 else "gx",
+        whom="node" if chance.random() < node_share else other,
         records=None if chance.random() < 0.3 else min(chance.randrange(rows + rows // 6), rows),
         share=chance.random(),
     )
 
 
-def _errands(chance: random.Random, tasks: int) -> Iterator[Step]:
+def _errands(chance: random.Random, tasks: int, node_share: float) -> Iterator[Step]:
     """What is done between two lives of the main run, without end; half of the runs and a third of erasures die."""
-    kinds, others = _dealt(chance, "erase", "erase", "verify", *["other"] * 4), _dealt(chance, *KINDS)
+    kinds = _dealt(chance, "erase", "erase", "verify", "away", *["other"] * 4)
+    others = _dealt(chance, *KINDS)
     for kind in kinds:
         if kind == "erase":
             yield Erase(chance.random(), ERASE_S * chance.random() if chance.random() < 0.3 else None)
         elif kind == "verify":
             yield Verify()
+        elif kind == "away":
+            yield Away()
         else:
             other = next(others)
             rows = {"part": tasks // 2, "renamed": tasks, "report": tasks}.get(
                 other, chance.randrange(tasks // 4, tasks)
             )
-            kill = _kill(chance, rows)
+            kill = _kill(chance, rows, node_share)
             if other == "report":  # it prints nothing before its end
                 kill = kill._replace(records=None, share=2 * kill.share)
             yield Other(other, rows, kill if chance.random() < 0.5 else None)

@@ -55,11 +55,11 @@ class Report(Value, frozen=True, kw_only=True):
 
 
 def verify(log: EventLog) -> Report:
-    """Check every row of the log. :raises LogError: if the file can't be read at all."""
+    """Check every row that the log has by now. :raises LogError: if the file can't be read at all."""
+    head = read_head(log.folder)  # before the events: while somebody writes, it moves on
     events = _Events(log)
     events.check()
     problems = [*events.problems(), *_check_blobs(log)]
-    head = read_head(log.folder)
     if head is not None and head.seq > events.last_seq:
         problems.append(
             f"{head.seq - events.last_seq} events after {events.last_seq} were acknowledged and are not there"
@@ -122,7 +122,9 @@ class _Events:
             WHERE seq BETWEEN ? AND ? ORDER BY seq"""
         place = 0
         for first in range(0, self.last_seq + 1, PAGE):
-            for seq, name, ts, source, data, found, *hot in self._log.file.ask(sql, [first, first + PAGE - 1]):
+            for seq, name, ts, source, data, found, *hot in self._log.file.ask(
+                sql, [first, min(first + PAGE - 1, self.last_seq)]
+            ):
                 if seq != place and not self._broken:
                     self._broken.append(f"event {place} is missing: after {place - 1} comes {seq}")
                 if found != schema.link(self.last_hash, seq, name, ts, source, data) and not self._broken:

@@ -1,0 +1,103 @@
+"""A live run as its clients have it: watched by any number of them, and how it stands.
+
+A run is attended to while a client takes its results, or if it was detached on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gx.core.view import RunState
+from gx.node.client import Progress, RunEnd, Started
+from gx.node.standing import end_of, progress_of
+from gx.node.tempo import Tempo
+from gx.node.upload import Upload
+from gx.run.active import ActiveRun
+from gx.run.inputs import Source
+from gx.run.record import Record
+
+if TYPE_CHECKING:
+    from gx.node.local import LocalNode
+
+
+class LocalRun:
+    """A live run: its results as they come, how it stands, how it ended.
+
+    `warnings` say what makes its models slow here.
+    """
+
+    def __init__(
+        self,
+        node: LocalNode,
+        active: ActiveRun,
+        started: Started,
+        source: Source | None,
+        sources: dict[str, str],
+        upload: Upload | None,
+    ) -> None:
+        self.started, self.active, self.upload = started, active, upload
+        self._node, self._source, self._sources = node, source, sources
+        self._began = node.clock.now()
+        self.n_clients = 0
+        self.had_client = self._is_greeted = False
+        self.tempo = Tempo()
+
+    def __repr__(self) -> str:
+        return f"<LocalRun {self.started.run} {self.n_clients} clients>"
+
+    @property
+    def state(self) -> RunState:
+        return self.active.state
+
+    @contextmanager
+    def watch(self, *, is_ordered: bool = False) -> Iterator[AsyncIterator[list[Record]]]:
+        """The output step's results, as they come or in the rows' order; while the block lasts, somebody attends."""
+        self.n_clients, self.had_client = self.n_clients + 1, True
+        self._node.attend(self)
+        try:
+            with self.active.results.watch(self.active.rows_in_order() if is_ordered else None) as chunks:
+                yield chunks
+        finally:
+            self.n_clients -= 1
+            self._node.attend(self)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether anybody wants it to go on."""
+        return self.n_clients > 0 or self.state.is_detached
+
+    @property
+    def is_wanted_by_others(self) -> bool:
+        """Whether it goes on when one of its clients leaves."""
+        return self.n_clients > 1 or self.state.is_detached
+
+    def greet(self) -> Started:
+        """What a client hears first: the first one, or one that joins."""
+        first, self._is_greeted = not self._is_greeted, True
+        if first:
+            return self.started
+        done = sum(sum(step.ended.values()) for step in self.state.steps.values())
+        return msgspec.structs.replace(self.started, is_resumed=True, done_before=done, total=len(self.state.tasks))
+
+    def warnings(self) -> AsyncIterator[str]:
+        """What makes its models slow here."""
+        return self._node.bench.warnings(self._sources)
+
+    def progress(self) -> Progress:
+        """How the run stands."""
+        return progress_of(self.state, self.active.plan, elapsed_s=self._node.clock.now() - self._began)
+
+    def end(self) -> RunEnd:
+        """How the run ended."""
+        return end_of(
+            self.state,
+            self.active.plan,
+            seconds=self._node.clock.now() - self._began,
+            reason=getattr(self.active.draining, "reason", ""),
+            warnings=list(self._source.warnings) if self._source else [],
+            error=self.active.error,
+        )

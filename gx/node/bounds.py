@@ -1,0 +1,51 @@
+"""The numbers that a client may ask for; what is beyond them is refused before anything is done with it."""
+
+from __future__ import annotations
+
+import re
+
+from gx.core.errors import UsageError
+from gx.node.client import Submission
+
+PRIORITIES = (0.01, 100.0)
+LONGEST_RUN_S = 10 * 365 * 86400.0
+LONGEST_QUESTION_S = 600.0
+MOST = 1 << 53
+"""Whole numbers up to here are the same everywhere that JSON is read."""
+_TOKEN = re.compile("(?:[0-9a-fA-F]{2}){6,64}")
+
+
+def check_submission(asked: Submission) -> None:
+    """:raises UsageError: naming what no run can be asked for with."""
+    _check_limits(asked.priority, asked.deadline_s)
+    for name, count in (("budget", asked.budget_tokens), ("limit", asked.limit), ("sample", asked.sample)):
+        _check_count(name, count, least=1)
+    if asked.token and _TOKEN.fullmatch(asked.token) is None:
+        raise UsageError(f"token: expected 12 to 128 hex digits, got {asked.token[:128]!r}")
+
+
+def check_change(concurrency: int | None, priority: float | None, deadline_s: float | None, tokens: int | None) -> None:
+    """:raises UsageError: naming what no run can be changed to."""
+    _check_limits(priority, deadline_s)
+    _check_count("concurrency", concurrency, least=0)
+    _check_count("budget", tokens, least=0)
+
+
+def check_question(timeout_s: float, max_rows: int | None) -> None:
+    """:raises UsageError: naming what no question can be asked with."""
+    if not 0 < timeout_s <= LONGEST_QUESTION_S:
+        raise UsageError(f"timeout_s: expected at most {LONGEST_QUESTION_S:g}, got {timeout_s:g}")
+    _check_count("max_rows", max_rows, least=1)
+
+
+def _check_limits(priority: float | None, deadline_s: float | None) -> None:
+    least, most = PRIORITIES
+    if priority is not None and not least <= priority <= most:
+        raise UsageError(f"priority: expected {least:g} to {most:g}, got {priority:g}")
+    if deadline_s is not None and not 0 <= deadline_s <= LONGEST_RUN_S:
+        raise UsageError(f"deadline: expected 0 to {LONGEST_RUN_S:g} s, got {deadline_s:g}")
+
+
+def _check_count(name: str, count: int | None, *, least: int) -> None:
+    if count is not None and not least <= count <= MOST:
+        raise UsageError(f"{name}: expected {least} to {MOST}, got {count}")

@@ -1,0 +1,316 @@
+"""Many terminals on one workspace: the node serves them all, outlives them, and is replaced where it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gx.core.errors import WorkspaceError
+from gx.node.start import ensure
+from gx.node.workspace import Workspace
+from gx.output import ExitCode
+from tests import nodes
+from tests.integration.project import GX, RECIPE, SLOW, Done, Project, texts
+
+COMPUTED = "SELECT count(*) FROM events WHERE type = 'task.succeeded' AND data->>'$.cached' IS NULL"
+ROWS = 14
+ALL = [row["id"] for row in texts(ROWS)]
+GRACE_S = 10.0
+"""`gx.node.local.REATTACH_S`: how long a run waits for a client that vanished."""
+
+
+@pytest.fixture
+def slow(folder: Project, tiny: Path) -> Project:
+    """Each row takes a tenth of a second or so."""
+    return folder.write(SLOW, tiny, rows=ROWS)
+
+
+@pytest.fixture
+def other(slow: Project) -> Project:
+    """Beside the slow recipe there is another one, over rows of its own: `other.yaml`."""
+    (slow.folder / "other.yaml").write_text(SLOW.replace("name: test", "name: other"))
+    (slow.folder / "others.jsonl").write_text("".join(json.dumps({"text": f"Tell {n}."}) + "\n" for n in range(ROWS)))
+    return slow
+
+
+OTHER = ("run", "other.yaml", "-i", "others.jsonl")
+
+
+# ── one node, many clients ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_node_outlives_its_client_and_leaves_when_nobody_came(project: Project) -> None:
+    began = time.monotonic()
+    assert project.run(GX_NODE_LINGER_S="3").status == ExitCode.ok
+    node = project.node
+    assert node is not None and nodes.benches_of(node)
+    bench = {process.pid for process in nodes.benches_of(node)}
+    again = project.run("run", "recipe.yaml", "-i", "rows.jsonl", "--fresh")
+    assert (again.status, len(again.records)) == (ExitCode.ok, 20)
+    assert not any(record["cached"] for record in again.records)
+    assert project.node == node and {process.pid for process in nodes.benches_of(node)} == bench  # the model stayed
+    project.rest()
+    assert time.monotonic() - began > 3
+    assert nodes.are_gone(bench)
+    assert not (project.workspace / "gx.sock").exists()
+    assert project.ask("SELECT type FROM events ORDER BY seq DESC LIMIT 1") == [("node.stopped",)]
+
+
+def test_clients_that_start_at_once_share_one_node_and_one_run_of_a_recipe(other: Project) -> None:
+    clients = [other.start(), other.start(*OTHER), other.start()]
+    for running in clients:
+        running.record()
+    assert len(nodes.nodes_of(other.workspace)) == 1
+    both = "SELECT count(DISTINCT run) AS n FROM events WHERE type = 'task.succeeded'"
+    assert other.ask_live(both) == [{"n": 2}]
+    assert all(running.process.poll() is None for running in clients), "over before they were beside each other"
+    ends = [running.end() for running in clients]
+    assert [(done.status, len(done.records), len(set(done.ids))) for done in ends] == [(ExitCode.ok, ROWS, ROWS)] * 3
+    assert {r["id"]: r["output"] for r in ends[0].records} == {r["id"]: r["output"] for r in ends[2].records}
+    assert other.ask(COMPUTED) == [(2 * ROWS,)]
+    assert other.ask("SELECT count(*) FROM runs") == [(2,)]
+    assert other.ask("SELECT count(*) FROM events WHERE type = 'node.started'") == [(1,)]
+    other.assert_nothing_was_computed_twice()
+
+
+def test_ctrl_c_leaves_a_shared_run_to_the_other_client(slow: Project) -> None:
+    first = slow.start()
+    first.record()
+    second = slow.start()
+    second.record()
+    first.process.send_signal(signal.SIGINT)
+    left = first.end()
+    assert left.status == ExitCode.interrupted and len(left.records) < ROWS
+    done = second.end()
+    assert (done.status, len(done.ids)) == (ExitCode.ok, ROWS)
+    slow.assert_nothing_was_computed_twice()
+
+
+def test_the_log_is_read_while_a_run_is_live(slow: Project) -> None:
+    follow = slow.start("log", "--follow", "--type", "task.succeeded")
+    running = slow.start()
+    running.record()
+    (row,) = slow.ask_live("SELECT status, count(*) FILTER (type = 'x') AS none FROM runs, events GROUP BY status")
+    assert row == {"status": "running", "none": 0}
+    story = slow.run("show", slow.ask_live("SELECT run FROM runs")[0]["run"], "--json")
+    assert story.records[0]["status"] == "running"
+    assert slow.run("log", "--verify", "--json").records[0]["is_whole"]
+    refused = slow.run("sql", "DELETE FROM events")
+    assert refused.status != ExitCode.ok and "Traceback" not in refused.err
+    assert running.process.poll() is None, "it was over before it was asked about"
+    done = running.end()
+    followed = [follow.record() for _ in range(ROWS)]
+    follow.process.kill()
+    assert sorted(line["seq"] for line in followed) == [line["seq"] for line in followed]
+    assert {line["task"] for line in followed} == {task for (task,) in slow.ask("SELECT task FROM tasks")}
+    assert done.status == ExitCode.ok
+
+
+def test_errors_of_a_run_come_through_the_node_with_their_exit_codes(slow: Project) -> None:
+    running = slow.start()
+    running.record()
+    (slow.folder / "bad.yaml").write_text(RECIPE.replace("agent: a,", "agent: b,"))
+    bad = slow.run("run", "bad.yaml", "-i", "rows.jsonl")
+    assert bad.status == ExitCode.usage and bad.err.startswith("bad.yaml:7:")
+    (slow.folder / "away.yaml").write_text(RECIPE.replace("./model.gguf", "./away.gguf"))
+    assert slow.run("run", "away.yaml", "-i", "rows.jsonl").status == ExitCode.error
+    assert slow.run("run", "recipe.yaml", "-i", "none.jsonl").status == ExitCode.usage
+    assert running.end().status == ExitCode.ok
+
+
+# ── pipes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_run_is_the_input_of_another(project: Project) -> None:
+    (project.folder / "second.yaml").write_text(
+        RECIPE.replace("name: test", "name: second").replace("item.text", "item.output")
+    )
+    first = subprocess.Popen(
+        [*GX, "run", "recipe.yaml", "-i", "rows.jsonl"], cwd=project.folder, env=project.env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    second = subprocess.run(
+        [*GX, "run", "second.yaml", "-i", "-"], cwd=project.folder, env=project.env,
+        stdin=first.stdout, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    done = Done(second.returncode, second.stdout, second.stderr)
+    assert first.stdout is not None
+    first.stdout.close()
+    _, err = first.communicate(timeout=20)
+    assert first.returncode == ExitCode.ok, err
+    assert (done.status, len(done.ids)) == (ExitCode.ok, 20)
+    assert project.ask("SELECT name, status FROM runs ORDER BY name") == [("second", "finished"), ("test", "finished")]
+
+
+def test_a_reader_that_has_enough_ends_its_own_run_only(other: Project) -> None:
+    beside = other.start(*OTHER)
+    beside.record()
+    command = f"{' '.join(GX)} run recipe.yaml -i rows.jsonl | head -1"
+    first = subprocess.run(["sh", "-c", command], cwd=other.folder, env=other.env, capture_output=True, timeout=60)
+    assert len(first.stdout.splitlines()) == 1
+    assert b"Traceback" not in first.stderr and b"Exception" not in first.stderr
+    done = beside.end()
+    assert (done.status, len(done.ids)) == (ExitCode.ok, ROWS)
+    assert dict(other.ask("SELECT name, status FROM runs")) == {"other": "finished", "test": "interrupted"}
+    other.assert_nothing_was_computed_twice()
+
+
+# ── whoever dies ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stream_of_rows_survives_a_kill_of_the_node(project: Project) -> None:
+    running = project.start("run", "recipe.yaml", "-i", "-")
+    running.feed(*texts(6)[:3])
+    printed = [running.record() for _ in range(3)]
+    killed = project.kill_node()
+    running.feed(*texts(6)[3:5])
+    printed += [running.record() for _ in range(2)]
+    assert project.node not in (None, killed)
+    running.feed(*texts(6)[5:])
+    done = running.end()
+    assert (done.status, done.ids) == (ExitCode.ok, [row["id"] for row in texts(6)])
+    assert project.ask("SELECT status FROM runs") == [("finished",)]
+    assert project.ask("SELECT count(*) FROM events WHERE type = 'node.started'") == [(2,)]
+    project.assert_nothing_was_computed_twice()
+
+
+def test_when_the_node_dies_every_client_goes_on_and_prints_each_row_once(other: Project) -> None:
+    running = [other.start(), other.start(), other.start(*OTHER)]
+    for one in running:
+        one.record()
+    benches = {bench.pid for bench in nodes.benches_of(other.node or 0)}
+    other.kill_node()
+    assert benches and nodes.are_gone(benches)
+    for done in [one.end() for one in running]:
+        assert (done.status, len(done.records), len(set(done.ids))) == (ExitCode.ok, ROWS, ROWS), done.err
+        assert "the node died; the next one goes on" in done.err
+    epochs = other.ask("SELECT (data->>'$.epoch')::INT FROM events WHERE type = 'node.started' ORDER BY seq")
+    assert epochs == [(1,), (2,)]
+    other.assert_nothing_was_computed_twice()
+
+
+def test_a_client_that_is_killed_may_come_back_for_its_run(slow: Project) -> None:
+    first = slow.start()
+    printed = [first.record() for _ in range(3)]
+    first.process.kill()
+    first.process.wait()
+    done = slow.run()
+    assert (done.status, len(done.ids)) == (ExitCode.ok, ROWS)
+    assert all(record in done.records for record in printed)
+    assert slow.ask("SELECT count(*) FROM runs") == [(1,)]
+    assert not slow.ask("SELECT * FROM events WHERE type IN ('run.interrupted', 'attempt.lost')")
+    slow.assert_nothing_was_computed_twice()
+
+
+def test_a_run_whose_client_was_killed_and_stays_away_is_interrupted(slow: Project) -> None:
+    slow.add(*texts(200)[ROWS:])  # more than can be done in the time
+    first = slow.start()
+    first.record()
+    first.process.kill()
+    first.process.wait()
+    began = time.monotonic()
+    rows = nodes.until(lambda: slow.ask_live("SELECT 1 FROM runs WHERE status = 'interrupted'"), GRACE_S + 10)
+    assert rows and time.monotonic() - began > GRACE_S - 2
+    told = "SELECT data->>'$.reason' AS reason FROM events WHERE type = 'run.interrupted'"
+    assert slow.ask_live(told) == [{"reason": "its client went away"}]
+    ((computed,),) = (row.values() for row in slow.ask_live(COMPUTED))
+    assert computed < ROWS, "it got new grants with nobody there"
+    assert not slow.ask_live("SELECT * FROM events WHERE type = 'attempt.lost'")  # what was running came to its end
+
+
+def test_a_node_that_is_told_to_end_drains_its_runs(slow: Project) -> None:
+    running = slow.start()
+    running.record()
+    nodes.kill(slow.node or 0, signal.SIGTERM)
+    done = running.end()
+    assert done.status == ExitCode.interrupted and 1 <= len(done.records) < ROWS
+    assert "go on with: " in done.err
+    slow.rest()
+    assert not slow.ask("SELECT * FROM events WHERE type = 'attempt.lost'")
+    assert slow.resume(done.err).ids == ALL
+    slow.assert_nothing_was_computed_twice()
+
+
+# ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def pair(tmp_path: Path, tiny: Path) -> Iterator[tuple[Project, Project]]:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = (Project(tmp_path / name).write(SLOW, tiny, rows=ROWS) for name in ("one", "two"))
+    yield one, two
+    one.close()
+    two.close()
+
+
+def test_two_workspaces_do_not_touch(pair: tuple[Project, Project]) -> None:
+    one, two = pair
+    running = [one.start(), two.start()]
+    for client in running:
+        client.record()
+    assert None not in (one.node, two.node) and one.node != two.node
+    one.kill_node()
+    for done in [client.end() for client in running]:
+        assert (done.status, len(done.ids)) == (ExitCode.ok, ROWS)
+    starts = "SELECT count(*) FROM events WHERE type = 'node.started'"
+    assert (one.ask(starts), two.ask(starts)) == ([(2,)], [(1,)])
+    assert one.ask(COMPUTED) == two.ask(COMPUTED) == [(ROWS,)]
+
+
+def test_a_workspace_on_a_path_too_long_for_a_socket_works(slow: Project) -> None:
+    deep = slow.folder / ("d" * 90) / ("e" * 90) / "ws"
+    deep.parent.mkdir(parents=True)
+    slow.workspace, slow.env["GX_WORKSPACE"] = deep, str(deep)
+    with tempfile.TemporaryDirectory(prefix="gx") as sockets:
+        slow.env["XDG_RUNTIME_DIR"] = sockets
+        running = slow.start()
+        running.record()
+        (made,) = Path(sockets).rglob("*.sock")
+        assert made.parent.stat().st_mode & 0o777 == 0o700 and made.stat().st_mode & 0o177 == 0
+        assert slow.ask_live("SELECT status FROM runs") == [{"status": "running"}]
+        slow.kill_node()
+        done = running.end()
+        assert (done.status, len(done.ids)) == (ExitCode.ok, ROWS)
+        slow.rest()
+        assert not [*Path(sockets).rglob("*.sock")]
+    slow.assert_nothing_was_computed_twice()
+
+
+def test_a_folder_that_another_program_keeps_locked_is_refused_by_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GX_NODE_LINGER_S", str(nodes.LINGER_S))
+    with Workspace(project.workspace).exclusive():
+        with pytest.raises(WorkspaceError) as refused:
+            ensure(project.workspace, within_s=1.5)
+        assert f"in use by process {os.getpid()}" in refused.value.message
+
+
+def test_a_client_that_waits_for_a_program_which_has_the_folder_gets_it_then(project: Project) -> None:
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Workspace(project.workspace).exclusive():
+            held.set()
+            free.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    running = project.start()
+    time.sleep(1)
+    assert running.process.poll() is None
+    free.set()
+    done = running.end()
+    holder.join()
+    assert (done.status, len(done.ids)) == (ExitCode.ok, 20)
