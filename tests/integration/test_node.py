@@ -96,6 +96,7 @@ def test_ctrl_c_leaves_a_shared_run_to_the_other_client(slow: Project) -> None:
 
 
 def test_the_log_is_read_while_a_run_is_live(slow: Project) -> None:
+    slow.add(*texts(3 * ROWS)[ROWS:])  # so that it lives as long as it is asked about
     follow = slow.start("log", "--follow", "--type", "task.succeeded")
     running = slow.start()
     running.record()
@@ -108,7 +109,7 @@ def test_the_log_is_read_while_a_run_is_live(slow: Project) -> None:
     assert refused.status != ExitCode.ok and "Traceback" not in refused.err
     assert running.process.poll() is None, "it was over before it was asked about"
     done = running.end()
-    followed = [follow.record() for _ in range(ROWS)]
+    followed = [follow.record() for _ in range(3 * ROWS)]
     follow.process.kill()
     assert sorted(line["seq"] for line in followed) == [line["seq"] for line in followed]
     assert {line["task"] for line in followed} == {task for (task,) in slow.ask("SELECT task FROM tasks")}
