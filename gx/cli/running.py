@@ -45,7 +45,9 @@ def execute(
     """
     import anyio
 
-    from gx.cli import interrupt, progress  # noqa: F401  loaded before an event loop answers a Ctrl-C
+    import anyio._backends._asyncio  # loaded, as the next ones are, before an event loop answers a Ctrl-C
+
+    from gx.cli import interrupt, progress  # noqa: F401
     from gx.node import remote  # noqa: F401
 
     interrupt.hand_over()
