@@ -44,7 +44,6 @@ def execute(
     :raises GxError: if it can't begin, or the log can't be written any more.
     """
     import anyio
-
     import anyio._backends._asyncio  # loaded, as the next ones are, before an event loop answers a Ctrl-C
 
     from gx.cli import interrupt, progress  # noqa: F401
