@@ -55,6 +55,7 @@ class RemoteRun:
         self._progress: Progress | None = None
         self._end: RunEnd | None = None
         self._is_left = False
+        self._warned = set[str]()
         self.notes: list[str] = []
         self._client, self.started = self._submit()
         threading.Thread(target=self._follow, name="gx-follow", daemon=True).start()
@@ -74,7 +75,8 @@ class RemoteRun:
             if isinstance(frame, Exception):
                 raise frame
             self._progress = frame.progress or self._progress
-            if frame.warning is not None:
+            if frame.warning is not None and frame.warning not in self._warned:
+                self._warned.add(frame.warning)
                 self.notes.append(f"note: {frame.warning}")
             if records := self._fresh(frame.results):
                 yield records
