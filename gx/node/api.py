@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -24,11 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gx import __version__
 from gx.core import event as e
 from gx.core.errors import BenchError, GxError, NotFound, QueryError, UsageError, WorkspaceError
-from gx.core.message import Value
 from gx.core.tables import Table
 from gx.node import bounds, problem, wire
 from gx.node.attached import LocalRun
 from gx.node.client import Started
+from gx.node.endpoints import Cancel, Change, Done, Endpoint, Leave, Question, Reason
 from gx.node.local import LocalNode
 from gx.node.status import NodeStatus, status_of
 from gx.node.upload import Uploads
@@ -39,63 +39,6 @@ from gx.run.log.verify import Report, verify
 from gx.run.story import resolve, story_of
 
 FOLLOW_EVERY_S = 0.1
-
-
-class Question(Value, frozen=True, kw_only=True):
-    """A statement of SQL that reads."""
-
-    sql: str
-    timeout_s: float = 10.0
-    max_rows: int | None = None
-
-
-class Reason(Value, frozen=True, kw_only=True):
-    """Why something is done. `unless_others`: only if no other client is attached, and the run needs one."""
-
-    reason: str = "asked to"
-    unless_others: bool = False
-
-
-class Cancel(Value, frozen=True, kw_only=True):
-    """What to give up of a run: one of its tasks, the tasks of one of its steps, or, with neither, all of it."""
-
-    reason: str = "asked to"
-    task: str | None = None
-    step: str | None = None
-
-
-class Change(Value, frozen=True, kw_only=True):
-    """What changes of a live run; what is left out stays. `concurrency` 0 lifts that limit."""
-
-    concurrency: int | None = None
-    priority: float | None = None
-    deadline_s: float | None = None
-    budget_tokens: int | None = None
-
-
-class Leave(Value, frozen=True, kw_only=True):
-    """`only_idle`: leave only if no run is live."""
-
-    only_idle: bool = False
-
-
-class Done(Value, frozen=True, kw_only=True):
-    """It was done, or will be at once: an event says so. `is_left`: it was not, for others want the run."""
-
-    run: str = ""
-    is_left: bool = False
-
-
-class Endpoint(NamedTuple):
-    """A route: what it takes and what it gives. `gives` `bytes` are lines of JSON."""
-
-    method: str
-    path: str
-    handle: Callable[[Request, Any], Awaitable[Any]]
-    summary: str
-    takes: Any = None
-    gives: Any = Done
-    query: tuple[tuple[str, str], ...] = ()
 
 
 class Api:

@@ -5,9 +5,8 @@ A run is attended to while a client takes its results, or if it was detached on 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,28 +19,28 @@ from gx.run.active import ActiveRun
 from gx.run.inputs import Source
 from gx.run.record import Record
 
-if TYPE_CHECKING:
-    from gx.node.local import LocalNode
-
 
 class LocalRun:
     """A live run: its results as they come, how it stands, how it ended.
 
-    `warnings` say what makes its models slow here.
+    `now` is the wall clock, `on_clients` hears of each client that comes or goes, `warnings` say what makes its models
+    slow here.
     """
 
     def __init__(
         self,
-        node: LocalNode,
         active: ActiveRun,
         started: Started,
         source: Source | None,
-        sources: dict[str, str],
         upload: Upload | None,
+        *,
+        now: Callable[[], float],
+        on_clients: Callable[[LocalRun], None],
+        warnings: Callable[[], AsyncIterator[str]],
     ) -> None:
-        self.started, self.active, self.upload = started, active, upload
-        self._node, self._source, self._sources = node, source, sources
-        self._began = node.clock.now()
+        self.started, self.active, self.upload, self.warnings = started, active, upload, warnings
+        self._source, self._now, self._on_clients = source, now, on_clients
+        self._began = now()
         self.n_clients = 0
         self.had_client = self._is_greeted = False
         self.tempo = Tempo()
@@ -57,13 +56,13 @@ class LocalRun:
     def watch(self, *, is_ordered: bool = False) -> Iterator[AsyncIterator[list[Record]]]:
         """The output step's results, as they come or in the rows' order; while the block lasts, somebody attends."""
         self.n_clients, self.had_client = self.n_clients + 1, True
-        self._node.attend(self)
+        self._on_clients(self)
         try:
             with self.active.results.watch(self.active.rows_in_order() if is_ordered else None) as chunks:
                 yield chunks
         finally:
             self.n_clients -= 1
-            self._node.attend(self)
+            self._on_clients(self)
 
     @property
     def is_attended(self) -> bool:
@@ -83,20 +82,16 @@ class LocalRun:
         done = sum(sum(step.ended.values()) for step in self.state.steps.values())
         return msgspec.structs.replace(self.started, is_resumed=True, done_before=done, total=len(self.state.tasks))
 
-    def warnings(self) -> AsyncIterator[str]:
-        """What makes its models slow here."""
-        return self._node.bench.warnings(self._sources)
-
     def progress(self) -> Progress:
         """How the run stands."""
-        return progress_of(self.state, self.active.plan, elapsed_s=self._node.clock.now() - self._began)
+        return progress_of(self.state, self.active.plan, elapsed_s=self._now() - self._began)
 
     def end(self) -> RunEnd:
         """How the run ended."""
         return end_of(
             self.state,
             self.active.plan,
-            seconds=self._node.clock.now() - self._began,
+            seconds=self._now() - self._began,
             reason=getattr(self.active.draining, "reason", ""),
             warnings=list(self._source.warnings) if self._source else [],
             error=self.active.error,

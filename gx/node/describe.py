@@ -14,7 +14,7 @@ from gx.node.problem import Problem
 from gx.node.wire import Frame
 
 if TYPE_CHECKING:
-    from gx.node.api import Endpoint
+    from gx.node.endpoints import Endpoint
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

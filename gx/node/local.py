@@ -220,7 +220,15 @@ class LocalNode:
             total=len(state.tasks),
         )
         sources = {recipe.models[name].source: digest for name, digest in digests.items()}
-        run = self.runs[state.id] = LocalRun(self, active, started, source, sources, upload)
+        run = self.runs[state.id] = LocalRun(
+            active,
+            started,
+            source,
+            upload,
+            now=self.clock.now,
+            on_clients=self.attend,
+            warnings=lambda: self.bench.warnings(sources),
+        )
         if state.status is RunStatus.running:
             await self._dispatcher.activate(active)
             self.attend(run)
