@@ -129,6 +129,8 @@ class LocalNode:
 
         :raises GxError: if it can't, as when its input was a stream that is gone.
         """
+        if not self.log.is_unfinished(run_id):
+            raise UsageError(f"the run {run_id} is over: there is nothing to resume", hint=f"gx retry {run_id}")
         asked = await anyio.to_thread.run_sync(self.asked, run_id)
         wanted = msgspec.structs.replace(asked.submission, is_detached=True, by=by, token=asked.submission.token)
         if wanted.inputs == "-":
