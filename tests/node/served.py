@@ -45,6 +45,10 @@ PATIENCE_S = 20.0
 T = TypeVar("T")
 
 
+ENDLESS = 30_000
+"""Tokens of an answer that takes longer than any test."""
+
+
 def recipe(name: str, *, tokens: int = 4) -> str:
     """Rows through one step; 30,000 tokens take longer than any test."""
     return ROWS.replace("NAME", name).replace("TOKENS", str(tokens))
@@ -199,3 +203,9 @@ def serve(folder: Path, settings: Settings | None = None) -> Iterator[Served]:
             yield served
         finally:
             served.http.close()
+
+
+def ended(served: Served, run: str) -> wire.End:
+    """How a run ended, when it has."""
+    served.until(lambda: run not in served.inside(served.node.live))
+    return served.client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End)
