@@ -226,14 +226,14 @@ def _execute(
 
     from gx import settings
     from gx.cli import running
-    from gx.cli.run import _Printer
+    from gx.cli.run import Printer
 
     wanted = msgspec.structs.replace(wanted, is_detached=detach)
     found = settings.load(workspace=workspace)
     if detach:
         sys.stdout.write(running.detach(wanted, found, place) + "\n")
         return
-    printer = _Printer(with_input=with_input)
+    printer = Printer(with_input=with_input)
     end = running.execute(wanted, found, place, on_records=printer.show, is_ordered=ordered)
     code = running.finish(end)
     output.note(f"compare: gx diff {origin} {end.run}")

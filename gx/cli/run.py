@@ -161,14 +161,14 @@ def run(
     if detach:
         sys.stdout.write(running.detach(asked, found, place) + "\n")
         return
-    printer = _Printer(with_input=with_input)
+    printer = Printer(with_input=with_input)
     code = running.finish(running.execute(asked, found, place, on_records=printer.show, is_ordered=ordered))
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process
         os._exit(code)
     raise typer.Exit(code)
 
 
-class _Printer:
+class Printer:
     """Records on stdout: JSON lines, or a table on a terminal."""
 
     def __init__(self, *, with_input: bool) -> None:
