@@ -25,7 +25,7 @@ class Watch(Response):
         super().__init__(media_type="application/x-ndjson")
         del self.headers["content-length"]
         self._run, self._has_results, self._is_ordered = run, has_results, is_ordered
-        self._sending = anyio.Lock()
+        self._sending, self._computes = anyio.Lock(), anyio.Event()
         self._is_told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,10 +53,14 @@ class Watch(Response):
 
     async def _tell_progress(self, send: Send) -> None:
         while True:
+            if self._run.state.leased:
+                self._computes.set()
             await self._send(send, wire.Frame(progress=self._run.progress()))
             await anyio.sleep(PROGRESS_EVERY_S)
 
     async def _tell_warnings(self, send: Send) -> None:
+        """Once something is computed: what is answered from the log is slow on no model."""
+        await self._computes.wait()
         async for warning in self._run.warnings():
             await self._send(send, wire.Frame(warning=warning))
 

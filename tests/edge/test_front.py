@@ -199,8 +199,9 @@ def test_who_waits_for_an_encoder_and_is_cancelled_ends_though_there_is_none() -
 def test_room_that_was_waited_for_in_vain_is_left_to_others(engine: Engine) -> None:
     """Those who leave, before and while they wait, hold no room: as many as there is find it afterwards."""
     front = Front(engine)
+    room = engine.slots * (1 + WAITING_PER_SLOT)
 
-    async def main() -> None:
+    async def main() -> tuple[Result, ...]:
         cancelled = threading.Event()
         with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
@@ -208,6 +209,7 @@ def test_room_that_was_waited_for_in_vain_is_left_to_others(engine: Engine) -> N
                     group.start_soon(lambda: front.generate(request(max_tokens=2), cancelled=cancelled))
                 await anyio.wait_all_tasks_blocked()
                 cancelled.set()
-            await front.generate_all(request(max_tokens=1), engine.slots * (1 + WAITING_PER_SLOT) + 1)
+            return await front.generate_all(request(max_tokens=1), room + 1)
 
-    anyio.run(main)
+    results = anyio.run(main)
+    assert len(results) == room + 1 and all(isinstance(result, Completion) for result in results)
