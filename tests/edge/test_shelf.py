@@ -187,12 +187,22 @@ def test_two_models_that_are_used_in_turns_are_not_loaded_for_each_request(
 ) -> None:
     loads = Loads()
     shelf = made(tiny, room(tiny, 1), make=loads)
-    for one in [threads.submit(shelf.take, digest) for digest in "abababab"]:
-        one.add_done_callback(lambda done: threading.Timer(0.05, shelf.give_back, [done.result()]).start())
+
+    def use(digest: str) -> None:
+        with shelf.borrow(digest):
+            time.sleep(0.05)
+
+    first = shelf.take("a")
+    uses = [threads.submit(use, digest) for digest in "abababab"]
+    for used in uses[::2]:
+        used.result(20)
     until_s = time.monotonic() + 20
-    while (shelf._wants or any(loaded.users for loaded in shelf._loaded.values())) and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert len(loads.of) == 2
+    while len(shelf._wants) < 4 and time.monotonic() < until_s:  # everybody has come
+        time.sleep(0.001)
+    shelf.give_back(first)
+    for used in uses[1::2]:
+        used.result(20)
+    assert loads.of == ["a", "b"]
     shelf.close()
 
 
