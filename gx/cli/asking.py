@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from gx.node.workspace import Workspace
-    from gx.run.past import Ask
+    from gx.run.history.past import Ask
 
 LONG_S = 300.0
 """What a question over a large log may take."""

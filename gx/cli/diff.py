@@ -15,8 +15,8 @@ from gx import output
 
 if TYPE_CHECKING:
     from gx.node.workspace import Workspace
-    from gx.run.diff import Brief, Row, Totals
-    from gx.run.past import Past
+    from gx.run.history.diff import Brief, Row, Totals
+    from gx.run.history.past import Past
 
 WorkspaceOpt = Annotated[
     Path | None,
@@ -47,8 +47,8 @@ def diff(
     """
     from gx.cli.asking import asked
     from gx.cli.place import workspace_of
-    from gx.run.diff import totals_of
-    from gx.run.past import look_at
+    from gx.run.history.diff import totals_of
+    from gx.run.history.past import look_at
 
     place = workspace_of(workspace)
     one, other = asked(place, lambda ask: (look_at(ask, left), look_at(ask, right)))
@@ -72,8 +72,8 @@ def diff(
 
 def _rows(place: Workspace, one: Past, other: Past) -> Iterator[Row]:
     from gx.cli.asking import asked
-    from gx.run.diff import chunks_of, compare, pairs_of, refs_of
-    from gx.run.past import contents
+    from gx.run.history.diff import chunks_of, compare, pairs_of, refs_of
+    from gx.run.history.past import contents
 
     for chunk in chunks_of(pairs_of(_briefs(place, one), _briefs(place, other))):
         refs = [ref for pair in chunk for ref in refs_of(*pair)]
@@ -83,8 +83,8 @@ def _rows(place: Workspace, one: Past, other: Past) -> Iterator[Row]:
 
 def _briefs(place: Workspace, past: Past) -> list[Brief]:
     from gx.cli.asking import asked
-    from gx.run.diff import briefs_after
-    from gx.run.past import Place
+    from gx.run.history.diff import briefs_after
+    from gx.run.history.past import Place
 
     found: list[Brief] = []
     after: Place | None = Place()

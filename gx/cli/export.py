@@ -1,6 +1,7 @@
 """`gx export`: the results of a run as a file for other programs.
 
-Parse, call, write: what the forms look like is in `gx.run.export`. A file that was asked for appears when it is whole.
+Parse, call, write: what the forms look like is in `gx.run.history.export`. A file that was asked for appears
+when it is whole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gx.core.errors import GxError, UsageError
 
 if TYPE_CHECKING:
     from gx.node.workspace import Workspace
-    from gx.run.past import Past
+    from gx.run.history.past import Past
     from gx.run.record import Record
 
 RunArg = Annotated[str, typer.Argument(help="A run, by its id or the start of it.", show_default=False)]
@@ -67,7 +68,7 @@ def export(
     """
     from gx.cli.asking import asked
     from gx.cli.place import workspace_of
-    from gx.run.past import look_at
+    from gx.run.history.past import look_at
 
     output.set_mode(quiet=quiet)
     is_stdout = out is None or str(out) == "-"
@@ -95,8 +96,8 @@ def export(
 def _records(place: Workspace, past: Past, *, with_input: bool) -> Iterator[list[Record]]:
     """The records, a page at a time."""
     from gx.cli.asking import asked
-    from gx.run.export import records_after
-    from gx.run.past import Place
+    from gx.run.history.export import records_after
+    from gx.run.history.past import Place
 
     after: Place | None = Place()
     while after is not None:
@@ -133,7 +134,7 @@ def _table(place: Workspace, past: Past, *, with_input: bool) -> int:
 def _columns(
     place: Workspace, past: Past, form: Form | None, stream: IO[bytes], file: Path | None, *, with_input: bool
 ) -> int:
-    from gx.run.export import Sheet
+    from gx.run.history.export import Sheet
 
     sheet, count = Sheet(), 0
     for records in _records(place, past, with_input=with_input):
@@ -156,7 +157,7 @@ def _events(place: Workspace, past: Past, stream: IO[bytes]) -> int:
     import msgspec
 
     from gx.cli.asking import asked
-    from gx.run.export import events_after, seq_of
+    from gx.run.history.export import events_after, seq_of
 
     after, count = -1, 0
     while found := asked(place, lambda ask: events_after(ask, past, after)):  # noqa: B023

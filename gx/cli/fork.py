@@ -20,7 +20,7 @@ from gx.core.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from gx.node.client import Submission
     from gx.node.workspace import Workspace
-    from gx.run.past import Past
+    from gx.run.history.past import Past
 
 RunArg = Annotated[str, typer.Argument(help="A run, by its id or the start of it.", show_default=False)]
 InputsOpt = Annotated[
@@ -132,7 +132,7 @@ def _asked(run: str, workspace: Path | None) -> tuple[Workspace, Past, Submissio
     from gx.cli.place import workspace_of
     from gx.node import wire
     from gx.node.start import ensure
-    from gx.run.past import look_at
+    from gx.run.history.past import look_at
 
     place = workspace_of(workspace)
     past = asked(place, lambda ask: look_at(ask, run))

@@ -140,8 +140,8 @@ def erase(
     """
     from gx.cli.place import workspace_of
     from gx.node.start import send_home
+    from gx.run.history.story import resolve
     from gx.run.log.erase import erase as erase_content
-    from gx.run.story import resolve
 
     can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not can_ask:

@@ -1,4 +1,4 @@
-"""`gx why`: in words, why a task, a run or an event is as it is. What is said is found out in `gx.run.why`."""
+"""`gx why`: in words, why a task, a run or an event is as it is. What is said is found out in `gx.run.history.why`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from gx import output
 
 if TYPE_CHECKING:
-    from gx.run.why import Line, Why
+    from gx.run.history.why import Line, Why
 
 WorkspaceOpt = Annotated[
     Path | None,
@@ -46,7 +46,7 @@ def why(
 
     from gx.cli.asking import asked
     from gx.cli.place import workspace_of
-    from gx.run.evidence import why as reason
+    from gx.run.history.evidence import why as reason
 
     found = asked(workspace_of(workspace), lambda ask: reason(ask, subject))
     if output.wants_json(as_json):

@@ -33,10 +33,10 @@ from gx.node.local import LocalNode
 from gx.node.status import NodeStatus, status_of
 from gx.node.upload import Uploads
 from gx.node.watch import Watch
+from gx.run.history.story import resolve, story_of
 from gx.run.log.lines import pages_of
 from gx.run.log.query import run_sql, table_of
 from gx.run.log.verify import Report, verify
-from gx.run.story import resolve, story_of
 
 FOLLOW_EVERY_S = 0.1
 

@@ -77,7 +77,7 @@ class _OfFile:
         return table_of(run_sql(self._log, sql, timeout_s=timeout_s, max_rows=max_rows))
 
     def story(self, subject: str) -> dict[str, Any]:
-        from gx.run.story import story_of
+        from gx.run.history.story import story_of
 
         return story_of(self._log, subject)
 

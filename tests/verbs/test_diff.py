@@ -13,7 +13,7 @@ from typer.testing import Result
 from gx.cli import diff
 from gx.core.errors import NotFound
 from gx.core.task import Status
-from gx.run.diff import Brief, compare, is_same, pairs_of
+from gx.run.history.diff import Brief, compare, is_same, pairs_of
 from tests.verbs.writing import ONE, TWO
 
 Call = Callable[..., Result]

@@ -20,9 +20,9 @@ from gx.cli import export
 from gx.core import event as e
 from gx.core.errors import GxError, NotFound, UsageError
 from gx.node.workspace import Workspace
-from gx.run import past
-from gx.run.export import Sheet
-from gx.run.past import Place
+from gx.run.history import past
+from gx.run.history.export import Sheet
+from gx.run.history.past import Place
 from tests.verbs.writing import ONE, RECIPE, Writing
 
 Call = Callable[..., Result]

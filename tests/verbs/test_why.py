@@ -14,9 +14,9 @@ from gx.cli import why as verb
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.event import Event
-from gx.run.telling import _WORDS, told
-from gx.run.why import Figures, of_event, of_run
-from gx.run.whytask import of_task
+from gx.run.history.telling import _WORDS, told
+from gx.run.history.why import Figures, of_event, of_run
+from gx.run.history.whytask import of_task
 from tests.verbs.writing import ONE, TWO, Writing
 
 Call = Callable[..., Result]

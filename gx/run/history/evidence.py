@@ -1,4 +1,4 @@
-"""The events that answer a why, and the figures of a run at a moment: what is to be asked of the log for `gx.run.why`.
+"""The events that answer a why, and the figures of a run at a moment: what `history.why` asks of the log.
 
 However long the run, only the subject's own events come, those of its run, and those of nodes and benches.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.event import Event
-from gx.run import past
-from gx.run.past import Ask, events, text
-from gx.run.why import Figures, Why, of_event, of_run
-from gx.run.whytask import of_task
+from gx.run.history import past
+from gx.run.history.past import Ask, events, text
+from gx.run.history.why import Figures, Why, of_event, of_run
+from gx.run.history.whytask import of_task
 
 _HOSTS = "type IN ('bench.started', 'bench.exited', 'node.started', 'node.stopped')"
 _NO_MOVE = "('content.erased', 'attempt.superseded', 'attempt.failed')"

@@ -17,8 +17,8 @@ from gx.core.ids import canonical
 from gx.core.message import Value
 from gx.core.task import Status
 from gx.core.view import TaskState
-from gx.run import past
-from gx.run.past import Ask, Past, Place
+from gx.run.history import past
+from gx.run.history.past import Ask, Past, Place
 
 PAGE = 5000
 CHUNK = 500

@@ -1,6 +1,6 @@
 """The results of a run in other forms: records a page at a time, rows of columns as CSV or Parquet, CloudEvents.
 
-It knows shapes and formats, and asks the log through `gx.run.past`. Whatever the run's length, what is held at a time
+It knows shapes and formats, and asks the log through `history.past`. Whatever the run's length, what is held at a time
 is one page. Columns are known only when all rows were seen, so rows wait for them in a file.
 """
 
@@ -18,8 +18,8 @@ import msgspec
 
 from gx.core import event as e
 from gx.core.errors import GxError
-from gx.run import past
-from gx.run.past import Ask, Past, Place
+from gx.run.history import past
+from gx.run.history.past import Ask, Past, Place
 from gx.run.record import Record
 
 PAGE = 2000

@@ -1,4 +1,4 @@
-"""Why a run or an event is as it is: from events to sentences, and from nothing else. `gx.run.whytask` is for tasks.
+"""Why a run or an event is as it is: from events to sentences, and from nothing else. `history.whytask` is for tasks.
 
 Pure: who calls brings the events, in order, and the figures of the run at that moment. Other events may be among them;
 each function takes those that it is about. What state follows from events, the fold says, here as everywhere.
@@ -14,7 +14,7 @@ from gx.core.event import Event
 from gx.core.message import Value
 from gx.core.projection import fold
 from gx.core.view import RunState, RunStatus, View
-from gx.run.telling import Benches, by, clock, counted, told
+from gx.run.history.telling import Benches, by, clock, counted, told
 
 T = TypeVar("T")
 

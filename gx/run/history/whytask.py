@@ -1,6 +1,6 @@
 """Why a task has the state that it has: from events to sentences, and from nothing else.
 
-Pure, as `gx.run.why` is. There is a sentence for each status, with the figures that it rests on.
+Pure, as `gx.run.history.why` is. There is a sentence for each status, with the figures that it rests on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from gx.core import event as e
 from gx.core.event import Event
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, TaskState
-from gx.run.telling import Benches, by, clock, counted, cut, told
-from gx.run.why import Figures, Why, benches_of, bodies_of, folded, lines_of, standing
+from gx.run.history.telling import Benches, by, clock, counted, cut, told
+from gx.run.history.why import Figures, Why, benches_of, bodies_of, folded, lines_of, standing
 
 
 class _Known(NamedTuple):
