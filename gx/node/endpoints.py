@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
+from gx.core.errors import UsageError
 from gx.core.message import Value
 
 
@@ -65,3 +66,25 @@ class Endpoint(NamedTuple):
     takes: Any = None
     gives: Any = Done
     query: tuple[tuple[str, str], ...] = ()
+
+
+def by(request: Request) -> str:
+    """Who asks."""
+    return request.headers.get("gx-by", "somebody")[:100]
+
+
+def flag(request: Request, name: str, *, default: bool) -> bool:
+    """A flag of the query. :raises UsageError: if it is no flag."""
+    text = request.query_params.get(name)
+    if text not in (None, "true", "false", "1", "0"):
+        raise UsageError(f"{name}: expected true or false, got {text!r}")
+    return default if text is None else text in ("true", "1")
+
+
+def number(request: Request, name: str, default: int) -> int:
+    """A number of the query, -1 at least. :raises UsageError: if it is none."""
+    text = request.query_params.get(name)
+    try:
+        return default if text is None else max(-1, min(int(text), 1 << 62))
+    except ValueError:
+        raise UsageError(f"{name}: expected a whole number, got {text!r}") from None

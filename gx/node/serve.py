@@ -109,7 +109,8 @@ async def _leave_when_idle(node: LocalNode, api: Api, linger_s: float, server: u
         if is_idle and time.monotonic() - api.asked_at >= max(linger_s, least_s):
             break
         await anyio.sleep(_TICK_S)
-    api.is_leaving = server.should_exit = True
+    api.leave("nobody needed its node")
+    server.should_exit = True
 
 
 async def _obey_signals(api: Api) -> None:

@@ -1,0 +1,147 @@
+"""What the node answers about runs: submitting one, following it, and changing what it does.
+
+It decodes, calls the node, and encodes. Every change is an event, with who asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+import anyio.to_thread
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gx.core import event as e
+from gx.core.errors import NotFound, WorkspaceError
+from gx.node import bounds, wire
+from gx.node.attached import LocalRun
+from gx.node.client import Started
+from gx.node.endpoints import Cancel, Change, Done, Endpoint, Reason, by, flag
+from gx.node.local import LocalNode
+from gx.node.upload import Uploads
+from gx.node.watch import Watch
+from gx.run.history.story import resolve
+
+
+class RunRoutes:
+    """The routes of a node's runs. Once it `is_leaving`, none is taken up."""
+
+    def __init__(self, node: LocalNode, uploads: Uploads) -> None:
+        self.node, self._uploads, self.is_leaving = node, uploads, False
+        watch = (("results", "boolean"), ("ordered", "boolean"))
+        self.endpoints = (
+            Endpoint("POST", "/v1/runs", self._submit, "Start a run, join or resume one", wire.Asked, Started),
+            Endpoint("PUT", "/v1/inputs/{token}", self._upload, "Send a run's stdin, as it comes", takes=bytes),
+            Endpoint("GET", "/v1/runs/{run}/watch", self._watch, "Follow a live run to its end", None, bytes, watch),
+            Endpoint("POST", "/v1/runs/{run}/drain", self._drain, "Let what is running end, then stop", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/stop", self._stop, "Stop now; what was running runs anew", takes=Reason),
+            Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up, or some of it", takes=Cancel),
+            Endpoint("POST", "/v1/runs/{run}/pause", self._pause, "Begin nothing new"),
+            Endpoint("POST", "/v1/runs/{run}/resume", self._resume, "Let a paused or interrupted run go on"),
+            Endpoint("GET", "/v1/runs/{run}/end", self._end, "How a run that isn't live ended", gives=wire.End),
+            Endpoint("GET", "/v1/runs/{run}/asked", self._asked, "What was asked for", gives=wire.Asked),
+            Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
+        )
+
+    async def _submit(self, request: Request, asked: wire.Asked) -> Started:
+        if self.is_leaving:
+            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
+        bounds.check_submission(asked.submission)
+        upload = await self._uploads.claim(asked.submission.token) if asked.submission.inputs == "-" else None
+        token = asked.submission.token or os.urandom(6).hex()  # by which the run is known when it is to go on
+        submission = msgspec.structs.replace(asked.submission, by=by(request), token=token)
+        run: LocalRun | None = None
+        try:
+            run = await self.node.submit(msgspec.structs.replace(asked, submission=submission), upload=upload)
+        finally:
+            if upload is not None and (run is None or run.upload is not upload):
+                upload.refuse()
+        return run.greet()
+
+    async def _upload(self, request: Request, body: None) -> Done:
+        await self._uploads.receive(request.path_params["token"], request.stream())
+        return Done()
+
+    async def _watch(self, request: Request, body: None) -> Response:
+        has_results, is_ordered = flag(request, "results", default=True), flag(request, "ordered", default=False)
+        return Watch(self._run(request), has_results=has_results, is_ordered=is_ordered)
+
+    async def _drain(self, request: Request, body: Reason) -> Done:
+        run = self._run(request)
+        if body.unless_others and run.is_wanted_by_others:
+            return Done(run=run.state.id, is_left=True)
+        self.node.drain(run, body.reason, by(request))
+        return Done(run=run.state.id)
+
+    async def _stop(self, request: Request, body: Reason) -> Done:
+        run = self._run(request)
+        if body.unless_others and run.is_wanted_by_others:
+            return Done(run=run.state.id, is_left=True)
+        self.node.stop(run, e.RunInterrupted(run=run.state.id, reason=body.reason, by=by(request)))
+        return Done(run=run.state.id)
+
+    async def _cancel(self, request: Request, body: Cancel) -> Done:
+        if body.task is None and body.step is None:
+            run_id = await self._name(request)
+            await self.node.give_up(run_id, body.reason, by(request))
+            return Done(run=run_id)
+        run = self._run(request)
+        tasks = [task.id for task in run.state.tasks.values() if task.step == body.step or task.id == body.task]
+        if not tasks:
+            raise NotFound(f"the run {run.state.id} has no such task or step: {body.task or body.step}")
+        self.node.cancel_tasks(run, tasks, body.reason, by(request))
+        return Done(run=run.state.id)
+
+    async def _pause(self, request: Request, body: None) -> Done:
+        run = self._run(request)
+        if not run.state.is_paused:
+            self.node.change(run, e.RunPaused(run=run.state.id, by=by(request)))
+        return Done(run=run.state.id)
+
+    async def _resume(self, request: Request, body: None) -> Done:
+        run_id = await self._name(request)
+        if run_id not in self.node.live():
+            await self.node.go_on(run_id, by(request))
+        elif self.node.run(run_id).state.is_paused:
+            self.node.change(self.node.run(run_id), e.RunContinued(run=run_id, by=by(request)))
+        return Done(run=run_id)
+
+    async def _end(self, request: Request, body: None) -> wire.End:
+        return wire.ending(await anyio.to_thread.run_sync(self.node.look_back, await self._name(request)))
+
+    async def _asked(self, request: Request, body: None) -> wire.Asked:
+        return await anyio.to_thread.run_sync(self.node.asked, await self._name(request))
+
+    async def _change(self, request: Request, body: Change) -> Done:
+        run = self._run(request)
+        bounds.check_change(body.concurrency, body.priority, body.deadline_s, body.budget_tokens)
+        changed = e.RunChanged(
+            run=run.state.id,
+            concurrency=body.concurrency,
+            priority=body.priority,
+            deadline_at=None if body.deadline_s is None else self.node.clock.now() + body.deadline_s,
+            budget_tokens=body.budget_tokens,
+            by=by(request),
+        )
+        self.node.change(run, changed)
+        return Done(run=run.state.id)
+
+    def _run(self, request: Request) -> LocalRun:
+        """The live run whose id starts so. :raises NotFound: if there is none, or several."""
+        start = request.path_params["run"]
+        found = [name for name in self.node.runs if name.startswith(start)]
+        return self.node.run(found[0] if len(found) == 1 else start)
+
+    async def _name(self, request: Request) -> str:
+        """The id of the run, live or not, that starts so.
+
+        :raises NotFound: if there is none. :raises UsageError: if there are several.
+        """
+        start: str = request.path_params["run"]
+        if start in self.node.runs:
+            return start
+        name, is_run = await anyio.to_thread.run_sync(resolve, self.node.log, start)
+        if not is_run:
+            raise NotFound(f"{name} is a task, and no run")
+        return name
