@@ -10,7 +10,8 @@ GxError
 ├── LogError            an event log that is damaged, newer than this gx, or can't be written
 ├── QueryError          SQL that the log refuses or can't answer
 ├── NotFound            no such run, task or step
-└── BenchError          the engine's process can't start or answer
+├── BenchError          the engine's process can't start or answer
+└── CloudError          containers can't be rented, or don't answer
 
 A message says what was expected and what came; `hint` says what to do. A traceback is never shown for these.
 An error that crosses a process travels as `message.Failure`, never as an exception.
@@ -93,3 +94,7 @@ class NotFound(GxError):
 
 class BenchError(GxError):
     code = "bench"
+
+
+class CloudError(GxError):
+    code = "cloud"

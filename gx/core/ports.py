@@ -42,7 +42,42 @@ class BenchReading(Value, frozen=True, kw_only=True):
     measured: Measured
 
 
-WorkerEvent = AttemptEnded | BenchUp | BenchDown | BenchReading | Signal
+class CallMade(Value, frozen=True, kw_only=True):
+    """A rented bench took an attempt, as `call`: by that it is found again, whoever asks. A later one replaces it."""
+
+    task: str
+    attempt: int
+    call: str
+
+
+class AttemptGone(Value, frozen=True, kw_only=True):
+    """An attempt that will have no outcome. `is_suspect` and `alone` are those of `event.AttemptLost`."""
+
+    task: str
+    attempt: int
+    reason: str
+    is_suspect: bool = True
+    alone: bool = False
+
+
+class ContainerSeen(Value, frozen=True, kw_only=True):
+    """A rented container gave an answer at `seen_at`; it is up since `began_at`. Both are wall-clock seconds."""
+
+    container: str
+    gpu: str
+    began_at: float
+    seen_at: float
+
+
+class RentRefused(Value, frozen=True, kw_only=True):
+    """Nothing more can be begun on rented benches for now: a quota, or an account that doesn't answer."""
+
+    reason: str
+
+
+WorkerEvent = (
+    AttemptEnded | BenchUp | BenchDown | BenchReading | Signal | CallMade | AttemptGone | ContainerSeen | RentRefused
+)
 
 
 class Worker(Protocol):

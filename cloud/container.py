@@ -1,0 +1,157 @@
+"""Bytes to `edge.bench` to bytes: what a container does with a job, whoever rents it out.
+
+The bench is a child process, kept up by the same worker that the desk uses: a GGML assertion is a value here, and not
+the end of the entry point, which would be started again and billed. It knows no Modal; who claims and who pays comes
+through `Board`.
+
+Invariant: each job is answered by one report, and is run only if it was claimed and is paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from cloud import message as m
+from edge.frames import pack_outcome
+from edge.worker import EdgeWorker
+from gx.core.errors import GxError, ModelError
+from gx.core.message import Failure, Outcome, Turn
+from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
+
+
+class Board(Protocol):
+    """What containers and drivers know in common."""
+
+    async def claim(self, key: str, call: str) -> str:
+        """The call that has the claim: the first one that asked."""
+
+    async def paid_until(self, driver: str) -> float:
+        """Until when a driver vouches for the cost, in wall-clock seconds; 0 if it never did."""
+
+
+class Container:
+    """One container and its bench. `models` is the folder of the weights; `slots` and `env` are the bench's."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        models: Path,
+        board: Board,
+        slots: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._name, self._models, self._board = name, models, board
+        self._slots, self._env = slots, env
+        self._began_at = time.time()
+        self._worker: EdgeWorker | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._running: dict[tuple[str, int], asyncio.Future[m.Done | m.Lost]] = {}
+        self._paid: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Bring the bench up. What keeps it from coming up is told by the jobs that come."""
+        await self._bench()
+
+    async def stop(self) -> None:
+        """End the bench."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    async def execute(self, payload: bytes, call: str) -> bytes:
+        """Run one job, which came as `call`. Cancelled, it stops the attempt and disturbs no other."""
+        job = m.read_job(payload)
+        reply = await self._reply(job, call)
+        seat = m.Seat(container=self._name, began_at=self._began_at, now=time.time())
+        return m.pack(m.Report(seat=seat, reply=reply))
+
+    async def _reply(self, job: m.Job, call: str) -> m.Done | m.Lost | m.Taken | m.Unpaid:
+        if not await self._is_paid(job.driver):
+            return m.Unpaid()
+        owner = await self._board.claim(job.claim, call)
+        if owner != call:
+            return m.Taken(call=owner)
+        try:
+            worker = await self._bench()
+            self._register(worker, job.weights)
+            while worker.lease() is None:  # another bench is coming up
+                await worker.describe(job.weights.digest)
+        except ModelError as error:
+            return _done(Failure(code=error.code, message=error.message, retryable=False), 0.0)
+        except GxError as error:
+            return m.Lost(reason=error.message, alone=not self._running)
+        return await self._run(worker, job.turn)
+
+    def _register(self, worker: EdgeWorker, weights: m.Weights) -> None:
+        """Say where the files of a model are. :raises ModelError: if one isn't on the volume."""
+        files = {sha256: self._models / f"{sha256}.gguf" for sha256 in (weights.sha256, *dict(weights.adapters))}
+        for sha256, file in files.items():
+            if not file.exists():
+                raise ModelError(f"the file {sha256[:12]}… is not on the volume", code="model.missing")
+        adapters = tuple((str(files[sha256]), strength) for sha256, strength in weights.adapters)
+        path = str(files[weights.sha256])
+        worker.register(weights.digest, path, weights.context_tokens, adapters, sha256=weights.sha256)
+
+    async def _run(self, worker: EdgeWorker, turn: Turn) -> m.Done | m.Lost:
+        ended: asyncio.Future[m.Done | m.Lost] = asyncio.get_running_loop().create_future()
+        self._running[turn.task, turn.attempt] = ended
+        worker.submit(turn)
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            worker.cancel(turn.task, turn.attempt)
+            raise
+        finally:
+            self._running.pop((turn.task, turn.attempt), None)
+
+    async def _is_paid(self, driver: str) -> bool:
+        """Whether the driver vouches for what begins now. What it said holds until then, so it is seldom asked."""
+        if self._paid.get(driver, 0.0) <= time.time():
+            self._paid[driver] = await self._board.paid_until(driver)
+        return self._paid[driver] > time.time()
+
+    # ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _bench(self) -> EdgeWorker:
+        """The worker, once its bench is up; another one, if the last gave up. :raises BenchError: if none comes up."""
+        if self._life is None or self._life.done():
+            self._is_up: asyncio.Future[EdgeWorker] = asyncio.get_running_loop().create_future()
+            self._life = asyncio.create_task(self._live(self._is_up))
+        return await asyncio.shield(self._is_up)
+
+    async def _live(self, is_up: asyncio.Future[EdgeWorker]) -> None:
+        """One worker from its start to its end, in a task of its own: calls come and go in theirs."""
+        try:
+            async with EdgeWorker(epoch=0, slots=self._slots, env=self._env) as worker:
+                is_up.set_result(worker)
+                while True:
+                    for event in await worker.events():
+                        self._hear(event)
+        except GxError as error:
+            if not is_up.done():
+                is_up.set_exception(error)
+                is_up.exception()  # it may be that nobody waits for it
+            self._lose(error.message)
+
+    def _hear(self, event: WorkerEvent) -> None:
+        if isinstance(event, AttemptEnded):
+            waiting = self._running.get((event.task, event.attempt))
+            if waiting is not None and not waiting.done():
+                waiting.set_result(_done(event.outcome, event.ms))
+        elif isinstance(event, BenchDown):
+            self._lose(event.reason)
+
+    def _lose(self, reason: str) -> None:
+        """The bench is gone, and with it all that ran there."""
+        lost = [waiting for waiting in self._running.values() if not waiting.done()]
+        for waiting in lost:
+            waiting.set_result(m.Lost(reason=reason, alone=len(lost) == 1))
+
+
+def _done(outcome: Outcome, ms: float) -> m.Done:
+    return m.Done(packed=pack_outcome(outcome), ms=ms)

@@ -1,0 +1,99 @@
+"""What crosses between the desk and a rented bench: one job in, one report out, both msgpack.
+
+They are bytes to Modal, so no class of ours is ever unpickled, and a failure is a value that arrives like an answer.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge.frames import unpack_outcome
+from gx.core.message import Outcome, Turn, Value
+
+MODELS = "/models"
+"""Where the volume with the models is mounted in a container."""
+
+
+class Weights(Value, frozen=True, kw_only=True):
+    """The files of a model on the volume, by their SHA-256, and what the bench is told of it.
+
+    `digest` is the one that turns name; `adapters` are (SHA-256, strength).
+    """
+
+    digest: str
+    sha256: str
+    context_tokens: int | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
+
+
+class Job(Value, frozen=True, kw_only=True):
+    """An attempt to run. `claim` is what at most one call may take; `driver` names the lease that pays for it."""
+
+    turn: Turn
+    weights: Weights
+    claim: str
+    driver: str
+
+
+class Seat(Value, frozen=True, kw_only=True):
+    """The container that speaks, by wall-clock seconds of its own: since when it is up, and what time it is there."""
+
+    container: str
+    began_at: float
+    now: float
+
+
+class Done(Value, frozen=True, kw_only=True, tag="done"):
+    """The attempt ended, after `ms` milliseconds on the bench, in what `edge.frames.pack_outcome` made `packed` of."""
+
+    packed: bytes
+    ms: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended. :raises BenchError: if that can't be read."""
+        return unpack_outcome(self.packed)
+
+
+class Lost(Value, frozen=True, kw_only=True, tag="lost"):
+    """The bench died under the attempt, or none came up. `alone` says that nothing else ran beside it."""
+
+    reason: str
+    alone: bool = False
+
+
+class Taken(Value, frozen=True, kw_only=True, tag="taken"):
+    """Another call had claimed the attempt before."""
+
+    call: str
+
+
+class Unpaid(Value, frozen=True, kw_only=True, tag="unpaid"):
+    """Nobody vouches for the cost any more: the driver's lease ended, and nothing was run."""
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """The answer to a job."""
+
+    seat: Seat
+    reply: Done | Lost | Taken | Unpaid
+
+
+_JOB = msgspec.msgpack.Decoder(Job)
+_REPORT = msgspec.msgpack.Decoder(Report)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def pack(value: Job | Report) -> bytes:
+    """The bytes that travel."""
+    return _ENCODER.encode(value)
+
+
+def read_job(payload: bytes) -> Job:
+    """The job that `pack` wrote. :raises msgspec.DecodeError: if it is none."""
+    return _JOB.decode(payload)
+
+
+def read_report(payload: bytes) -> Report:
+    """The report that `pack` wrote. :raises msgspec.DecodeError: if it is none."""
+    return _REPORT.decode(payload)
