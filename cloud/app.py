@@ -1,10 +1,8 @@
 """The app that is deployed: its image, its volume, and one class. Decorators only; the work is in `cloud.container`.
 
 A set of parameters has containers of its own, so each run's containers, and what they cost, are known apart. Modal
-retries nothing: gx does.
+retries nothing: gx does. Annotations are evaluated here, since the SDK reads the types of parameters from them.
 """
-
-from __future__ import annotations
 
 import os
 import sys
@@ -15,10 +13,8 @@ import modal
 
 from cloud.container import Container
 from cloud.message import MODELS
+from cloud.names import APP, VOLUME, board_of
 
-NAME = "gx"
-CLASS = "Bench"
-VOLUME = "gx-models"
 CUDA = "nvidia/cuda:12.4.1-runtime-ubuntu22.04"
 """A runtime image: the wheels of llama-cpp-python leave libcudart and libcublas out."""
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cu124"
@@ -26,11 +22,6 @@ WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cu124"
 MOST_INPUTS = 96
 """How many jobs a container may hold: more than any engine's slots, so that the next ones are there in time."""
 START_UP_S = 600
-
-
-def board_of(run: str) -> str:
-    """The name of the Dict in which a run's containers and its driver meet."""
-    return f"gx-{run}"
 
 
 def _packages() -> list[str]:
@@ -52,7 +43,7 @@ image = (
     .uv_pip_install(*_packages(), extra_index_url=WHEELS)
     .add_local_python_source("gx", "edge", "cloud", ignore=lambda file: not _is_code(file))
 )
-app = modal.App(NAME, include_source=False)
+app = modal.App(APP, include_source=False)
 models = modal.Volume.from_name(VOLUME, create_if_missing=True)
 
 
@@ -71,7 +62,9 @@ class DictBoard:
         return float(await self._dict.get.aio(driver, 0.0))
 
 
-@app.cls(image=image, gpu="L4", volumes={MODELS: models}, retries=0, timeout=3600, startup_timeout=START_UP_S)
+@app.cls(
+    image=image, gpu="L4", volumes={f"/root/{MODELS}": models}, retries=0, timeout=3600, startup_timeout=START_UP_S
+)
 @modal.concurrent(max_inputs=MOST_INPUTS)
 class Bench:
     """One container: a bench with `slots` (0: as many as it sees fit) that works for one run."""
@@ -83,7 +76,7 @@ class Bench:
     async def start(self) -> None:
         self._container = Container(
             name=os.environ.get("MODAL_TASK_ID", ""),
-            models=Path(MODELS),
+            models=Path.home() / MODELS,
             board=DictBoard(self.run),
             slots=self.slots or None,
         )

@@ -5,14 +5,17 @@ Models stand on the volume under the digest of their content, so each goes up on
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import modal
+import msgspec
 
-from cloud import app
+from cloud.names import APP, VOLUME
 from cloud.rented import Account, connect, mapped
 from gx.core.errors import CloudError
 from gx.core.message import Value
@@ -36,11 +39,47 @@ async def _client(account: Account) -> AsyncIterator[modal.Client]:
 
 
 async def deploy(account: Account) -> str:
-    """Deploy the app, anew where it stands already, and give its id. :raises CloudError: if that fails."""
-    async with _client(account) as client:
+    """Deploy the app, anew where it stands already, and give its id. :raises CloudError: if that fails.
+
+    In a process of its own: the SDK remembers in the app's objects where they were deployed first.
+    """
+    command = [sys.executable, "-P", "-m", "cloud.deploy"]
+    done = await anyio.run_process(command, env=os.environ | account.environ(), check=False)
+    try:
+        said = msgspec.json.decode(done.stdout, type=_Said)
+    except msgspec.MsgspecError:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
+        raise CloudError(f"the app can't be deployed: {last}", hint="`gx cloud deploy` shows more") from None
+    if said.app is None:
+        raise CloudError(said.message, code=said.code, hint=said.hint)
+    return said.app
+
+
+class _Said(msgspec.Struct):
+    """What the process that deploys says at its end."""
+
+    app: str | None = None
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+async def _deploy_here() -> _Said:
+    from cloud.app import app as made
+
+    async with _client(Account()) as client:
         with mapped():
-            deployed = await app.app.deploy.aio(client=client)
-        return str(deployed.app_id)
+            deployed = await made.deploy.aio(client=client)
+        return _Said(app=str(deployed.app_id))
+
+
+def main() -> None:
+    """Deploy by the environment's account, and say how it went on stdout."""
+    try:
+        said = anyio.run(_deploy_here)
+    except CloudError as error:
+        said = _Said(code=error.code, message=error.message, hint=error.hint)
+    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
 
 
 async def status(account: Account) -> Deployed:
@@ -48,7 +87,7 @@ async def status(account: Account) -> Deployed:
     async with _client(account) as client:
         with mapped():
             try:
-                found = await modal.App.lookup.aio(app.NAME, client=client)
+                found = await modal.App.lookup.aio(APP, client=client)
             except modal.exception.NotFoundError:
                 return Deployed(app=None, models=await _listed(client))
             return Deployed(app=found.app_id, models=await _listed(client))
@@ -59,7 +98,7 @@ async def stop(account: Account) -> bool:
     async with _client(account) as client:
         with mapped():
             try:
-                found = await modal.App.lookup.aio(app.NAME, client=client)
+                found = await modal.App.lookup.aio(APP, client=client)
             except modal.exception.NotFoundError:
                 return False
             await found.stop.aio(client=client)
@@ -82,7 +121,7 @@ async def upload(account: Account, digest: str, file: Path) -> None:
     size = (await anyio.Path(file).stat()).st_size
     async with _client(account) as client:
         with mapped():
-            volume = modal.Volume.from_name(app.VOLUME, create_if_missing=True, client=client)
+            volume = modal.Volume.from_name(VOLUME, create_if_missing=True, client=client)
             await volume.hydrate.aio()
             async with volume.batch_upload(force=True) as batch:
                 batch.put_file(file, f"/{digest}.gguf")
@@ -93,7 +132,11 @@ async def upload(account: Account, digest: str, file: Path) -> None:
 
 async def _listed(client: modal.Client) -> dict[str, int]:
     """Bytes of the models on the volume, by digest."""
-    volume = modal.Volume.from_name(app.VOLUME, create_if_missing=True, client=client)
+    volume = modal.Volume.from_name(VOLUME, create_if_missing=True, client=client)
     await volume.hydrate.aio()
     entries = await volume.listdir.aio("/")
     return {Path(entry.path).stem: entry.size for entry in entries if entry.path.endswith(".gguf")}
+
+
+if __name__ == "__main__":
+    main()

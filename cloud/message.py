@@ -10,8 +10,8 @@ import msgspec
 from edge.frames import unpack_outcome
 from gx.core.message import Outcome, Turn, Value
 
-MODELS = "/models"
-"""Where the volume with the models is mounted in a container."""
+MODELS = "models"
+"""The folder of a container's home where the volume with the models is mounted."""
 
 
 class Weights(Value, frozen=True, kw_only=True):

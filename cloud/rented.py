@@ -14,7 +14,7 @@ import modal
 import modal.exception as refused
 from modal.config import config
 
-from cloud import app
+from cloud.names import APP, CLASS, board_of
 from gx.core.errors import CloudError
 from gx.core.message import Value
 
@@ -25,6 +25,11 @@ class Account(Value, frozen=True, kw_only=True):
     token_id: str | None = None
     token_secret: str | None = None
     url: str | None = None
+
+    def environ(self) -> dict[str, str]:
+        """The variables by which the SDK finds it in a process of its own."""
+        given = {"MODAL_TOKEN_ID": self.token_id, "MODAL_TOKEN_SECRET": self.token_secret, "MODAL_SERVER_URL": self.url}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Pool(Value, frozen=True, kw_only=True):
@@ -55,14 +60,14 @@ class Rented:
 
     def __init__(self, pool: Pool, control: modal.Client, polling: modal.Client) -> None:
         self.pool, self._polling = pool, polling
-        chosen = modal.Cls.from_name(app.NAME, app.CLASS, client=control).with_options(
+        chosen = modal.Cls.from_name(APP, CLASS, client=control).with_options(
             gpu=pool.gpu,
             max_containers=pool.max_containers,
             scaledown_window=pool.scaledown_s,
             timeout=pool.timeout_s,
         )
         self._bench = chosen(run=pool.run, slots=pool.slots)
-        self._board = modal.Dict.from_name(app.board_of(pool.run), create_if_missing=True, client=control)
+        self._board = modal.Dict.from_name(board_of(pool.run), create_if_missing=True, client=control)
         self._control = control
 
     async def spawn(self, payload: bytes) -> str:
@@ -102,7 +107,7 @@ class Rented:
     async def scale(self, max_containers: int) -> None:
         """How many containers there may be from now on, at least 1. :raises CloudError: if that can't be asked."""
         with mapped():
-            await self._bench.update_autoscaler.aio(min_containers=0, max_containers=max_containers)
+            await self._bench.execute.autoscaler.update.aio(min_containers=0, max_containers=max_containers)
 
     async def vouch(self, driver: str, until: float) -> None:
         """Pay for what begins before `until`, in wall-clock seconds. :raises CloudError: if nobody can be told."""
@@ -112,7 +117,7 @@ class Rented:
     async def forget(self) -> None:
         """Drop the run's claims and leases: no call of it is open any more."""
         with mapped():
-            await modal.Dict.objects.delete.aio(app.board_of(self.pool.run), allow_missing=True, client=self._control)
+            await modal.Dict.objects.delete.aio(board_of(self.pool.run), allow_missing=True, client=self._control)
 
 
 @asynccontextmanager
