@@ -22,6 +22,7 @@ tests *ARGS:
 bench:
     python -m tests.bench.startup
     python -m tests.bench.orchestration
+    python -m tests.bench.placement
 
 # The engine beside llama-server and llama-cpp-python; builds those first.
 bench-engine *ARGS:

@@ -61,6 +61,11 @@ def wants_json(as_json: bool | None = None) -> bool:
     return not sys.stdout.isatty()
 
 
+def has_person() -> bool:
+    """Whether a person may be told something, and do something about it: stdin and stderr are a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def has_colour(stream: TextIO) -> bool:
     """Whether `stream` may be coloured: a terminal, no NO_COLOR, no TERM=dumb."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

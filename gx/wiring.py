@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gx.core.errors import ModelError
 from gx.core.message import Value
 from gx.core.ports import Worker
-from gx.core.recipe import Recipe
+from gx.core.recipe import Recipe, Route
 from gx.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ class SystemClock:
 
 
 def used_models(recipe: Recipe) -> list[str]:
-    """The names of the models that the recipe's agents use, in the recipe's order."""
+    """The names of the models that the recipe's agents use, or its rules may route to, in the recipe's order."""
     used = {agent.model for agent in recipe.agents.values()}
+    used |= {rule.do.model for rule in recipe.rules if isinstance(rule.do, Route) and rule.do.model is not None}
     return [name for name in recipe.models if name in used]
 
 

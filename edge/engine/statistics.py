@@ -20,7 +20,8 @@ class Statistics:
     def decoded(self, n_tokens: int, *, is_prompt: bool, seconds: float) -> None:
         """A call of `llama_decode` took so long."""
         kind = "prefill" if is_prompt else "decode"
-        self.add(**{f"{kind}_tokens": n_tokens, f"{kind}_calls": 1, f"{kind}_s": seconds})
+        line = {"squares": n_tokens * n_tokens, "token_s": n_tokens * seconds}
+        self.add(**{f"{kind}_{name}": x for name, x in {"tokens": n_tokens, "calls": 1, "s": seconds, **line}.items()})
 
     def ended(self, usage: Usage) -> None:
         """A request ended, having taken so much."""

@@ -13,7 +13,26 @@ import typer
 from typer.core import TyperGroup
 
 from gx import __version__, output
-from gx.cli import config, diff, doctor, evaluate, export, fork, history, interrupt, live, models, recipes, run, why
+from gx.cli import (
+    answer,
+    config,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    fork,
+    gc,
+    health,
+    history,
+    interrupt,
+    live,
+    models,
+    recipes,
+    replay,
+    run,
+    steer,
+    why,
+)
 
 EPILOG = """\
 A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
@@ -69,11 +88,16 @@ run.register(app)
 recipes.register(app)
 evaluate.register(app)
 live.register(app)
+steer.register(app)
+answer.register(app)
 history.register(app)
+health.register(app)
+gc.register(app)
 why.register(app)
 export.register(app)
 fork.register(app)
 diff.register(app)
+replay.register(app)
 app.add_typer(models.app, name="models")
 config.register(app)
 doctor.register(app)

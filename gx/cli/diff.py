@@ -14,6 +14,7 @@ import typer
 from gx import output
 
 if TYPE_CHECKING:
+    from gx.core.event import Ref
     from gx.node.workspace import Workspace
     from gx.run.history.diff import Brief, Row, Totals
     from gx.run.history.past import Past
@@ -51,7 +52,7 @@ def diff(
     from gx.run.history.past import look_at
 
     place = workspace_of(workspace)
-    one, other = asked(place, lambda ask: (look_at(ask, left), look_at(ask, right)))
+    one, other = (asked(place, lambda ask: look_at(ask, start)) for start in (left, right))  # noqa: B023
     is_json, counts = output.wants_json(as_json), Counter[str]()
     for row in _rows(place, one, other):
         counts[row.verdict] += 1
@@ -59,7 +60,7 @@ def diff(
             _write(json.dumps(_as_dict(row), ensure_ascii=False))
         elif row.verdict != "same":
             _write(_as_text(row))
-    totals = asked(place, lambda ask: (totals_of(ask, one), totals_of(ask, other)))
+    totals = [asked(place, lambda ask: totals_of(ask, past), runs=[past.run]) for past in (one, other)]  # noqa: B023
     if is_json:
         _write(json.dumps(_totals_line(counts, *totals)))
     else:
@@ -77,7 +78,10 @@ def _rows(place: Workspace, one: Past, other: Past) -> Iterator[Row]:
 
     for chunk in chunks_of(pairs_of(_briefs(place, one), _briefs(place, other))):
         refs = [ref for pair in chunk for ref in refs_of(*pair)]
-        found = asked(place, lambda ask: contents(ask, refs)) if refs else {}  # noqa: B023
+        found: dict[Ref, bytes] = {}
+        for past in (one, other):  # one of them may be archived
+            if left := [ref for ref in refs if ref not in found]:
+                found |= asked(place, lambda ask: contents(ask, left), runs=[past.run])
         yield from (compare(*pair, found) for pair in chunk)
 
 
@@ -90,7 +94,7 @@ def _briefs(place: Workspace, past: Past) -> list[Brief]:
     after: Place | None = Place()
     while after is not None:
         here = after
-        more, after = asked(place, lambda ask: briefs_after(ask, past, here))  # noqa: B023
+        more, after = asked(place, lambda ask: briefs_after(ask, past, here), runs=[past.run])  # noqa: B023
         found += more
     return found
 

@@ -34,8 +34,11 @@ def dry_run(asked: Submission, settings: Settings, workspace: Workspace) -> int:
     """Show what the run would do; the exit code. :raises GxError: if it couldn't begin."""
     from gx.flow.parse import plan_recipe
     from gx.run.dryrun import CONTEXT_TOKENS, Forecaster, past
+    from gx.run.rulecheck import check_queries
+    from gx.run.rules import words_of
 
     plan = plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
+    check_queries(plan.recipe, asked.recipe_text, file=asked.recipe_file)
     recipe = plan.recipe
     models = _models(recipe, settings, Path(asked.recipe_folder))
     rows = _survey(asked, plan, settings)
@@ -57,6 +60,9 @@ def dry_run(asked: Submission, settings: Settings, workspace: Workspace) -> int:
         )
         made = list(forecaster.steps())
     _show(made)
+    for rule in recipe.rules:
+        often = f"at most every {rule.cooldown_s:g} s"
+        output.note(f"rule {rule.id}, {often}, when its query turns true: {words_of(rule.do)}")
     budget = asked.budget_tokens if asked.budget_tokens is not None else recipe.budget.tokens
     tokens = sum(step.tokens_in + step.tokens_out for step in made)
     if budget is not None and tokens > budget:
@@ -71,9 +77,8 @@ def _models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[str, str
 
     found: dict[str, str] = {}
     for name in wiring.used_models(recipe):
-        agents = {key: agent for key, agent in recipe.agents.items() if agent.model == name}
         try:
-            only = msgspec.structs.replace(recipe, agents=agents)
+            only = msgspec.structs.replace(recipe, models={name: recipe.models[name]})
             found[name] = wiring.resolve_models(only, settings, base_dir)[name].digest
         except ModelError as error:
             if error.code != "model.missing":

@@ -102,7 +102,11 @@ def _records(place: Workspace, past: Past, *, with_input: bool) -> Iterator[list
     after: Place | None = Place()
     while after is not None:
         here = after
-        records, after = asked(place, lambda ask: records_after(ask, past, here, with_input=with_input))  # noqa: B023
+        records, after = asked(
+            place,
+            lambda ask: records_after(ask, past, here, with_input=with_input),  # noqa: B023
+            runs=[past.run],
+        )
         yield records
 
 
@@ -160,7 +164,7 @@ def _events(place: Workspace, past: Past, stream: IO[bytes]) -> int:
     from gx.run.history.export import events_after, seq_of
 
     after, count = -1, 0
-    while found := asked(place, lambda ask: events_after(ask, past, after)):  # noqa: B023
+    while found := asked(place, lambda ask: events_after(ask, past, after), runs=[past.run]):  # noqa: B023
         for event in found:
             stream.write(msgspec.json.encode(event) + b"\n")
         after, count = seq_of(found[-1]), count + len(found)

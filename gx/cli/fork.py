@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
+from gx.cli.place import seconds
 from gx.core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def fork(
         wanted,
         name=name or (None if is_stream else what),
         limit=limit or wanted.limit,
-        deadline_s=_seconds(deadline) if deadline else wanted.deadline_s,
+        deadline_s=seconds(deadline, flag="--deadline") if deadline else wanted.deadline_s,
         budget_tokens=budget or wanted.budget_tokens,
     )
     _execute(wanted, place, past.run, detach=detach, ordered=ordered, with_input=with_input, workspace=workspace)
@@ -202,14 +203,6 @@ def _is_stream(inputs: str) -> bool:
         return inputs == "-" or (Path(inputs).exists() and not Path(inputs).is_file() and not Path(inputs).is_dir())
     except (OSError, ValueError):
         return False
-
-
-def _seconds(deadline: str) -> float:
-    from gx.flow.scalars import seconds_of
-
-    if (found := seconds_of(deadline)) is None:
-        raise UsageError(f"--deadline: expected a duration such as 90s, 30m or 2h, got {deadline!r}")
-    return found
 
 
 def _execute(

@@ -16,12 +16,13 @@ import msgspec
 import typer
 
 from gx import output
-from gx.core.errors import UsageError, WorkspaceError
+from gx.cli import health
+from gx.core.errors import NotFound, UsageError, WorkspaceError
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
+    from gx.core.tables import Table
     from gx.node.workspace import Workspace
-    from gx.run.log.verify import Report
 
 WorkspaceOpt = Annotated[
     Path | None,
@@ -44,12 +45,16 @@ def runs(
     as_json: JsonOpt = None,
     workspace: WorkspaceOpt = None,
 ) -> None:
-    """List the runs of this workspace, the newest first.
+    """List the runs of this workspace, the newest first; of one that was archived, the archive is named.
 
     Example: gx runs --json | jq -r 'select(.status == "interrupted").run'
     """
-    question = f"""SELECT run, name, status, started, ended, tasks, succeeded, failed, tokens, seconds
-        FROM runs ORDER BY started DESC LIMIT {limit}"""
+    from gx.run.log.schema import VIEWS
+
+    columns = "run, name, status, started, ended, tasks, succeeded, failed, tokens, seconds"
+    question = f"""WITH gone AS ({VIEWS["archived"]})
+        SELECT {columns}, NULL AS archive FROM runs UNION ALL SELECT {columns}, archive FROM gone
+        ORDER BY started DESC LIMIT {limit}"""  # not the view: an older file may not have it
     _ask(workspace, question, as_json=as_json, none="no run yet")
 
 
@@ -57,18 +62,21 @@ def sql(
     question: Annotated[str, typer.Argument(help="One SELECT; - reads it from stdin.", show_default=False)],
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most N rows.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.01, help="Give up after this many seconds.")] = 10.0,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Ask the archives instead: what was moved there.")
+    ] = False,
     as_json: JsonOpt = None,
     workspace: WorkspaceOpt = None,
 ) -> None:
     """Ask the log in SQL; it can be read, never changed.
 
-    Views: runs, tasks, results, attempts, spend, decisions, egress, engine; `gx sql "describe tasks"` shows the columns
-    of one.
+    Views: runs, tasks, results, attempts, spend, decisions, egress, engine, archived; `gx sql "describe tasks"` shows
+    the columns of one. With --archived they are made of all events up to the last archive.
 
     Example: gx sql "select status, count(*) from tasks group by all"
     """
     text = sys.stdin.read() if question == "-" else question
-    _ask(workspace, text, as_json=as_json, none="no rows", timeout_s=timeout, max_rows=limit)
+    _ask(workspace, text, as_json=as_json, none="no rows", timeout_s=timeout, max_rows=limit, is_archived=archived)
 
 
 def log(
@@ -78,10 +86,8 @@ def log(
         str | None, typer.Option("--type", help='Of this type only; "task.*" matches all of a kind.')
     ] = None,
     after: Annotated[int, typer.Option("--after", help="Only events after this seq.")] = -1,
-    verify: Annotated[bool, typer.Option("--verify", help="Check that every event is there and unchanged.")] = False,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Copy a damaged log aside and keep all of it that can be read.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="The same as `gx verify`.")] = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="The same as `gx repair --yes`.")] = False,
     as_json: JsonOpt = None,
     workspace: WorkspaceOpt = None,
 ) -> None:
@@ -94,9 +100,9 @@ def log(
 
     place = workspace_of(workspace)
     if salvage:
-        _report(_salvage(place), as_json)
+        health.mend(place, is_agreed=True, is_dry=False, as_json=as_json)
     elif verify:
-        _report(ask(place, lambda reader: reader.verify()), as_json)
+        health.show_report(ask(place, lambda reader: reader.verify()), as_json)
     elif follow:
         for line in _followed(place, run=run, kind=kind, after=after):
             _write(line)
@@ -142,6 +148,7 @@ def erase(
     from gx.node.start import send_home
     from gx.run.history.story import resolve
     from gx.run.log.erase import erase as erase_content
+    from gx.run.log.erase_archived import archived_run, erase_archived
 
     can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not can_ask:
@@ -149,20 +156,24 @@ def erase(
     place = workspace_of(workspace)
     send_home(place.folder)
     with place.shared(wait_s=LEAVING_S) as opened:
-        name, is_run = resolve(opened, subject)
-    what = f"{'run' if is_run else 'task'} {name}"
+        is_archived = False
+        try:
+            name, is_run = resolve(opened, subject)
+        except NotFound:
+            name, is_run, is_archived = archived_run(opened, subject), True, True
+    what = f"{'archived run' if is_archived else 'run' if is_run else 'task'} {name}"
     if not yes and not typer.confirm(f"Erase the content of {what} for good?", err=True):
         output.note("nothing was erased")
         raise typer.Exit(ExitCode.error)
     with place.exclusive(wait_s=LEAVING_S) as opened:
-        report = erase_content(opened, name)
+        report = erase_archived(opened, name) if is_archived else erase_content(opened, name)
     output.emit([msgspec.to_builtins(report)], columns=["subject", "seq", "blobs", "size_bytes"], as_json=as_json)
     output.note(f"erased {report.blobs} contents of {what} ({report.size_bytes:,} bytes)")
     if report.kept:
         others = sorted(set(report.kept.values()))
         output.note(f"kept {len(report.kept)} that others use too: {', '.join(others[:5])}{' …' * (len(others) > 5)}")
     if report.copies:
-        output.note(f"copies of a salvage may still hold it: {', '.join(report.copies)} in {place.folder}")
+        output.note(f"copies of a damaged log may still hold it: {', '.join(report.copies)} in {place.folder}")
 
 
 def _ask(
@@ -173,11 +184,20 @@ def _ask(
     none: str,
     timeout_s: float = 10.0,
     max_rows: int | None = None,
+    is_archived: bool = False,
 ) -> None:
     from gx.cli.place import workspace_of
-    from gx.node.reader import ask
+    from gx.node import reader as readers
 
-    answer = ask(workspace_of(workspace), lambda reader: reader.table(question, timeout_s=timeout_s, max_rows=max_rows))
+    def answered(reader: readers.Reader) -> Table:
+        return reader.table(question, timeout_s=timeout_s, max_rows=max_rows)
+
+    place = workspace_of(workspace)
+    if is_archived:
+        with readers.archived(place) as reader:
+            answer = answered(reader)
+    else:
+        answer = readers.ask(place, answered)
     output.emit(answer.rows, columns=list(answer.columns), as_json=as_json)
     if not answer.rows:
         output.note(none)
@@ -230,30 +250,6 @@ def _page(place: Workspace, run: str | None, kind: str | None, after: int) -> tu
 
 class _Numbered(msgspec.Struct):
     seq: int
-
-
-def _salvage(place: Workspace) -> Report:
-    import fcntl
-
-    from gx.node.start import send_home
-    from gx.run.log.verify import salvage
-
-    send_home(place.folder)
-    with place.locked(fcntl.LOCK_EX, 0.0):
-        return salvage(place.folder)
-
-
-def _report(report: Report, as_json: bool | None) -> None:
-    row = {**msgspec.to_builtins(report), "is_whole": report.is_whole}
-    output.emit([row], columns=["events", "blobs", "blob_bytes", "erased", "lost", "is_whole"], as_json=as_json)
-    for problem in report.problems:
-        output.note(f"problem: {problem}")
-    if report.copies:
-        output.note(f"the files as they were are in {report.copies}")
-    if report.lost:
-        output.note(f"{report.lost} acknowledged events could not be read")
-    if not report.is_whole:
-        raise typer.Exit(ExitCode.error)
 
 
 def _write(line: bytes) -> None:

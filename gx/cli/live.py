@@ -1,4 +1,4 @@
-"""`gx ps`, `gx wait`, `gx pause`, `gx resume`, `gx cancel`, `gx node`: what runs now, and saying what becomes of it.
+"""`gx ps`, `gx wait`, `gx node`: what runs now, and the process that it runs in.
 
 Each asks the workspace's node. Where none is up, nothing runs: `gx ps` says so, and nothing is started for it.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gx import output
+from gx.cli.place import RunArg, WorkspaceOpt, node_of
 from gx.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
     from gx.node.client import RunEnd
     from gx.node.status import BenchNow, NodeStatus, RunStatusNow
 
-RunArg = Annotated[str, typer.Argument(help="A run, by its id or the start of it.", show_default=False)]
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
+WAITS_FRAMES = 4
+"""Frames, four a second, that say that the run waits for a person, before that is believed."""
 node_app = typer.Typer(
     name="node", help="The process that owns the workspace and keeps the model loaded.", no_args_is_help=True
 )
@@ -33,7 +31,7 @@ node_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (ps, wait, pause, resume, cancel):
+    for verb in (ps, wait):
         app.command(verb.__name__)(verb)
     app.add_typer(node_app, name="node")
 
@@ -72,37 +70,13 @@ def wait(
     from gx.cli import running
 
     output.set_mode(quiet=quiet)
-    raise typer.Exit(running.finish(_end_of(_node(workspace), run)))
-
-
-def pause(run: RunArg, workspace: WorkspaceOpt = None) -> None:
-    """Begin nothing new in a run; what is running ends. `gx resume RUN` lets it go on."""
-    name = _node(workspace).ask("POST", f"/v1/runs/{run}/pause")["run"]
-    output.note(f"paused {name}; go on with: gx resume {name}")
-
-
-def resume(run: RunArg, workspace: WorkspaceOpt = None) -> None:
-    """Let a run go on that was paused; or one that was interrupted or stopped, without a terminal, as --detach does."""
-    name = _node(workspace).ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]
-    output.note(f"{name} goes on; `gx wait {name}` waits for it")
-
-
-def cancel(
-    run: RunArg,
-    step: Annotated[str | None, typer.Option("--step", help="Only the tasks of this step.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "asked to",
-    workspace: WorkspaceOpt = None,
-) -> None:
-    """Give a run up for good, or some of its tasks. What is finished stays; no later `gx run` goes on with it."""
-    name = _node(workspace).ask("POST", f"/v1/runs/{run}/cancel", {"reason": reason, "step": step, "task": task})["run"]
-    output.note(f"cancelled {task or step or name}")
+    raise typer.Exit(running.finish(_end_of(node_of(workspace), run)))
 
 
 @node_app.command("start")
 def start(workspace: WorkspaceOpt = None) -> None:
     """Start the node, or let the one that is up stay, until `gx node stop`."""
-    client = _node(workspace, lingers=False)
+    client = node_of(workspace, lingers=False)
     client.ask("POST", "/v1/node/stay")
     output.note(f"the node of {client.folder} is up, and stays")
 
@@ -137,18 +111,6 @@ def status(as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _node(workspace: Path | None, *, lingers: bool = True) -> Client:
-    """The node, started where none is up: what is asked may be about a run that isn't live."""
-    from gx.cli.place import workspace_of
-    from gx.node.start import ensure
-
-    place = workspace_of(workspace)
-    if lingers and not (place.folder / "log.duckdb").exists():
-        raise NotFound(f"there is no run in {place.folder}", hint="`gx run RECIPE` makes one")
-    place.make()
-    return ensure(place.folder, lingers=lingers)
-
-
 def _status(workspace: Path | None) -> NodeStatus | None:
     from gx.cli.place import workspace_of
     from gx.node.call import NodeGone, find
@@ -162,18 +124,28 @@ def _status(workspace: Path | None) -> NodeStatus | None:
 
 
 def _end_of(client: Client, run: str) -> RunEnd:
-    """The end of a run, once it is there. Another node, where one dies meanwhile."""
+    """The end of a run, once it is there. Another node, where one dies meanwhile.
+
+    A run that waits for a person is waited for only where there may be one.
+    """
+    from gx.cli.progress import asking
     from gx.node import wire
     from gx.node.call import NodeGone
     from gx.node.problem import decode
     from gx.node.start import ensure
 
+    waited = 0
     while True:
         try:
             for line in client.lines(f"/v1/runs/{run}/watch", results="false"):
                 frame = decode(line, wire.Frame)
                 if frame.end is not None:
                     return wire.ended(frame.end)
+                waited = waited + 1 if frame.progress is not None and frame.progress.waits else 0
+                if waited > WAITS_FRAMES and frame.progress is not None and not output.has_person():
+                    for text in asking(run, frame.progress):
+                        output.note(text)
+                    raise typer.Exit(output.ExitCode.waiting)
         except NotFound:
             return wire.ended(client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None))
         except NodeGone:

@@ -6,6 +6,7 @@ The line is wiped before anything else is written, so that results and notes sta
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import deque
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class StatusLine:
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._is_wanted = is_shown and is_terminal and not output.is_quiet()
         self._samples: deque[tuple[float, int, int]] = deque()
+        self._told = set[str]()
 
     async def follow(self, run: RemoteRun) -> None:
         """Draw the line again and again, and above it what there is to note."""
@@ -39,9 +41,20 @@ class StatusLine:
             while run.notes:
                 self.clear()
                 output.note(run.notes.pop(0))
+            self.tell(run)
             if self._is_wanted and (progress := run.progress()) is not None:
                 self._draw(progress)
             await anyio.sleep(EVERY_S)
+
+    def tell(self, run: RemoteRun) -> None:
+        """Note what the run's rules did, and what a person is asked: each thing once."""
+        if (now := run.progress()) is None:
+            return
+        for text in (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now)):
+            if text not in self._told:
+                self._told.add(text)
+                self.clear()
+                output.note(text)
 
     def clear(self) -> None:
         """Wipe the line, so that something else can be written."""
@@ -73,6 +86,19 @@ class StatusLine:
             if rate > 0 and now.is_total_final:
                 parts.append(f"{duration((now.total - now.done) / rate)} to go")
         return " · ".join(parts)
+
+
+def asking(run: str, now: Progress) -> list[str]:
+    """What only a person can do for a run to go on, each with the command that does it."""
+    told = []
+    for question in now.questions:
+        name = f" --question {question.question}" if len(now.questions) > 1 else ""
+        choices = " | ".join(shlex.quote(choice) for choice in question.choices)
+        told.append(f"{question.by or 'the run'} asks: {question.text}\nanswer with: gx answer {run}{name} {choices}")
+    if now.paused_steps and not now.questions:
+        steps = ", ".join(now.paused_steps)
+        told.append(f"paused: step {steps}; let it go on with: gx resume {run}")
+    return told
 
 
 def duration(seconds: float) -> str:

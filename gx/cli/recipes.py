@@ -172,7 +172,12 @@ def _checked(path: Path, settings: Settings) -> str:
     """The recipe in a few words, once it is known to be one. :raises GxError: at the first thing wrong."""
     from gx.flow.parse import plan_recipe, read_recipe, readable
 
-    recipe = plan_recipe(read_recipe(path), None, file=readable(path)).recipe
+    text = read_recipe(path)
+    recipe = plan_recipe(text, None, file=readable(path)).recipe
+    if recipe.rules:
+        from gx.run.rulecheck import check_queries
+
+        check_queries(recipe, text, file=readable(path))
     _check_models(path, recipe, settings)
     counts = {"step": recipe.steps, "agent": recipe.agents, "model": recipe.models, "param": recipe.params}
     return ", ".join(f"{len(of)} {name}{'s' if len(of) != 1 else ''}" for name, of in counts.items() if of)
@@ -207,7 +212,8 @@ def _starter(file: Path) -> dict[Path, bytes]:
 
 
 def _copied(name: str, file: Path, folder: Path) -> dict[Path, bytes]:
-    """A bundled recipe and its folder of data, by the place where they go. :raises UsageError: if there is none."""
+    """A bundled recipe and its folder of inputs, by the place where they go. :raises UsageError: if there is none."""
+    from gx.flow.parse import load_recipe
     from gx.flow.source import suggest
 
     bundled = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
@@ -215,7 +221,8 @@ def _copied(name: str, file: Path, folder: Path) -> dict[Path, bytes]:
         hint = suggest(name, bundled, "recipes that come with gx")
         raise UsageError(f"--from: there is no recipe `{name}`", hint=hint)
     recipe = bundled[name]
-    data = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    inputs = folder / Path(load_recipe(recipe).inputs or name).parts[0]
+    data = [path for path in sorted(inputs.rglob("*")) if path.is_file()]
     copies = {file.parent / path.relative_to(folder): path.read_bytes() for path in data}
     return {file: recipe.read_bytes()} | copies
 

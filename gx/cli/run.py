@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
+from gx.cli.place import seconds
 
 if TYPE_CHECKING:
     from gx.node.client import Started, Submission
@@ -71,16 +72,13 @@ def submission(
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
     from gx.core.errors import UsageError
     from gx.flow.parse import read_recipe, readable
-    from gx.flow.scalars import seconds_of
     from gx.node.client import Submission, as_params
 
     text = read_recipe(recipe)
     for word in (*(params or ()), name or ""):
         if word.encode("utf-8", "replace").decode() != word:
             raise UsageError(f"expected UTF-8 on the command line, got {word!a}")
-    deadline_s = None if deadline is None else seconds_of(deadline)
-    if deadline is not None and deadline_s is None:
-        raise UsageError(f"--deadline: expected a duration such as 90s, 30m or 2h, got {deadline!r}")
+    deadline_s = None if deadline is None else seconds(deadline, flag="--deadline")
     return Submission(
         recipe_text=text,
         recipe_file=readable(recipe),

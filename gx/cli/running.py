@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STOP_S = 2.0
 """How long the last results of a run that was stopped may take."""
+WAITS_S = 1.0
+"""How long a run must have waited for a person before it is left: what follows from a result takes a moment."""
 
 
 def execute(
@@ -88,6 +90,7 @@ async def _execute(
     import anyio
 
     from gx.cli.progress import StatusLine
+    from gx.core.view import RunStatus
     from gx.node.remote import submit
 
     workspace.make()
@@ -98,12 +101,18 @@ async def _execute(
     async with anyio.create_task_group() as group:
         group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
         group.start_soon(status.follow, run)
+        group.start_soon(_leave_to_a_person, run)
         await delivery.carry(run, on_records, settings.drain_s, status)
         group.cancel_scope.cancel()
     status.clear()
+    status.tell(run)
     for note in run.notes:
         output.note(note)
-    return await run.end(is_delivered=delivery.is_complete, error=delivery.error())
+    end = await run.end(is_delivered=delivery.is_complete, error=delivery.error())
+    now = run.progress()
+    if end.status is RunStatus.interrupted and not end.reason and now is not None and now.waits:  # for others, too
+        return msgspec.structs.replace(end, questions=now.questions, paused_steps=now.paused_steps)
+    return end
 
 
 class _Delivery:
@@ -174,6 +183,24 @@ async def _obey_signals(run: RemoteRun, drain_s: float, scope: CancelScope) -> N
     scope.cancel()
 
 
+async def _leave_to_a_person(run: RemoteRun) -> None:
+    """Leave a run that only a person can let go on, where no terminal is there to tell one."""
+    import anyio
+
+    from gx.node.client import WAITS
+
+    if output.has_person():
+        return
+    since: float | None = None
+    while True:
+        now = run.progress()
+        since = None if now is None or not now.waits else since or anyio.current_time()
+        if since is not None and anyio.current_time() - since >= WAITS_S:
+            await run.drain(WAITS)
+            return
+        await anyio.sleep(0.1)
+
+
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What a person should hear of what ended a task group: an error of ours, else the first one."""
     leaves: list[BaseException] = []
@@ -202,6 +229,8 @@ def finish(end: RunEnd) -> ExitCode:
         output.show_error(end.error)
         if end.status is not RunStatus.finished:
             output.note(_go_on(end))
+    elif end.status is RunStatus.stopped and end.limit == "rule":
+        output.note(f"stopped: {end.reason}. Go on all the same: {resume_command(end.run)}")
     elif end.status is RunStatus.stopped:
         more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
         output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
@@ -210,6 +239,8 @@ def finish(end: RunEnd) -> ExitCode:
     elif end.status is RunStatus.running:
         output.note("it is neither over nor live: its node died, and nobody came back")
         output.note(_go_on(end))
+    elif end.status is RunStatus.interrupted and end.is_waiting:
+        output.note(_waiting(end))
     elif end.status is not RunStatus.finished:
         output.note(_go_on(end))
     return end.exit_code
@@ -229,6 +260,14 @@ def _go_on(end: RunEnd) -> str:
     if end.is_streamed:
         return "interrupted. What is finished is kept, and answered from the log when the same rows come again"
     return f"interrupted. What is finished is kept; go on with: {resume_command(end.run)}"
+
+
+def _waiting(end: RunEnd) -> str:
+    """What to do about a run that a person must let go on."""
+    then = "" if end.is_streamed else f", then go on with: {resume_command(end.run)}"
+    if end.questions:
+        return f"waiting for a person. Answer with: gx answer {end.run}{then}"
+    return f"waiting for a person: step {', '.join(end.paused_steps)} is paused. Go on with: {resume_command(end.run)}"
 
 
 def resume_command(run: str = "") -> str:

@@ -41,6 +41,19 @@ class LogOpened(Value, frozen=True, kw_only=True, tag="log.opened"):
     previous: str | None = None
 
 
+class LogArchived(Value, frozen=True, kw_only=True, tag="log.archived"):
+    """Events `first` to `last` stand in the archive `name`, whose last hash is `hash`; the file goes on after them.
+
+    `runs` is a blob: the runs that stand there only, as the view `runs` had them.
+    """
+
+    name: str
+    first: int
+    last: int
+    hash: str
+    runs: Ref
+
+
 class NodeStarted(Value, frozen=True, kw_only=True, tag="node.started"):
     """A process took the workspace. `epoch` grows with each owner, so that an older one's leases are void."""
 
@@ -168,11 +181,21 @@ class RunChanged(Value, frozen=True, kw_only=True, tag="run.changed"):
 
 
 class RunStopped(Value, frozen=True, kw_only=True, tag="run.stopped"):
-    """A limit was reached: `limit` is "budget" or "deadline". The rest waits for a resumption with another limit."""
+    """A limit was reached: `limit` is "budget", "deadline" or "rule". The rest waits for a resumption, if need be with
+    another limit.
+    """
 
     run: str
     limit: str
     reason: str
+
+
+class StopAsked(Value, frozen=True, kw_only=True, tag="stop.asked"):
+    """The run is to stop once what is running has ended: a rule says so, or a person who was asked."""
+
+    run: str
+    reason: str
+    by: str = ""
 
 
 class ClockJumped(Value, frozen=True, kw_only=True, tag="clock.jumped"):
@@ -212,6 +235,25 @@ class InputsEnded(Value, frozen=True, kw_only=True, tag="inputs.ended"):
     rows: int
 
 
+class PlacementDecided(Value, frozen=True, kw_only=True, tag="placement.decided"):
+    """Where the excess of the run's work goes from now on: written when the verdict changes, and only then.
+
+    `verdict` is "edge" or "burst", with so many `containers` of a `gpu`. `finish_s` is the time to the end that is
+    expected of it, `edge_s` that without any container, `usd` what it costs from now on. `figures` are those that it
+    was decided from, by their names in `gx.run.placement`; one that was unknown is left out.
+    """
+
+    run: str
+    verdict: str
+    reason: str
+    gpu: str = ""
+    containers: int = 0
+    finish_s: float = 0.0
+    edge_s: float = 0.0
+    usd: float = 0.0
+    figures: dict[str, float] = {}
+
+
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -237,6 +279,99 @@ class StepSkipped(Value, frozen=True, kw_only=True, tag="step.skipped"):
     run: str
     step: str
     reason: str
+
+
+class StepPaused(Value, frozen=True, kw_only=True, tag="step.paused"):
+    """Nothing of the step begins until it is continued; what is running ends."""
+
+    run: str
+    step: str
+    by: str = ""
+
+
+class StepContinued(Value, frozen=True, kw_only=True, tag="step.continued"):
+    """A paused step goes on."""
+
+    run: str
+    step: str
+    by: str = ""
+
+
+class StepRouted(Value, frozen=True, kw_only=True, tag="step.routed"):
+    """From now on the step's tasks are prepared for that agent, or for their own agent on that model.
+
+    What is running ends as it is. `None` for both is the recipe's own way again.
+    """
+
+    run: str
+    step: str
+    agent: str | None = None
+    model: str | None = None
+    by: str = ""
+
+
+# ── rules and questions ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RuleFired(Value, frozen=True, kw_only=True, tag="rule.fired"):
+    """The rule's query turned true, and what it does was committed with this. `action` says that in words.
+
+    `read_seq` is the last event that the query saw, `rows` a blob of its answer, and `at` (wall-clock seconds) when it
+    was decided: what follows from it is never asked of the log again.
+    """
+
+    run: str
+    rule: str
+    read_seq: int
+    rows: Ref
+    at: float
+    action: str
+
+
+class RuleCleared(Value, frozen=True, kw_only=True, tag="rule.cleared"):
+    """The query of a rule that had fired turned false: the rule may fire again."""
+
+    run: str
+    rule: str
+    read_seq: int
+
+
+class RuleFailed(Value, frozen=True, kw_only=True, tag="rule.failed"):
+    """The rule's query has no answer; the run goes on. Written once for each error, however often that comes.
+
+    What stands in quotes may be content, and is left out of `message`; `detail` is a blob of the whole.
+    """
+
+    run: str
+    rule: str
+    code: str
+    message: str
+    detail: Ref
+
+
+class BurstAsked(Value, frozen=True, kw_only=True, tag="burst.asked"):
+    """Somebody holds that the backlog is worth renting for. It is no decision to."""
+
+    run: str
+    reason: str
+    by: str = ""
+
+
+class QuestionAsked(Value, frozen=True, kw_only=True, tag="question.asked"):
+    """A person is asked. Nothing new begins in the run until one of `choices` is given."""
+
+    run: str
+    question: str
+    text: str
+    choices: tuple[str, ...]
+    by: str = ""
+
+
+class QuestionAnswered(Value, frozen=True, kw_only=True, tag="question.answered"):
+    run: str
+    question: str
+    choice: str
+    by: str = ""
 
 
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -408,6 +543,7 @@ class ContentErased(Value, frozen=True, kw_only=True, tag="content.erased"):
 
 Body = (
     LogOpened
+    | LogArchived
     | NodeStarted
     | NodeStopped
     | BenchStarted
@@ -422,12 +558,23 @@ Body = (
     | RunContinued
     | RunChanged
     | RunStopped
+    | StopAsked
     | RunFinished
+    | PlacementDecided
     | InputsRead
     | InputsEnded
     | StepUnfolded
     | StepGrouped
     | StepSkipped
+    | StepPaused
+    | StepContinued
+    | StepRouted
+    | RuleFired
+    | RuleCleared
+    | RuleFailed
+    | BurstAsked
+    | QuestionAsked
+    | QuestionAnswered
     | TaskQueued
     | TaskPrepared
     | TaskLeased

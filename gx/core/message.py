@@ -231,6 +231,9 @@ class Counts(Value, frozen=True, kw_only=True):
 
     `cached_tokens` of the `prompt_tokens` weren't computed; a call is one of `llama_decode`, and its seconds are those
     spent within it. `busy_s` has all rounds of the engine, `queue_s` the waits of all requests for a slot.
+
+    `…_squares` sum the squared tokens of the calls, `…_token_s` their tokens times their seconds: with the other sums
+    they make the least-squares line through what calls took, so that one run tells what other numbers of slots would.
     """
 
     requests: int = 0
@@ -239,9 +242,13 @@ class Counts(Value, frozen=True, kw_only=True):
     prefill_tokens: int = 0
     prefill_calls: int = 0
     prefill_s: float = 0.0
+    prefill_squares: int = 0
+    prefill_token_s: float = 0.0
     decode_tokens: int = 0
     decode_calls: int = 0
     decode_s: float = 0.0
+    decode_squares: int = 0
+    decode_token_s: float = 0.0
     busy_s: float = 0.0
     queue_s: float = 0.0
 

@@ -14,6 +14,8 @@ from typing import Any
 from gx.core import event as e
 from gx.core.figures import plus
 from gx.core.message import Counts
+from gx.core.queues import enqueue, leave_queues
+from gx.core.steering import STEERING
 from gx.core.task import Status
 from gx.core.view import BenchState, RunState, RunStatus, TaskState, View
 
@@ -93,6 +95,7 @@ def _bench(view: View, body: e.BenchExited | e.BenchMeasured) -> BenchState | No
 def _run_resumed(run: RunState, body: e.RunResumed) -> None:
     run.status = RunStatus.running
     run.is_detached = run.is_detached or body.is_detached
+    run.stop_asked = None
     _limits(run, body)
 
 
@@ -109,6 +112,7 @@ def _run_interrupted(run: RunState, body: e.RunInterrupted) -> None:
 
 def _run_cancelled(run: RunState, body: e.RunCancelled) -> None:
     run.status = RunStatus.cancelled
+    run.questions.clear()
 
 
 def _run_paused(run: RunState, body: e.RunPaused) -> None:
@@ -137,10 +141,13 @@ def _clock_jumped(run: RunState, body: e.ClockJumped) -> None:
         run.deadline_at += body.by_s
     for task_id in run.delayed:
         run.delayed[task_id] += body.by_s
+    for task_id, not_before in run.parked.items():
+        run.parked[task_id] = not_before + body.by_s if not_before else 0.0
 
 
 def _run_finished(run: RunState, body: e.RunFinished) -> None:
     run.status = RunStatus.finished
+    run.questions.clear()
 
 
 def _run_measured(run: RunState, body: e.BenchMeasured) -> None:
@@ -198,7 +205,7 @@ def _task_queued(run: RunState, body: e.TaskQueued) -> None:
     step.tasks.append(task)
     step.live += 1
     run.live += 1
-    run.unprepared[body.task] = None
+    enqueue(run, task)
 
 
 def _row_of(run: RunState, body: e.TaskQueued) -> e.InputRow | e.TaskQueued:
@@ -218,45 +225,46 @@ def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
 
 
 def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None:
-    if task.status is not Status.queued:
+    """A task of a step that was routed since is prepared again, under another key."""
+    is_again = task.status is Status.prepared and task.key not in (None, body.key)
+    if task.status is not Status.queued and not is_again:
         return
+    if is_again:
+        _forget_key(run, task)
     leader = run.leaders.setdefault(body.key, task.id)
     if run.tasks[leader].status is Status.succeeded:
+        if is_again:
+            task.status = Status.queued
+            enqueue(run, task)
         return  # its result came in the same commit: the task is prepared again, and finds it
-    _leave_queues(run, task)
     task.status, task.key = Status.prepared, body.key
     if leader == task.id:
-        run.ready[task.id] = None
+        enqueue(run, task)
     else:
+        leave_queues(run, task)
         run.followers.setdefault(leader, []).append(task.id)
+
+
+def _forget_key(run: RunState, task: TaskState) -> None:
+    """Nobody waits for the task's result under its key any more, nor it for that of another."""
+    leader = run.leaders.get(task.key or "")
+    if leader == task.id:
+        _promote(run, task)
+    elif leader is not None and task.id in run.followers.get(leader, ()):
+        run.followers[leader].remove(task.id)
+    task.key = None
 
 
 def _task_leased(run: RunState, task: TaskState, body: e.TaskLeased) -> None:
     task.status, task.worker, task.lease, task.is_alone = Status.leased, body.worker, body.lease, body.alone
-    _leave_queues(run, task)
+    leave_queues(run, task)
     run.leased[task.id] = task
-
-
-def _leave_queues(run: RunState, task: TaskState) -> None:
-    run.unprepared.pop(task.id, None)
-    run.ready.pop(task.id, None)
-    run.delayed.pop(task.id, None)
-    run.suspects.pop(task.id, None)
 
 
 def _requeue(run: RunState, task: TaskState, not_before: float) -> None:
     run.leased.pop(task.id, None)
     task.status, task.worker, task.lease = Status.prepared, None, None
-    if not_before:
-        run.delayed[task.id] = not_before
-    elif task.losses >= LOSSES_BEFORE_ALONE:
-        run.suspects[task.id] = None
-    else:
-        run.ready[task.id] = None
-
-
-LOSSES_BEFORE_ALONE = 2
-"""A task lost this often runs alone; lost alone this often, it fails as `crashed` (DESIGN §3)."""
+    enqueue(run, task, not_before)
 
 
 def _attempt_lost(run: RunState, task: TaskState, body: e.AttemptLost) -> None:
@@ -291,7 +299,7 @@ def _task_retried(run: RunState, task: TaskState, body: e.TaskRetried) -> None:
 def _end(run: RunState, task: TaskState, status: Status) -> None:
     step = run.step(task.step)
     run.leased.pop(task.id, None)
-    _leave_queues(run, task)
+    leave_queues(run, task)
     task.status, task.worker, task.lease = status, None, None
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
@@ -306,7 +314,7 @@ def _let_follow(run: RunState, leader: TaskState) -> None:
     """The tasks of an equal key needn't wait any more. Most end in the same batch; who doesn't is prepared anew."""
     for task_id in run.followers.pop(leader.id, ()):
         if not run.tasks[task_id].status.is_terminal:
-            run.ready[task_id] = None
+            enqueue(run, run.tasks[task_id])
 
 
 def _promote(run: RunState, leader: TaskState) -> None:
@@ -318,7 +326,7 @@ def _promote(run: RunState, leader: TaskState) -> None:
         return
     first, rest = waiting[0], waiting[1:]
     run.leaders[key] = first
-    run.ready[first] = None
+    enqueue(run, run.tasks[first])
     if rest:
         run.followers[first] = rest
 
@@ -376,6 +384,7 @@ _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.StepSkipped: _step_skipped,
     e.TaskQueued: _task_queued,
     e.AttemptSuperseded: _attempt_superseded,
+    **STEERING,
 }
 _TASK: dict[type, Callable[[RunState, TaskState, Any], None]] = {
     e.TaskPrepared: _task_prepared,

@@ -85,6 +85,68 @@ class Budget(Value, frozen=True, kw_only=True):
     tokens: int | None = None
 
 
+class Pause(Value, frozen=True, kw_only=True, tag="pause"):
+    """Begin nothing more of a step."""
+
+    step: str
+
+
+class Continue(Value, frozen=True, kw_only=True, tag="continue"):
+    """Let a paused step go on."""
+
+    step: str
+
+
+class Limit(Value, frozen=True, kw_only=True, tag="concurrency"):
+    """Let at most so many tasks of the run run at once; 0 lifts that limit."""
+
+    concurrency: int
+
+
+class Route(Value, frozen=True, kw_only=True, tag="route"):
+    """Prepare a step's tasks for another agent, or for another model; with neither, as the recipe says, again."""
+
+    step: str
+    agent: str | None = None
+    model: str | None = None
+
+
+class Burst(Value, frozen=True, kw_only=True, tag="burst"):
+    """Ask for rented containers, for that reason."""
+
+    reason: str
+
+
+class Stop(Value, frozen=True, kw_only=True, tag="stop"):
+    """Stop the run, for that reason."""
+
+    reason: str
+
+
+class Ask(Value, frozen=True, kw_only=True, tag="ask"):
+    """Ask a person, and begin nothing before the answer. `stop` stops the run; any other choice lets it go on."""
+
+    text: str
+    choices: tuple[str, ...] = ("continue", "stop")
+
+
+Action = Pause | Continue | Limit | Route | Burst | Stop | Ask
+"""What a rule may do, and all that it may."""
+
+
+class Rule(Value, frozen=True, kw_only=True):
+    """`do` is done when `query` turns from false to true, and again only `cooldown_s` later at the earliest.
+
+    The query reads the log's views, with `$run` for the run's id. It is true if it gives a row whose first column is
+    neither NULL, false nor 0.
+    """
+
+    id: str
+    query: str
+    do: Action
+    cooldown_s: float = 10.0
+
+
 class Recipe(Value, frozen=True, kw_only=True):
     """`inputs` is the default input (a file, folder or glob beside the recipe); `output` is a step id."""
 
@@ -98,6 +160,7 @@ class Recipe(Value, frozen=True, kw_only=True):
     deadline_s: float | None = None
     budget: Budget = Budget()
     description: str = ""
+    rules: tuple[Rule, ...] = ()
 
     def step(self, step_id: str) -> Step:
         """The step of that id. :raises KeyError: if there is none."""

@@ -66,6 +66,25 @@ class Quote(Value, frozen=True, kw_only=True):
     date: str = ""
 
 
+class Offer(Value, frozen=True, kw_only=True):
+    """One kind of container that may be rented: what it does a second, what it costs, and how long it takes to begin.
+
+    `tokens_per_s` are prompts and answers together; with `tasks` 0 that is an assumption. It idles `window_s` before it
+    ends. `reserve_usd` is the most that one of them can cost before anybody can stop it. `source` and `date` are the
+    price's.
+    """
+
+    gpu: str
+    tokens_per_s: float
+    tasks: int = 0
+    usd_per_s: float
+    cold_start_s: float = 0.0
+    window_s: float = 0.0
+    reserve_usd: float = 0.0
+    source: str = ""
+    date: str = ""
+
+
 class Capacity(Value, frozen=True, kw_only=True):
     """How many attempts a worker may hold (`leases`), and how many of them run at once (`slots`)."""
 

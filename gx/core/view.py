@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gx.core.event import InputRow, Ref, RunCreated
+from gx.core.event import BurstAsked, InputRow, QuestionAsked, Ref, RunCreated, StepRouted, StopAsked
 from gx.core.message import Counts, Label
 from gx.core.task import Lease, Status
 
@@ -22,7 +22,7 @@ class RunStatus(str, Enum):
 
     running = "running"  # a client wants its results; or its node died and nobody came back yet
     interrupted = "interrupted"  # its client went away or pressed Ctrl-C; running it again goes on
-    stopped = "stopped"  # its budget or deadline was reached; a new limit goes on
+    stopped = "stopped"  # its budget or deadline was reached, or a rule stopped it; a resumption goes on
     finished = "finished"  # every task reached its end
     cancelled = "cancelled"  # somebody gave it up
 
@@ -87,6 +87,20 @@ class StepState(msgspec.Struct, kw_only=True):
         return chosen
 
 
+class RuleState(msgspec.Struct, kw_only=True):
+    """A rule, as of the last event. While it `is_true` it can't fire: its query must turn false first.
+
+    `fired_at` is in wall-clock seconds; `did` is what it did last, in words; `errors` are what it failed with so far,
+    each with the blob of the whole.
+    """
+
+    is_true: bool = False
+    fired: int = 0
+    fired_at: float | None = None
+    did: str = ""
+    errors: dict[str, Ref] = {}
+
+
 class RunState(msgspec.Struct, kw_only=True):
     """A run, as of the event `seq`.
 
@@ -94,6 +108,10 @@ class RunState(msgspec.Struct, kw_only=True):
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
     a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
     `counts` are what the benches did while the run went on. At most `concurrency` tasks run at once, where it is set.
+
+    `parked` are the tasks of paused steps that stood in one of these queues or would, with the instant before which
+    they wait anyway. `paused_steps` maps a step to who paused it, `routes` to where its tasks go instead of the
+    recipe's own way. `questions` are those that nobody answered yet.
     """
 
     id: str
@@ -117,6 +135,7 @@ class RunState(msgspec.Struct, kw_only=True):
     ready: dict[str, None] = {}
     delayed: dict[str, float] = {}
     suspects: dict[str, None] = {}
+    parked: dict[str, float] = {}
     leased: dict[str, TaskState] = {}
     leaders: dict[str, str] = {}
     followers: dict[str, list[str]] = {}
@@ -125,11 +144,23 @@ class RunState(msgspec.Struct, kw_only=True):
     tokens_out: int = 0
     reused: int = 0
     counts: Counts = Counts()
+    rules: dict[str, RuleState] = {}
+    paused_steps: dict[str, str] = {}
+    routes: dict[str, StepRouted] = {}
+    questions: dict[str, QuestionAsked] = {}
+    stop_asked: StopAsked | None = None
+    burst_asked: BurstAsked | None = None
 
     def step(self, step_id: str) -> StepState:
         """The state of that step; a fresh one if nothing happened to it yet."""
         if (state := self.steps.get(step_id)) is None:
             state = self.steps[step_id] = StepState(id=step_id)
+        return state
+
+    def rule(self, rule_id: str) -> RuleState:
+        """The state of that rule; a fresh one if nothing happened to it yet."""
+        if (state := self.rules.get(rule_id)) is None:
+            state = self.rules[rule_id] = RuleState()
         return state
 
     def count(self, status: Status) -> int:

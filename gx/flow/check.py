@@ -14,6 +14,7 @@ from gx.core.errors import RecipeError
 from gx.core.recipe import Agent, Recipe, Step
 from gx.flow.grammar import INPUTS
 from gx.flow.outputs import check_output, is_choice
+from gx.flow.rules import check_rules, routed_agents
 from gx.flow.scope import Scope, check_template, persona_scope, scope_of
 from gx.flow.source import Node, suggest
 from gx.flow.templates import TemplateFailure, render
@@ -40,6 +41,9 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         for name in _agents_of(recipe, step, root.at("steps", index)):
             users[name].append(step)
         _check_templates(recipe, step, root.at("steps", index))
+    check_rules(recipe, root)
+    for step, name in routed_agents(recipe):
+        users[name].append(step)
     for name, agent in recipe.agents.items():
         if agent.persona:
             check_template(root.at("agents", name, "persona"), persona_scope(recipe, users[name]))

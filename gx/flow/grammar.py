@@ -68,6 +68,25 @@ class PromptUnlessInputs:
         return {"anyOf": [{"required": ["prompt"]}, rows]}
 
 
+@dataclass(frozen=True)
+class JustOne:
+    """Exactly one of the table's keys. `keys` are those, in words."""
+
+    expected: str
+    keys: tuple[str, ...]
+
+    def check(self, node: Node) -> None:
+        if len(node.value) > 1:
+            second = list(node.keys.values())[1]
+            hint = "write one more rule with the same query"
+            raise second.error(f"expected {self.expected}, got `{'` and `'.join(node.value)}`", hint)
+        if not node.value:
+            raise node.error(f"expected {self.expected}, got none", f"the choices are: {', '.join(self.keys)}")
+
+    def schema(self) -> dict[str, Any]:
+        return {"minProperties": 1, "maxProperties": 1}
+
+
 ADAPTER = Table(
     "an adapter",
     {
@@ -231,6 +250,62 @@ STEP = Table(
     later=("tool", "swarm", "machine", "recipe", "ask", "evolve"),
 )
 
+ROUTE = Table(
+    "a route",
+    {
+        "step": Field(_STEP_ID, "The step whose tasks go another way.", is_required=True),
+        "agent": Field(_NAME, "The agent that they are prepared for."),
+        "model": Field(_NAME, "The model that their own agent runs on."),
+    },
+    rules=(NotBoth("agent", "model", "an agent brings its own model"),),
+)
+
+_CHOICE = Text("a choice of one line", r"\S(?:.*\S)?", 80)
+QUESTION = Table(
+    "a question",
+    {
+        "text": Field(Text("the question", longest=2000), "What the person is asked.", is_required=True),
+        "choices": Field(
+            Many(_CHOICE, "a list of choices", least=2, most=9, is_unique=True),
+            "What may be answered; [continue, stop] where left out. `stop` stops the run, any other lets it go on.",
+        ),
+    },
+)
+
+_REASON = Text("a reason", longest=500)
+ACTIONS = {
+    "pause": Field(_STEP_ID, "Begin nothing more of this step; what is running ends."),
+    "continue": Field(_STEP_ID, "Let this step go on, if it is paused."),
+    "concurrency": Field(
+        Number(least=0, most=1_000_000, is_whole=True), "At most so many tasks at once; 0 lifts that limit."
+    ),
+    "route": Field(ROUTE, "Prepare a step's tasks for another agent or model; with neither, as the step says, again."),
+    "burst": Field(_REASON, "Ask for rented containers, for this reason. Recorded; there is no cloud yet."),
+    "stop": Field(_REASON, "Stop the run, for this reason; what is running ends."),
+    "ask": Field(
+        Either((Text("the question", longest=2000), QUESTION)),
+        "Ask a person; nothing begins before the answer (`gx answer RUN CHOICE`).",
+    ),
+}
+RULE = Table(
+    "a rule",
+    {
+        "id": Field(_STEP_ID, "The rule's name: letters, digits, - and _.", is_required=True),
+        "query": Field(
+            Text("a query", longest=10_000),
+            "SQL over the log's views, about the run $run. True if it gives a row whose first column is neither NULL, "
+            "false nor 0.",
+            is_required=True,
+        ),
+        "do": Field(
+            Table("an action", ACTIONS, rules=(JustOne("one action", tuple(ACTIONS)),)),
+            "What is done when the query turns from false to true.",
+            is_required=True,
+        ),
+        "cooldown": Field(Duration(), "How long after that it isn't done again. 10s where left out."),
+    },
+)
+
 RECIPE = Table(
     "a recipe",
     {
@@ -261,6 +336,7 @@ RECIPE = Table(
         "output": Field(_STEP_ID, "The step whose results go to stdout. The last one where left out."),
         "deadline": Field(Duration(), "The longest that the run may take."),
         "budget": Field(BUDGET, "Limits for the whole run."),
+        "rules": Field(Many(RULE, "a list of rules"), "What is done by itself when the log says so."),
     },
     later=("burst",),
 )

@@ -7,15 +7,17 @@ value. What it returns can be planned: no name in it is unknown, and `Step.needs
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gx.core import recipe as r
 from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.message import Sampling
-from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Step
+from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Rule, Step
 from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
 from gx.flow.outputs import closed
@@ -99,7 +101,8 @@ def fingerprint_source(recipe: Recipe) -> bytes:
 def _without_defaults(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         kept = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
-        return {field.name: _without_defaults(part) for field, part in kept if part != _default(field)}
+        tag = {} if (config := value.__struct_config__).tag is None else {str(config.tag_field): config.tag}
+        return tag | {field.name: _without_defaults(part) for field, part in kept if part != _default(field)}
     if isinstance(value, dict):
         return {key: _without_defaults(part) for key, part in value.items()}
     return [_without_defaults(part) for part in value] if isinstance(value, tuple) else value
@@ -123,7 +126,29 @@ def _recipe(read: dict[str, Any], root: Node) -> Recipe:
         deadline_s=read.get("deadline"),
         budget=Budget(**read.get("budget", {})),
         description=read.get("description", ""),
+        rules=tuple(_rule(rule) for rule in read.get("rules", ())),
     )
+
+
+def _rule(read: dict[str, Any]) -> Rule:
+    ((name, given),) = read["do"].items()
+    cooldown = {"cooldown_s": read["cooldown"]} if "cooldown" in read else {}
+    return Rule(id=read["id"], query=read["query"], do=_ACTIONS[name](given), **cooldown)
+
+
+def _ask(given: str | dict[str, Any]) -> r.Ask:
+    return r.Ask(text=given) if isinstance(given, str) else r.Ask(**given)
+
+
+_ACTIONS: dict[str, Callable[[Any], r.Action]] = {
+    "pause": lambda step: r.Pause(step=step),
+    "continue": lambda step: r.Continue(step=step),
+    "concurrency": lambda most: r.Limit(concurrency=most),
+    "route": lambda route: r.Route(**route),
+    "burst": lambda reason: r.Burst(reason=reason),
+    "stop": lambda reason: r.Stop(reason=reason),
+    "ask": _ask,
+}
 
 
 def _model(read: str | dict[str, Any]) -> Model:

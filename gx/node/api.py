@@ -38,7 +38,9 @@ class Api:
         self.was_asked = False
         self._uploads = Uploads()
         self._runs = RunRoutes(node, self._uploads)
-        self._log = LogRoutes(node.log, is_over=lambda: self.is_leaving and not node.live())
+        self._log = LogRoutes(
+            node.log, is_busy=lambda: bool(node.live()), is_over=lambda: self.is_leaving and not node.live()
+        )
         self.endpoints = (
             Endpoint("GET", "/v1/node", self._status, "What the node does", gives=NodeStatus),
             Endpoint("POST", "/v1/node/leave", self._leave, "End the node; runs are drained first", takes=Leave),

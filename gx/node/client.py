@@ -39,8 +39,21 @@ class Submission(Value, frozen=True, kw_only=True):
     fresh_from: str | None = None
 
 
+class OpenQuestion(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """What a person is asked, and what may be answered. `by` is who asks, in words."""
+
+    question: str
+    text: str
+    choices: tuple[str, ...]
+    by: str = ""
+
+
 class Progress(Value, frozen=True, kw_only=True):
-    """A run at a glance. `total` is what is known so far; `is_total_final` says that no more will come."""
+    """A run at a glance. `total` is what is known so far; `is_total_final` says that no more will come.
+
+    `notes` are what its rules did, `questions` what a person is asked, `paused_steps` those that were paused. It
+    `waits` if nothing of it runs, or can, before a person has answered or let a step go on.
+    """
 
     done: int
     failed: int
@@ -51,6 +64,14 @@ class Progress(Value, frozen=True, kw_only=True):
     tokens_in: int
     tokens_out: int
     elapsed_s: float
+    notes: tuple[str, ...] = ()
+    questions: tuple[OpenQuestion, ...] = ()
+    paused_steps: tuple[str, ...] = ()
+    waits: bool = False
+
+
+WAITS = "it waits for a person"
+"""Why a run is left by a client that has nobody to ask."""
 
 
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +99,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     first_errors: list[tuple[str, str, str]]
     warnings: list[str]
     error: GxError | None = None
+    questions: tuple[OpenQuestion, ...] = ()
+    paused_steps: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -87,10 +110,19 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
         if self.status is RunStatus.cancelled:
             return ExitCode.error
         if self.status is RunStatus.stopped:
-            return ExitCode.deadline if self.limit == "deadline" else ExitCode.budget
+            return _LIMITS.get(self.limit, ExitCode.error)
         if self.status is not RunStatus.finished:
-            return ExitCode.interrupted
+            return ExitCode.waiting if self.is_waiting else ExitCode.interrupted
         return ExitCode.some_failed if self.failed else ExitCode.ok
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was left because only a person can let it go on, or stands so since."""
+        return bool(self.questions or self.paused_steps) and self.reason in ("", WAITS)
+
+
+_LIMITS = {"deadline": ExitCode.deadline, "budget": ExitCode.budget}
+"""What a limit ends with; that a rule stopped the run is an error, as that somebody cancelled it."""
 
 
 class Started(Value, frozen=True, kw_only=True):

@@ -9,9 +9,10 @@ from starlette.requests import Request
 
 from gx.core.errors import UsageError
 from gx.core.message import Value
+from gx.node.client import OpenQuestion
 
 
-class Question(Value, frozen=True, kw_only=True):
+class Query(Value, frozen=True, kw_only=True):
     """A statement of SQL that reads."""
 
     sql: str
@@ -34,6 +35,13 @@ class Cancel(Value, frozen=True, kw_only=True):
     step: str | None = None
 
 
+class Requeue(Value, frozen=True, kw_only=True):
+    """What of a live run goes back into the queue: one task, those of a step, or, with neither, all that run."""
+
+    task: str | None = None
+    step: str | None = None
+
+
 class Change(Value, frozen=True, kw_only=True):
     """What changes of a live run; what is left out stays. `concurrency` 0 lifts that limit."""
 
@@ -41,6 +49,21 @@ class Change(Value, frozen=True, kw_only=True):
     priority: float | None = None
     deadline_s: float | None = None
     budget_tokens: int | None = None
+
+
+class Answer(Value, frozen=True, kw_only=True):
+    """A choice among those of a question; of the run's oldest, where it isn't named."""
+
+    choice: str
+    question: str | None = None
+
+
+class OpenQuestions(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """What a run asks a person, and the steps that somebody, or a rule, must let go on."""
+
+    run: str
+    questions: tuple[OpenQuestion, ...] = ()
+    paused_steps: tuple[str, ...] = ()
 
 
 class Leave(Value, frozen=True, kw_only=True):

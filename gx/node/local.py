@@ -26,11 +26,13 @@ from gx.flow import parse
 from gx.node import problem, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
-from gx.node.client import RunEnd, Started
-from gx.node.standing import end_of
+from gx.node.client import OpenQuestion, RunEnd, Started
+from gx.node.rulewatch import RuleWatch
+from gx.node.standing import chosen, continuations, end_of, question_of
 from gx.node.upload import Upload
 from gx.node.wanted import Wanted, read
 from gx.node.workspace import Workspace
+from gx.run import rules
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.dispatcher import Dispatcher
@@ -114,6 +116,11 @@ class LocalNode:
         if not run.active.is_over:
             self._dispatcher.cancel(run.state.id, reason, by=by, tasks=tasks)
 
+    def requeue(self, run: LocalRun, tasks: list[str], by: str) -> None:
+        """Take tasks back from the workers; they run anew."""
+        if not run.active.is_over:
+            self._dispatcher.requeue(run.state.id, tasks, by)
+
     async def give_up(self, run_id: str, reason: str, by: str) -> None:
         """End a run for good, live or not. :raises NotFound: if there is no such run, or it is over."""
         last = e.RunCancelled(run=run_id, reason=reason, by=by)
@@ -135,7 +142,9 @@ class LocalNode:
         wanted = msgspec.structs.replace(asked.submission, is_detached=True, by=by, token=asked.submission.token)
         if wanted.inputs == "-":
             raise UsageError(f"the input of {run_id} was a stream, and is gone", hint="give the rows again to `gx run`")
-        return await self.submit(msgspec.structs.replace(asked, submission=wanted))
+        run = await self.submit(msgspec.structs.replace(asked, submission=wanted))
+        self.go_on_live(run, by)
+        return run
 
     def asked(self, run_id: str) -> wire.Asked:
         """What was asked for when the run began. :raises NotFound: if the log doesn't say."""
@@ -159,6 +168,38 @@ class LocalNode:
         """Pause it, let it go on, or change its limits."""
         if not run.active.is_over:
             self._dispatcher.change(body)
+
+    def go_on_live(self, run: LocalRun, by: str) -> None:
+        """Let a live run, or steps of it, go on that were paused."""
+        if not run.active.is_over:
+            self._dispatcher.steer(continuations(run.state, by))
+
+    def stands(self, run_id: str) -> RunState:
+        """The state of a run, live or not; that of one that isn't live takes a while, as the log is read."""
+        if (live := self.runs.get(run_id)) is not None:
+            return live.state
+        view = View()
+        for event in self.log.read(run=run_id):
+            fold(view, event)
+        return view.runs[run_id]
+
+    async def answer(self, run_id: str, choice: str, question: str | None, by: str) -> OpenQuestion:
+        """Answer a question that the run asks: that one, or the oldest. What was asked.
+
+        :raises NotFound: if it asks none, or is over. :raises UsageError: if that is no choice.
+        """
+        if run_id not in self.live() and not self.log.is_unfinished(run_id):
+            raise NotFound(f"the run {run_id} is over: it asks nothing")
+        state = await anyio.to_thread.run_sync(self.stands, run_id)
+        asked = chosen(state, question, choice)
+        bodies = rules.answered(state, asked, choice, by)
+        if run_id in self.live():
+            self._dispatcher.steer(bodies)
+        else:
+            stops = [b for b in bodies if isinstance(b, e.StopAsked)]
+            ends = [e.RunStopped(run=run_id, limit="rule", reason=f"{b.reason} (asked by {b.by})") for b in stops]
+            await self._dispatcher.commit([*bodies, *ends])
+        return question_of(asked)
 
     def attend(self, run: LocalRun) -> None:
         """A client came or went."""
@@ -234,6 +275,7 @@ class LocalNode:
         if state.status is RunStatus.running:
             await self._dispatcher.activate(active)
             self.attend(run)
+            self._group.start_soon(RuleWatch(active, self.log, self._dispatcher.steer, self.clock).watch)
         else:  # its client died with the last node, before it had everything
             active.end()
         self._group.start_soon(self._over, run)
@@ -269,8 +311,8 @@ class LocalNode:
                     is_detached=wanted.is_detached,
                     by=wanted.by,
                 )
-                is_asked_anew = state.is_paused and run_id != own  # or by one who waits for it since it was live
-                goes_on = [e.RunContinued(run=run_id, by=wanted.by)] if is_asked_anew else []
+                is_asked_anew = run_id != own  # and not by one who waits for it since it was live
+                goes_on = continuations(state, wanted.by) if is_asked_anew else []
                 await self._dispatcher.commit([resumed, *goes_on])
             return state, True
         text = self._contents.put(wanted.recipe_text.encode())

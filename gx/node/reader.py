@@ -1,24 +1,32 @@
 """Asking a workspace's log: through its node while one is up, else the file itself.
 
-Either way the same functions answer, so that nobody can tell which it was.
+Either way the same functions answer, so that nobody can tell which it was. What the log does not know any more is
+looked for in its archives, which never change, and which anybody may read.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gx.core.errors import WorkspaceError
+import msgspec
+
+from gx.core.errors import NotFound, WorkspaceError
+from gx.core.event import LogArchived
 from gx.node.workspace import Workspace
 
 if TYPE_CHECKING:
     from gx.core.tables import Table
     from gx.node.call import Client
     from gx.run.log import EventLog
+    from gx.run.log.backup import Backup
     from gx.run.log.verify import Report
 
 T = TypeVar("T")
+LOOK_S = 60.0
+"""How long it may take to learn which archives there are."""
 ONCE_MORE = 3
 """Times that a question is asked again, because a node came or went in the middle of it."""
 
@@ -38,9 +46,44 @@ class Reader(Protocol):
     def verify(self) -> Report:
         """Whether the log is whole."""
 
+    def backup(self, target: Path) -> Backup:
+        """Copy the log to a folder. :raises UsageError: if something is there. :raises LogError: if it fails."""
+
 
 def ask(workspace: Workspace, question: Callable[[Reader], T]) -> T:
     """The answer of whoever can give it. :raises WorkspaceError: if there is no log, or somebody else holds it."""
+    try:
+        return _ask_log(workspace, question)
+    except NotFound:
+        archives = _ask_log(workspace, _archives)
+        if not archives:
+            raise
+    with archived(workspace, archives) as reader:
+        return question(reader)
+
+
+@contextlib.contextmanager
+def archived(workspace: Workspace, archives: list[LogArchived] | None = None) -> Iterator[Reader]:
+    """A reader of the archives alone, as long as the block lasts.
+
+    :raises NotFound: if there are none. :raises LogError: if one is missing, or can't be read.
+    """
+    from gx.run.log.archive import open_archives
+
+    found = _ask_log(workspace, _archives) if archives is None else archives
+    if not found:
+        raise NotFound("nothing of this log was archived", hint="`gx gc` archives old runs")
+    with open_archives(workspace.folder, found) as log:
+        yield _OfFile(log)
+
+
+def _archives(reader: Reader) -> list[LogArchived]:
+    sql = "SELECT data FROM events WHERE type = 'log.archived' ORDER BY seq"
+    rows = reader.table(sql, timeout_s=LOOK_S, max_rows=None).rows
+    return [msgspec.convert(row["data"], LogArchived) for row in rows]
+
+
+def _ask_log(workspace: Workspace, question: Callable[[Reader], T]) -> T:
     for attempt in range(ONCE_MORE):
         try:
             with reading(workspace, wait_s=0.2 * attempt) as reader:
@@ -91,6 +134,11 @@ class _OfFile:
 
         return verify(self._log)
 
+    def backup(self, target: Path) -> Backup:
+        from gx.run.log.backup import back_up
+
+        return back_up(self._log, target)
+
 
 class _OfNode:
     def __init__(self, client: Client) -> None:
@@ -114,4 +162,10 @@ class _OfNode:
         from gx.run.log.verify import Report
 
         found: Report = self._client.ask("GET", "/v1/log/verification", kind=Report, timeout_s=None)
+        return found
+
+    def backup(self, target: Path) -> Backup:
+        from gx.run.log.backup import Backup
+
+        found: Backup = self._client.ask("POST", "/v1/log/backup", {"path": str(target)}, kind=Backup, timeout_s=None)
         return found

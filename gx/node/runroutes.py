@@ -17,8 +17,9 @@ from gx.core.errors import NotFound, WorkspaceError
 from gx.node import bounds, wire
 from gx.node.attached import LocalRun
 from gx.node.client import Started
-from gx.node.endpoints import Cancel, Change, Done, Endpoint, Reason, by, flag
+from gx.node.endpoints import Answer, Cancel, Change, Done, Endpoint, OpenQuestions, Reason, Requeue, by, flag
 from gx.node.local import LocalNode
+from gx.node.standing import question_of
 from gx.node.upload import Uploads
 from gx.node.watch import Watch
 from gx.run.history.story import resolve
@@ -37,10 +38,13 @@ class RunRoutes:
             Endpoint("POST", "/v1/runs/{run}/drain", self._drain, "Let what is running end, then stop", takes=Reason),
             Endpoint("POST", "/v1/runs/{run}/stop", self._stop, "Stop now; what was running runs anew", takes=Reason),
             Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up, or some of it", takes=Cancel),
+            Endpoint("POST", "/v1/runs/{run}/requeue", self._requeue, "Take back what is running", takes=Requeue),
             Endpoint("POST", "/v1/runs/{run}/pause", self._pause, "Begin nothing new"),
             Endpoint("POST", "/v1/runs/{run}/resume", self._resume, "Let a paused or interrupted run go on"),
             Endpoint("GET", "/v1/runs/{run}/end", self._end, "How a run that isn't live ended", gives=wire.End),
             Endpoint("GET", "/v1/runs/{run}/asked", self._asked, "What was asked for", gives=wire.Asked),
+            Endpoint("GET", "/v1/runs/{run}/questions", self._questions, "What a person is asked", gives=OpenQuestions),
+            Endpoint("POST", "/v1/runs/{run}/answer", self._answer, "Answer a question of a run", takes=Answer),
             Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
         )
 
@@ -93,6 +97,16 @@ class RunRoutes:
         self.node.cancel_tasks(run, tasks, body.reason, by(request))
         return Done(run=run.state.id)
 
+    async def _requeue(self, request: Request, body: Requeue) -> Done:
+        run = self._run(request)
+        leased = run.state.leased.values()
+        wanted = body.task or body.step
+        tasks = [task.id for task in leased if wanted is None or wanted in (task.id, task.step)]
+        if not tasks:
+            raise NotFound(f"nothing of {run.state.id} is running" + (f" by the name of {wanted}" if wanted else ""))
+        self.node.requeue(run, tasks, by(request))
+        return Done(run=run.state.id)
+
     async def _pause(self, request: Request, body: None) -> Done:
         run = self._run(request)
         if not run.state.is_paused:
@@ -103,8 +117,8 @@ class RunRoutes:
         run_id = await self._name(request)
         if run_id not in self.node.live():
             await self.node.go_on(run_id, by(request))
-        elif self.node.run(run_id).state.is_paused:
-            self.node.change(self.node.run(run_id), e.RunContinued(run=run_id, by=by(request)))
+        else:
+            self.node.go_on_live(self.node.run(run_id), by(request))
         return Done(run=run_id)
 
     async def _end(self, request: Request, body: None) -> wire.End:
@@ -112,6 +126,19 @@ class RunRoutes:
 
     async def _asked(self, request: Request, body: None) -> wire.Asked:
         return await anyio.to_thread.run_sync(self.node.asked, await self._name(request))
+
+    async def _questions(self, request: Request, body: None) -> OpenQuestions:
+        state = await anyio.to_thread.run_sync(self.node.stands, await self._name(request))
+        return OpenQuestions(
+            run=state.id,
+            questions=tuple(map(question_of, state.questions.values())),
+            paused_steps=tuple(state.paused_steps),
+        )
+
+    async def _answer(self, request: Request, body: Answer) -> Done:
+        run_id = await self._name(request)
+        await self.node.answer(run_id, body.choice, body.question, by(request))
+        return Done(run=run_id)
 
     async def _change(self, request: Request, body: Change) -> Done:
         run = self._run(request)

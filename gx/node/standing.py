@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from gx.core.errors import GxError
+from gx.core import event as e
+from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus
 from gx.flow.plan import Plan
-from gx.node.client import Progress, RunEnd
+from gx.flow.source import suggest
+from gx.node.client import OpenQuestion, Progress, RunEnd
+from gx.run import rules
 
 FIRST_ERRORS = 5
 
@@ -24,7 +27,47 @@ def progress_of(state: RunState, plan: Plan, *, elapsed_s: float) -> Progress:
         tokens_in=state.tokens_in,
         tokens_out=state.tokens_out,
         elapsed_s=elapsed_s,
+        notes=tuple(rules.notes(state)),
+        questions=tuple(map(question_of, state.questions.values())),
+        paused_steps=tuple(state.paused_steps),
+        waits=waits_for_person(state),
     )
+
+
+def waits_for_person(state: RunState) -> bool:
+    """Whether nothing of the run runs, or can, before a person has answered or let a step go on."""
+    if state.status is not RunStatus.running or state.leased:
+        return False
+    is_idle = not (state.unprepared or state.ready or state.delayed or state.suspects)
+    return bool(state.questions) or (bool(state.parked) and is_idle)
+
+
+def question_of(asked: e.QuestionAsked) -> OpenQuestion:
+    """The question as a client has it."""
+    return OpenQuestion(question=asked.question, text=asked.text, choices=asked.choices, by=asked.by)
+
+
+def chosen(state: RunState, question: str | None, choice: str) -> e.QuestionAsked:
+    """The question that is answered: that one, or the oldest.
+
+    :raises NotFound: if the run asks none of that name. :raises UsageError: if that is no choice.
+    """
+    if question is not None and question not in state.questions:
+        hint = suggest(question, state.questions, "open questions")
+        raise NotFound(f"the run {state.id} has no open question {question}", hint=hint)
+    if not state.questions:
+        raise NotFound(f"the run {state.id} asks nothing", hint="`gx ps` lists what runs")
+    asked = state.questions[question] if question is not None else next(iter(state.questions.values()))
+    if choice not in asked.choices:
+        hint = suggest(choice, asked.choices, "choices")
+        raise UsageError(f"expected an answer to {asked.question!r}, got {choice!r}", hint=hint)
+    return asked
+
+
+def continuations(state: RunState, by: str) -> list[e.Body]:
+    """What lets a paused run, and the steps of it that are paused, go on."""
+    run = [e.RunContinued(run=state.id, by=by)] if state.is_paused else []
+    return [*run, *(e.StepContinued(run=state.id, step=step, by=by) for step in state.paused_steps)]
 
 
 def end_of(
@@ -60,4 +103,6 @@ def end_of(
         first_errors=[(t.row_id, *t.error) for t in failed[:FIRST_ERRORS] if t.error],
         warnings=warnings or [],
         error=error,
+        questions=tuple(map(question_of, state.questions.values())),
+        paused_steps=tuple(state.paused_steps),
     )

@@ -12,6 +12,7 @@ from gx.core.figures import figures
 from gx.core.message import Value
 from gx.core.view import RunStatus
 from gx.node.client import Progress
+from gx.node.standing import waits_for_person
 
 if TYPE_CHECKING:
     from gx.node.attached import LocalRun
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class RunStatusNow(Value, frozen=True, kw_only=True, omit_defaults=False):
-    """A live run. `backlog` are tasks that are ready and not leased; `left_s` is None while nothing can be foretold."""
+    """A live run. `backlog` are tasks that are not leased, those of paused steps too.
+
+    `left_s` is None while nothing can be foretold.
+    """
 
     run: str
     name: str
@@ -98,7 +102,7 @@ def _run(run: LocalRun) -> RunStatusNow:
         priority=state.priority,
         concurrency=state.concurrency,
         progress=progress,
-        backlog=len(state.ready) + len(state.delayed) + len(state.suspects) + len(state.unprepared),
+        backlog=len(state.ready) + len(state.delayed) + len(state.suspects) + len(state.unprepared) + len(state.parked),
         tokens_per_s=run.tempo.tokens_per_s(),
         left_s=run.tempo.left_s(progress),
     )
@@ -109,4 +113,6 @@ def _word(run: LocalRun) -> str:
         return "draining"
     if run.state.is_paused:
         return "paused"
+    if waits_for_person(run.state):
+        return "waiting"
     return RunStatus.running.value if run.is_attended else "unattended"

@@ -20,6 +20,7 @@ from gx.node.client import Submission
 from gx.node.names import as_meant
 from gx.node.upload import Upload
 from gx.run.inputs import Source, open_inputs
+from gx.run.rulecheck import check_queries
 from gx.settings import Settings
 
 
@@ -36,6 +37,7 @@ def read(asked: wire.Asked, upload: Upload | None) -> Wanted:
     """What was asked for, read and checked: it may take a while, as a large input's digest does."""
     wanted, settings = as_meant(asked.submission), asked.settings
     plan = parse.plan_recipe(wanted.recipe_text, wanted.params, file=wanted.recipe_file)
+    check_queries(plan.recipe, wanted.recipe_text, file=wanted.recipe_file)
     if wanted.fresh_from is not None and wanted.fresh_from not in {step.id for step in plan.steps}:
         raise UsageError(f"the recipe has no step `{wanted.fresh_from}` to compute anew from")
     models = wiring.resolve_models(plan.recipe, settings, Path(wanted.recipe_folder))

@@ -78,8 +78,13 @@ class ActiveRun:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether nothing new may begin: nobody wants the results, or not so fast, or somebody paused the run."""
-        return not self.is_attended or self.state.is_paused or self.results.is_slow
+        """Whether nothing new may begin: nobody wants the results, or not so fast, or the run is paused, or asks."""
+        return not self.is_attended or self.state.is_paused or bool(self.state.questions) or self.results.is_slow
+
+    def step_routed(self, step: str) -> None:
+        """The step's tasks go another way: the turns at hand that no worker has were made for the old one."""
+        for task_id in [t for t in self.turns if self.state.tasks[t].step == step and t not in self.state.leased]:
+            del self.turns[task_id]
 
     def task_ended(self, task: TaskState) -> None:
         """A task reached its end: its turn is dropped, and if it is a row of the output step, it is sent."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import anyio
@@ -19,7 +18,7 @@ from anyio.abc import TaskGroup
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.message import Signal
-from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, Worker, WorkerEvent
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, WorkerEvent
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import graph
@@ -29,6 +28,7 @@ from gx.run.contents import Contents
 from gx.run.fairness import Fairness
 from gx.run.inputs import Row
 from gx.run.meter import Meter
+from gx.run.station import MakeWorker, Station
 
 _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
@@ -36,8 +36,6 @@ VIEW_GC = (100_000, 50, 100)
 """How seldom the collector looks for cycles: a view of a million small values holds none, and a look walks them all."""
 _LONGEST_SLEEP_S = 3600.0
 _SHORTEST_SLEEP_S = 0.001
-
-MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
 
 
 class Log(Protocol):
@@ -53,22 +51,15 @@ class Dispatcher:
         self, *, log: Log, view: View, contents: Contents, make_worker: MakeWorker, clock: Clock, epoch: int
     ) -> None:
         self.view = view
-        self._log, self._contents, self._make_worker, self._clock = log, contents, make_worker, clock
+        self._log, self._contents, self._clock = log, contents, clock
         self._epoch, self._source = epoch, f"node:{epoch}"
         self._active: dict[str, ActiveRun] = {}
-        self._incarnation = 0
-        self._hung: set[int] = set()
-        self._held: set[tuple[str, int]] = set()
-        """The attempts that the worker has, those among them that count no more."""
+        self._edge = Station("edge", make_worker, on_news=self._wake, on_failure=self._fail_all)
         self._meter = Meter(epoch)
         self._fairness = Fairness()
         self._last = self._moment()
         self._pending: list[e.Body] = []
         self._blobs: list[e.Blob] = []
-        self._inbox: list[WorkerEvent] = []
-        self._worker: Worker | None = None
-        self._wants_worker = anyio.Event()
-        self._has_worker = anyio.Event()
         self._news = anyio.Event()
         self._room = anyio.Event()
         self.on_signal: Callable[[Signal], None] = lambda signal: None
@@ -108,6 +99,12 @@ class Dispatcher:
         self._pending.append(body)
         self._wake()
 
+    def steer(self, bodies: Collection[e.Body], blobs: Collection[e.Blob] = ()) -> None:
+        """Change live runs by what their rules or a person decided, in one commit."""
+        self._pending.extend(bodies)
+        self._blobs.extend(blobs)
+        self._wake()
+
     def attend(self, run_id: str, *, is_attended: bool) -> None:
         """Say whether anybody wants the run's results: without, it gets no grants."""
         if (run := self._active.get(run_id)) is not None:
@@ -118,11 +115,19 @@ class Dispatcher:
         """End tasks of the run that have not ended: some, or all."""
         run = self._active[run_id]
         chosen = [run.state.tasks[name] for name in (run.state.tasks if tasks is None else tasks)]
-        if self._worker is not None:
-            for task in chosen:
-                if task.id in run.state.leased:
-                    self._worker.cancel(task.id, task.attempt)
+        for task in chosen:
+            if task.id in run.state.leased:
+                self._edge.cancel(task.id, task.attempt)
         self._pending.extend(outcomes.cancel(run.state, reason, by=by, tasks=chosen))
+        self._wake()
+
+    def requeue(self, run_id: str, tasks: Collection[str], by: str) -> None:
+        """Take what runs of these tasks back from the workers: it runs anew."""
+        run = self._active[run_id]
+        leased = [run.state.leased[name] for name in tasks if name in run.state.leased]
+        for task in leased:
+            self._edge.cancel(task.id, task.attempt)
+        self._pending.extend(outcomes.take_back(run.state, leased, by))
         self._wake()
 
     def leftovers(self) -> list[e.Body]:
@@ -141,7 +146,7 @@ class Dispatcher:
         gc.set_threshold(*VIEW_GC)
         self._group: TaskGroup = await anyio.create_task_group().__aenter__()
         self._group.start_soon(self._loop)
-        self._group.start_soon(self._serve_worker)
+        self._group.start_soon(self._edge.serve)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -174,17 +179,18 @@ class Dispatcher:
                 if run.is_dirty:
                     run.is_dirty = False
                     bodies.extend(graph.unfold(run.plan, run.state))
+        if any(isinstance(body, e.StepRouted) for body in bodies):  # what is prepared now would go the old way
+            return bodies, blobs
         at, last = self._moment(), self._last
         self._last = at
         if (jump_s := scheduler.clock_jump(last, at)) is not None:
             bodies.extend(e.ClockJumped(run=run_id, by_s=jump_s) for run_id in self._active)
             return bodies, blobs
-        inbox, self._inbox = self._inbox, []
+        edge = self._edge
+        inbox, edge.inbox = edge.inbox, []
         for event in inbox:
-            bodies.extend(self._settle(event, at.wall, blobs))
-        leases = self._worker.capacity().leases if self._worker is not None else 0
-        free = scheduler.free_leases(leases, self._states(), inbox)
-        free = min(free, leases - len(self._held))
+            bodies.extend(self._settle(edge, event, at.wall, blobs))
+        free = min(edge.room, scheduler.free_leases(edge.leases or 0, self._states(), inbox))
         shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up), at.wall)
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
@@ -200,17 +206,15 @@ class Dispatcher:
         self, run: ActiveRun, at: scheduler.Moment, free: int, blobs: list[e.Blob], before: list[e.Body]
     ) -> list[e.Body]:
         """Do what a run does next, and return its events; `before` are those that are to be committed already."""
-        worker = self._worker
-        leases = worker.capacity().leases if worker is not None else None
-        move = scheduler.advance(run.plan, run.state, run.held(), at, leases=leases, before=before)
+        edge = self._edge
+        move = scheduler.advance(run.plan, run.state, run.held(), at, leases=edge.leases, before=before)
         if move.stop is not None:
             run.drain(move.stop, at.monotonic)
         if move.is_cut_off:
             self._cancel_leased(run)
-        if move.hung and worker is not None:
+        if move.hung:
             run.was_cut_off(at.monotonic)
-            self._hung.add(self._incarnation)
-            worker.restart(move.hung)
+            edge.restart(move.hung)
         if move.last is not None:
             return [*self._meter.end(run.state.id), move.last]
         bodies = list[e.Body]()
@@ -220,35 +224,33 @@ class Dispatcher:
             blobs.extend(prepared.blobs)
             bodies.extend(prepared.bodies)
         if move.wants_worker:
-            self._wants_worker.set()
-        if move.wants_worker and move.may_grant and worker is not None:
-            lease = worker.lease()
+            edge.want()
+        if move.wants_worker and move.may_grant:
+            lease = edge.lease()
             bodies.extend(
-                scheduler.decide(run.state, at.wall, worker=worker.name, lease=lease, free=free, at_hand=run.turns)
+                scheduler.decide(run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=run.turns)
             )
         return bodies
 
     def _cancel_leased(self, run: ActiveRun) -> None:
-        if self._worker is not None:
-            for task in run.state.leased.values():
-                self._worker.cancel(task.id, task.attempt)
+        for task in run.state.leased.values():
+            self._edge.cancel(task.id, task.attempt)
 
-    def _settle(self, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
+    def _settle(self, station: Station, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from a worker's event."""
-        worker = self._worker.name if self._worker is not None else ""
+        station.heard(event)
+        worker = station.name
         if isinstance(event, AttemptEnded):
-            self._held.discard((event.task, event.attempt))
             return self._settle_attempt(event, now, blobs, worker)
         if isinstance(event, BenchUp):
-            self._incarnation = event.incarnation
             return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
         if isinstance(event, BenchDown):
-            self._held.clear()
-            ended = outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=self._hung)
+            ended = outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=station.hung)
             return [*self._meter.rest(self._active), *ended]
         if isinstance(event, BenchReading):
             return [*self._meter.read(event, self._active, worker=worker, now_s=self._last.monotonic)]
-        self.on_signal(event)
+        if isinstance(event, Signal):
+            self.on_signal(event)
         return []
 
     def _settle_attempt(self, ended: AttemptEnded, now: float, blobs: list[e.Blob], worker: str) -> list[e.Body]:
@@ -288,6 +290,8 @@ class Dispatcher:
                 self._pending.extend(graph.expand(run.plan, run.state, body))
             elif isinstance(body, e.TaskLeased):
                 self._submit(run, body)
+            elif isinstance(body, e.StepRouted):
+                run.step_routed(body.step)
             elif isinstance(body, e.TaskPrepared | e.TaskRetried):
                 run.task_waits(run.state.tasks[body.task])
             elif isinstance(body, graph.TASK_ENDS):
@@ -301,10 +305,9 @@ class Dispatcher:
 
     def _submit(self, run: ActiveRun, leased: e.TaskLeased) -> None:
         turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
-        if turn is not None and self._worker is not None and self._worker.lease() == leased.lease:
+        if turn is not None and self._edge.lease() == leased.lease:
             run.leased_at[turn.task] = self._clock.monotonic()
-            self._held.add((turn.task, turn.attempt))
-            self._worker.submit(turn)
+            self._edge.submit(turn)
 
     def _end(self, run: ActiveRun) -> None:
         del self._active[run.state.id]
@@ -319,33 +322,11 @@ class Dispatcher:
 
     # ── tasks beside the loop ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _serve_worker(self) -> None:
-        """Bring up the worker when a task is ready for it, and take its events; another one, if it fails."""
-        while True:
-            await self._wants_worker.wait()
-            await self._serve_one_worker()
-            self._wants_worker, self._has_worker = anyio.Event(), anyio.Event()
-
-    async def _serve_one_worker(self) -> None:
-        try:
-            async with self._make_worker() as worker:
-                self._worker = worker
-                self._has_worker.set()
-                self._wake()
-                while True:
-                    got = await worker.events()
-                    self._inbox.extend(got)
-                    self._wake()
-        except GxError as error:
-            self._worker = None
-            self._has_worker.set()
-            for run in list(self._active.values()):
-                self._fail(run, error)
-
     async def _feed(self, run: ActiveRun, rows: Iterator[Row]) -> None:
         async def commit(bodies: list[e.Body], blobs: list[e.Blob]) -> bool:
             while run.draining is None and (
-                len(self._pending) > _PENDING_LIMIT or self._contents.is_outrun_by(len(run.state.unprepared))
+                len(self._pending) > _PENDING_LIMIT
+                or self._contents.is_outrun_by(len(run.state.unprepared) + len(run.state.parked))
             ):
                 self._room = anyio.Event()
                 await self._room.wait()
@@ -369,17 +350,21 @@ class Dispatcher:
 
     async def _cut(self, run: ActiveRun, wanted: graph.Grouping) -> None:
         """Cut one level of a reduce into groups that fit the model's context."""
-        self._wants_worker.set()
-        await self._has_worker.wait()
-        if self._worker is None:
+        worker = await self._edge.settled()
+        if worker is None:
             return
         try:
-            spans = await grouping.cut(run.plan, run.preparer, wanted, self._worker)
+            spans = await grouping.cut(run.plan, run.preparer, wanted, worker)
         except GxError as error:
             self._fail(run, error)
             return
         self._pending.append(e.StepGrouped(run=run.state.id, step=wanted.step, level=wanted.level, spans=spans))
         self._wake()
+
+    def _fail_all(self, error: GxError) -> None:
+        """No bench can be kept up."""
+        for run in list(self._active.values()):
+            self._fail(run, error)
 
     def _fail(self, run: ActiveRun, error: GxError) -> None:
         """The run can't go on here; what is finished stays, and its client is told why."""
@@ -387,6 +372,6 @@ class Dispatcher:
             return
         run.error = run.error or error
         run.drain(e.RunInterrupted(run=run.state.id, reason=error.message), self._clock.monotonic())
-        if self._worker is None:
+        if self._edge.worker is None:
             self._pending.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
         self._wake()

@@ -200,6 +200,11 @@ def recover(run: RunState, *, epoch: int) -> list[e.Body]:
     return [_lost(run, task, task.worker or "", "its node ended", False) for task in stale]
 
 
+def take_back(run: RunState, tasks: Iterable[TaskState], by: str) -> list[e.Body]:
+    """Leases that somebody wants void: nobody's fault, and what they may say yet counts no more."""
+    return [_lost(run, task, task.worker or "", f"taken back by {by or 'somebody'}", False) for task in tasks]
+
+
 def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool) -> e.AttemptLost:
     return e.AttemptLost(
         run=run.id,

@@ -57,14 +57,14 @@ class Preparer:
         self._steps: dict[str, Any] = {}
         self._at_hand: dict[e.Ref, bytes] = {}
         self._levels: dict[tuple[str, int], list[e.Ref]] = {}
-        self._baselines: dict[tuple[str, bytes], tuple[Chat, ...]] = {}
+        self._baselines: dict[tuple[str, str, bytes], tuple[Chat, ...]] = {}
         self._known: set[e.Ref] = set()
 
     def prepare(self, task_ids: Iterable[str]) -> Prepared:
         """The events that bring these tasks from queued to prepared, answered, skipped or failed.
 
-        A task that the log knows as prepared (before a restart) gets its turn again, and no second event. One that is
-        to be compared with rows that aren't read yet stays as it is.
+        A task that the log knows as prepared (before a restart) gets its turn again, and no second event, unless it
+        goes another way by now. One that is to be compared with rows that aren't read yet stays as it is.
         """
         made = Prepared()
         tasks = [self._run.tasks[task_id] for task_id in task_ids]
@@ -92,7 +92,7 @@ class Preparer:
                 made.bodies.append(outcomes.answered(self._run, task, key, answer))
                 continue
             made.turns[task.id] = turn
-            if task.status is Status.queued:
+            if task.status is Status.queued or task.key != key:  # its step was routed since it was prepared
                 made.bodies.append(self._prepared(task, turn, key, made.blobs))
         return made
 
@@ -132,7 +132,7 @@ class Preparer:
             status = graph.status_names(self._plan, self._run, step)
             if not templates.holds(step.filter, names | status):
                 return None
-        agent = self._plan.recipe.agents[step.agent_of(matrix)]
+        agent = self._agent(step, matrix)
         sampling, schema = agent.sampling, agent.output
         head = self._persona(agent, matrix)
         level = None if task.span is None else task.level
@@ -149,9 +149,16 @@ class Preparer:
             sampling=sampling,
             output_schema=schema,
             choice=choice,
-            baselines=self._compared(step, names, head, task) if choice == "calibrated" else (),
+            baselines=self._compared(step, agent, names, head, task) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,
         )
+
+    def _agent(self, step: StepPlan, matrix: dict[str, Any]) -> Agent:
+        """The agent that works on the step's tasks now: the one that the step names, unless it was routed."""
+        route = self._run.routes.get(step.id)
+        agents = self._plan.recipe.agents
+        agent = agents[(route and route.agent) or step.agent_of(matrix)]
+        return agent if route is None or route.model is None else msgspec.structs.replace(agent, model=route.model)
 
     def _messages(
         self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_batch: bool, level: int | None = None
@@ -170,16 +177,16 @@ class Preparer:
     def _waits(self, task: TaskState) -> bool:
         """Whether rows that the task is compared with may still come; not where what waits fills the memory."""
         step = self._plan.step(task.step)
-        if self._plan.recipe.agents[step.agent_of(task.matrix or {})].choose != "calibrated":
+        if self._agent(step, task.matrix or {}).choose != "calibrated":
             return False
         is_outrun = self._contents.is_outrun_by(len(self._run.unprepared))
         return calibration.waits(step.step, self._run) and not is_outrun
 
     def _compared(
-        self, step: StepPlan, names: dict[str, Any], head: Message | None, task: TaskState
+        self, step: StepPlan, agent: Agent, names: dict[str, Any], head: Message | None, task: TaskState
     ) -> tuple[Chat, ...]:
         """The chats that a turn is compared with: those of the first rows; if they are few, its own about nothing."""
-        place = (step.id, canonical(task.matrix or {}))
+        place = (step.id, agent.name, canonical(task.matrix or {}))
         if place not in self._baselines:
             self._baselines[place] = tuple(dict.fromkeys(self._first_chats(step, names, head)))
         if len(self._baselines[place]) >= calibration.LEAST_ROWS:

@@ -46,7 +46,7 @@ class Held(NamedTuple):
 
     `at_hand` are the tasks whose turn is there, `leased_at` the monotonic instants of what a worker has. `draining` is
     the run's last word, once what is leased has ended; `None` as long as it goes on. A run that `is_held_up` gets
-    nothing new: its client leaves its results untaken or is gone, or somebody paused it.
+    nothing new: its client leaves its results untaken or is gone, somebody paused it, or a person is asked.
     """
 
     at_hand: Collection[str]
@@ -215,7 +215,13 @@ def is_done(plan: Plan, run: RunState) -> bool:
 
 
 def limit(run: RunState, now: float, unfolded: Iterable[e.Body] = ()) -> e.RunStopped | None:
-    """The limit that the run has reached, with what `unfolded` events, about to be committed, say was spent."""
+    """The limit that the run has reached, with what `unfolded` events, about to be committed, say was spent.
+
+    That a rule or a person wants it stopped is one too.
+    """
+    if run.stop_asked is not None:
+        by = f" (asked by {run.stop_asked.by})" if run.stop_asked.by else ""
+        return e.RunStopped(run=run.id, limit="rule", reason=run.stop_asked.reason + by)
     if run.deadline_at is not None and now >= run.deadline_at:
         return e.RunStopped(run=run.id, limit="deadline", reason="the deadline passed")
     if run.budget_tokens is None:

@@ -67,6 +67,15 @@ bodies = st.one_of(
             e.InputsEnded(run=RUN, rows=3),
             e.StepUnfolded(run=RUN, step="s0", tasks=2),
             e.StepGrouped(run=RUN, step="s1", level=0, spans=((0, 1),)),
+            e.StepPaused(run=RUN, step="s0"),
+            e.StepContinued(run=RUN, step="s0"),
+            e.StepRouted(run=RUN, step="s0", agent="b"),
+            e.RuleFired(run=RUN, rule="x", read_seq=1, rows="3" * 32, at=1.0, action="why"),
+            e.RuleCleared(run=RUN, rule="x", read_seq=1),
+            e.RuleFailed(run=RUN, rule="x", code="query", message="why", detail="4" * 32),
+            e.QuestionAsked(run=RUN, question="q", text="why", choices=("continue", "stop")),
+            e.QuestionAnswered(run=RUN, question="q", choice="continue"),
+            e.StopAsked(run=RUN, reason="why"),
             e.NodeStarted(epoch=2, pid=1),
             e.NodeStopped(epoch=2),
             e.BenchStarted(worker="edge", epoch=1, incarnation=1, pid=1, slots=4),
@@ -136,6 +145,17 @@ def test_a_task_has_a_lease_only_while_it_is_leased(story: list[Body]) -> None:
     assert set(run.leased) == leased
     for task in run.tasks.values():
         assert (task.lease is not None) == (task.worker is not None) == (task.id in leased)
+
+
+@given(stories)
+def test_a_task_stands_in_one_queue_at_most_and_one_of_a_paused_step_in_none_but_its_place(story: list[Body]) -> None:
+    run = run_of(told(story))
+    queues = (run.unprepared, run.ready, run.delayed, run.suspects, run.parked)
+    for task in run.tasks.values():
+        standing = [queue for queue in queues if task.id in queue]
+        assert len(standing) <= (task.status in (Status.queued, Status.prepared))
+        assert not standing or (standing[0] is run.parked) == (task.step in run.paused_steps)
+        assert task.status is not Status.queued or standing
 
 
 @given(stories)

@@ -203,7 +203,7 @@ def test_a_flipped_byte_of_the_log_is_told_and_costs_nothing(project: Project) -
         shutil.rmtree(project.workspace)
         shutil.copytree(aside, project.workspace)
     assert len(told) >= 3
-    assert any("--salvage" in err for err in told)
+    assert any("gx repair" in err for err in told)
     after = project.run()
     assert all(record["cached"] for record in after.records)
     assert {r["id"]: r["output"] for r in after.records} == {r["id"]: r["output"] for r in before.records}
@@ -228,7 +228,7 @@ def test_a_truncated_wal_is_told_and_nothing_acknowledged_is_lost_by_that(slow: 
     wal.write_bytes(whole[: len(whole) // 2])
     done = slow.run()
     assert (done.status, done.records) == (ExitCode.error, [])
-    assert "later ones were acknowledged" in done.err and "gx log --salvage" in done.err
+    assert "later ones were acknowledged" in done.err and "gx repair" in done.err
     wal.write_bytes(whole)
     again = slow.run()
     assert (again.status, len(again.records)) == (ExitCode.ok, 20)
@@ -236,11 +236,11 @@ def test_a_truncated_wal_is_told_and_nothing_acknowledged_is_lost_by_that(slow: 
     slow.assert_nothing_was_computed_twice()
 
 
-def test_what_a_truncated_wal_still_holds_can_be_salvaged(slow: Project) -> None:
+def test_what_a_truncated_wal_still_holds_can_be_had_by_a_repair(slow: Project) -> None:
     _killed_in_the_middle(slow, 5)
     wal = slow.workspace / "log.duckdb.wal"
     wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
-    assert slow.run("log", "--salvage").status in (ExitCode.ok, ExitCode.error)
+    assert slow.run("repair", "--yes").status in (ExitCode.ok, ExitCode.error)
     done = slow.run()
     assert (done.status, len(done.records)) == (ExitCode.ok, 20)
     slow.assert_nothing_was_computed_twice()
@@ -254,7 +254,7 @@ def test_a_flipped_byte_of_the_wal_is_told(slow: Project) -> None:
     wal.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
     done = slow.run()
     assert (done.status, done.records) == (ExitCode.error, [])
-    assert "error: " in done.err and "gx log --salvage" in done.err
+    assert "error: " in done.err and "gx repair" in done.err
     wal.write_bytes(whole)
     again = slow.run()
     assert (again.status, len(again.records)) == (ExitCode.ok, 20)

@@ -194,6 +194,21 @@ def test_some_tasks_of_a_run_are_cancelled_and_the_others_go_on(served: Served) 
     assert [b.reason for b in served.bodies(run, e.TaskCancelled)] == ["this one"] + 5 * ["all of it"]
 
 
+def test_what_is_running_is_taken_back_and_runs_anew(served: Served) -> None:
+    run = endless(served, "taken back", rows=4)
+    first, *others = served.until(lambda: served.inside(lambda: list(served.node.runs[run].state.leased)))
+    served.tell(run, "requeue", task=first)
+    (lost,) = served.until(lambda: served.bodies(run, e.AttemptLost))
+    assert (lost.task, lost.is_suspect, lost.reason) == (first, False, f"taken back by {BY}")
+    served.until(lambda: served.state(run).tasks[first].attempt == 2)
+    served.tell(run, "requeue", step="s")
+    served.until(lambda: {lost.task for lost in served.bodies(run, e.AttemptLost)} >= {first, *others})
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+    assert served.state(run).tasks[first].failures == 0
+    answer = served.post(f"/v1/runs/{run}/requeue", {"task": "0" * 16})
+    assert (answer.status_code, "nothing of" in answer.text) == (404, True)
+
+
 def test_what_a_run_has_not_can_not_be_cancelled(served: Served) -> None:
     run = endless(served, "nothing")
     for body in ({"task": "0" * 16}, {"step": "t"}):

@@ -134,6 +134,22 @@ def test_a_run_is_paused_resumed_and_cancelled(project: Project) -> None:
     assert project.run("cancel", run).status == 1
 
 
+def test_a_live_run_is_changed_and_what_runs_is_taken_back(project: Project) -> None:
+    run = detach(project)
+    going(project, run)
+    done = project.run("change", run, "--concurrency", "1", "--deadline", "2h", "--priority", "0.5")
+    assert f"{run}: concurrency 1, priority 0.5, deadline 7200" in done.err
+    soon(project, run, concurrency=1, priority=0.5)
+    (changed,) = happened(project, run, "run.changed")
+    assert "process" in changed["by"] and changed["deadline_at"] > 0
+    assert "what was running waits again" in project.run("requeue", run).err
+    nodes.until(lambda: happened(project, run, "attempt.lost"))
+    nothing = project.run("change", run)
+    assert nothing.status == 2 and "nothing to change" in nothing.err
+    assert project.run("change", run, "--deadline", "soon").status == 2
+    project.run("cancel", run)
+
+
 def test_an_interrupted_run_is_resumed_without_a_terminal(project: Project) -> None:
     running = project.start("run", "endless.yaml", "-i", "rows.jsonl")
     (run,) = nodes.until(lambda: list(runs(project)))

@@ -56,7 +56,7 @@ def end(**more: Any) -> RunEnd:
 
 def test_the_tree_of_errors_is_known_whole() -> None:
     assert GxError in KINDS
-    assert len(KINDS) == 11
+    assert len(KINDS) == 12
 
 
 @pytest.mark.parametrize("kind", KINDS)

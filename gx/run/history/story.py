@@ -16,9 +16,11 @@ from gx.core.event import Event, Ref
 from gx.core.figures import figures, plus
 from gx.core.message import Counts
 from gx.run import likelihoods
+from gx.run.history import telling
 from gx.run.log import EventLog
 
 FIRST_FAILURES = 5
+_STEERING = "type SIMILAR TO '(rule|question|burst|stop)[.].*|step[.](paused|continued|routed)'"
 
 
 def story_of(log: EventLog, subject: str) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def run_story(log: EventLog, run: str) -> dict[str, Any]:
     names = ["run", "name", "status", "started", "ended", "tasks", "succeeded", "failed", "tokens", "seconds", "file"]
     found = log.file.ask(f"SELECT {', '.join(names)} FROM runs WHERE run = ?", [run])[0]
     row = {name: _text(value) for name, value in zip(names, found, strict=True)}
-    sql = "SELECT seq, ts, source, data FROM events WHERE run = ? AND type LIKE 'run.%' ORDER BY seq"
+    sql = f"SELECT seq, ts, source, data FROM events WHERE run = ? AND (type LIKE 'run.%' OR {_STEERING}) ORDER BY seq"
     events = [
         Event(seq=seq, ts=ts, source=source, body=e.decode_body(data))
         for seq, ts, source, data in log.file.ask(sql, [run])
@@ -128,9 +130,26 @@ def run_story(log: EventLog, run: str) -> dict[str, Any]:
         "history": [
             {"seq": event.seq, "type": e.tag_of(event.body), "reason": getattr(event.body, "reason", None)}
             for event in events
+            if not _is_of_rule(event)
         ],
+        "rules": _rules(log, [event for event in events if _is_of_rule(event)]),
         "recipe": _str(content, created.recipe),
     }
+
+
+def _is_of_rule(event: Event) -> bool:
+    return not e.tag_of(event.body).startswith("run.")
+
+
+def _rules(log: EventLog, events: list[Event]) -> list[dict[str, Any]]:
+    """What rules, and people who were asked, did to the run, in words; with the rows that a rule fired on."""
+    refs = {event.seq: event.body.rows for event in events if isinstance(event.body, e.RuleFired)}
+    content = log.blobs(list(refs.values()))
+    return [
+        {"seq": event.seq, "told": telling.told(event.body, event.ts, {})}
+        | ({"rows": (_json(content, refs[event.seq]) or {}).get("rows")} if event.seq in refs else {})
+        for event in events
+    ]
 
 
 def _engine(log: EventLog, run: str) -> dict[str, Any] | None:

@@ -110,6 +110,13 @@ def _changed(body: e.RunChanged) -> str:
     return f"changed{by(body)}" + (f" to {', '.join(found)}" if found else "")
 
 
+def _routed(body: e.StepRouted) -> str:
+    if body.agent is None and body.model is None:
+        return f"step {body.step} went the recipe's own way again{by(body)}"
+    to = f"agent {body.agent}" if body.agent is not None else f"model {body.model}"
+    return f"step {body.step} was routed to {to}{by(body)}"
+
+
 def _finished(body: e.RunFinished) -> str:
     counts = {"failed": body.failed, "skipped": body.skipped, "cancelled": body.cancelled}
     others = "".join(f", {n:,} {name}" for name, n in counts.items() if n)
@@ -118,6 +125,7 @@ def _finished(body: e.RunFinished) -> str:
 
 _WORDS: dict[type, Callable[[Any], str]] = {
     e.LogOpened: lambda b: f"the log was begun, in format {b.format}, by gx {b.gx}",
+    e.LogArchived: lambda b: f"events {b.first:,} to {b.last:,} went into the archive {b.name}",
     e.NodeStarted: lambda b: f"node {b.epoch} took the workspace: process {b.pid} on {b.host or 'this machine'}",
     e.NodeStopped: lambda b: f"node {b.epoch} let the workspace go",
     e.BenchStarted: lambda b: f"bench {b.incarnation} of node {b.epoch} came up with {counted(b.slots, 'slot')}",
@@ -134,13 +142,24 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     e.RunPaused: lambda b: f"paused{by(b)}: nothing new began",
     e.RunContinued: lambda b: f"continued{by(b)}",
     e.RunChanged: _changed,
-    e.RunStopped: lambda b: f"stopped at its {b.limit}: {b.reason}",
+    e.RunStopped: lambda b: f"stopped {'by a rule' if b.limit == 'rule' else f'at its {b.limit}'}: {b.reason}",
+    e.StopAsked: lambda b: f"to be stopped{by(b)}, once what was running had ended: {b.reason}",
     e.RunFinished: _finished,
     e.InputsRead: lambda b: f"{counted(len(b.rows), 'row')} of the input read",
     e.InputsEnded: lambda b: f"the input ended after {counted(b.rows, 'row')}",
     e.StepUnfolded: lambda b: f"step {b.step} has its tasks: {b.tasks:,}",
     e.StepGrouped: lambda b: f"level {b.level} of step {b.step} was cut into {counted(len(b.spans), 'part')} that fit",
     e.StepSkipped: lambda b: f"step {b.step} was skipped: {b.reason}",
+    e.StepPaused: lambda b: f"step {b.step} was paused{by(b)}: nothing more of it began",
+    e.StepContinued: lambda b: f"step {b.step} was continued{by(b)}",
+    e.StepRouted: _routed,
+    e.RuleFired: lambda b: f"rule {b.rule} turned true, from the events up to #{b.read_seq}: {b.action}",
+    e.RuleCleared: lambda b: f"rule {b.rule} turned false again, from the events up to #{b.read_seq}",
+    e.RuleFailed: lambda b: f"rule {b.rule} had no answer, and the run went on without it: {b.code}: {b.message}",
+    e.BurstAsked: lambda b: f"a burst was asked for{by(b)}, and no cloud was configured: {b.reason}",
+    e.QuestionAsked: lambda b: f"a person was asked{by(b)} ({b.question}): {b.text} [{', '.join(b.choices)}]",
+    e.QuestionAnswered: lambda b: f"question {b.question} was answered{by(b)}: {b.choice}",
+    e.PlacementDecided: lambda b: f"placement: {b.reason}",
     e.TaskQueued: _queued,
     e.TaskPrepared: lambda b: f"prepared for model {b.model[:SHORT]}: key {b.key[:SHORT]}, seed {b.seed}",
     e.TaskSucceeded: _succeeded,

@@ -89,9 +89,13 @@ def standing(state: RunState, events: Sequence[Event], figures: Figures) -> str:
     bodies = [ev for ev in events if getattr(ev.body, "run", None) == state.id and not hasattr(ev.body, "task")]
     if state.status is RunStatus.stopped:
         why = bodies_of(bodies, e.RunStopped)[-1]
+        if why.limit == "rule":
+            return f"It was stopped by a rule: {why.reason}. {left}{_codes(figures)}."
         return f"It stopped at its {why.limit}: {_limit(why, state, figures)}. {left}{_codes(figures)}."
     if state.status is RunStatus.interrupted:
         cause = bodies_of(bodies, e.RunInterrupted)[-1]
+        if state.questions:
+            return f"It waits for a person{_asking(state)}. {left}{_codes(figures)}."
         return (
             f"It was interrupted{by(cause)}: {cause.reason}. {left}; `gx resume {state.id}` goes on{_codes(figures)}."
         )
@@ -105,6 +109,8 @@ def standing(state: RunState, events: Sequence[Event], figures: Figures) -> str:
         return (
             f"It was paused{by(paused.body)} at {clock(paused.ts / 1e6)}; `gx resume {state.id}` lets it go on. {left}."
         )
+    if state.questions:
+        return f"It waits for a person{_asking(state)}. {left}{_codes(figures)}."
     last = max(ev.seq for ev in bodies)
     if any(isinstance(event.body, e.NodeStarted | e.NodeStopped) and event.seq > last for event in events):
         return f"It is neither over nor live: its node ended, and nobody came back for it. {left}."
@@ -112,6 +118,12 @@ def standing(state: RunState, events: Sequence[Event], figures: Figures) -> str:
         f"It is not over: {figures.running:,} of its tasks run, {figures.prepared:,} are prepared, {figures.queued:,} "
         f"queued, {figures.ended:,} ended{_codes(figures)}."
     )
+
+
+def _asking(state: RunState) -> str:
+    """What is asked, and how it is answered."""
+    asked = next(iter(state.questions.values()))
+    return f", who is asked{by(asked)}: {asked.text} Answer with `gx answer {state.id}`"
 
 
 def _limit(stop: e.RunStopped, state: RunState, figures: Figures) -> str:

@@ -38,14 +38,24 @@ from gx.run.log.making import (
     remove,
 )
 
-REFERRING = ("run.created", "inputs.read", "task.queued", "task.prepared", "task.succeeded", "attempt.failed")
+REFERRING = (
+    "log.archived",
+    "run.created",
+    "inputs.read",
+    "task.queued",
+    "task.prepared",
+    "task.succeeded",
+    "attempt.failed",
+    "rule.fired",
+    "rule.failed",
+)
 """The kinds of events that refer to blobs."""
 
 
 class ErasedReport(Value, frozen=True, kw_only=True):
     """What was erased. `kept` maps a blob that stayed to a task, or run, outside that refers to it.
 
-    `copies` are folders of earlier salvages, which may hold the content still.
+    `copies` are folders of earlier repairs, which may hold the content still.
     """
 
     subject: str
@@ -60,7 +70,9 @@ def refs_of(body: Body) -> Iterator[Ref]:
     """The blobs that a body refers to."""
     match body:
         case e.RunCreated():
-            yield from (body.recipe, body.params)
+            yield from (ref for ref in (body.recipe, body.params, body.asked) if ref is not None)
+        case e.LogArchived():
+            yield body.runs
         case e.InputsRead():
             yield from (row.item for row in body.rows if row.item is not None)
         case e.TaskQueued():
@@ -70,6 +82,10 @@ def refs_of(body: Body) -> Iterator[Ref]:
         case e.TaskSucceeded():
             yield from (ref for ref in (body.output, body.likelihoods) if ref is not None)
         case e.AttemptFailed() if body.detail is not None:
+            yield body.detail
+        case e.RuleFired():
+            yield body.rows
+        case e.RuleFailed():
             yield body.detail
         case _:
             return
@@ -90,6 +106,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
         run = found[0][0]
         where, names = "task = any(?::VARCHAR[])", _made_of(log, run, subject)
     wanted, kept, also = _survey(log, where, names)
+    wanted |= _seen_by_rules(log, run)
     sizes = dict(
         log.file.ask(
             "SELECT digest, any_value(size) FROM contents WHERE digest IN (SELECT unnest(?::VARCHAR[]))"
@@ -97,7 +114,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
             [sorted(wanted)],
         )
     )
-    copies = tuple(sorted(path.name for path in log.folder.glob("salvage-*")))
+    copies = tuple(sorted(path.name for kind in ("salvage-*", "damaged-*") for path in log.folder.glob(kind)))
     if not sizes:
         return ErasedReport(subject=subject, seq=log.last_seq, blobs=0, size_bytes=0, kept=kept, copies=copies)
     tail, path = log.file.tail(), log.file.path
@@ -111,7 +128,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
         task=None if run == subject else subject,
         also=tuple(sorted(also - {run})),
     )
-    _rewrite(path, without=sizes, body=body, tail=tail, ts=max(tail.ts, int(now() * 1e6)))
+    rewrite(path, without=sizes, body=body, tail=tail, ts=max(tail.ts, int(now() * 1e6)))
     EventLog.open(log.folder).close()  # brings the head file up to the new event
     return ErasedReport(
         subject=subject, seq=tail.seq + 1, blobs=len(sizes), size_bytes=sum(sizes.values()), kept=kept, copies=copies
@@ -127,6 +144,12 @@ def _made_of(log: EventLog, run: str, task: str) -> list[str]:
     queued = {name: (item, row) for name, item, row in log.file.ask(sql, [run])}
     row = queued[task][1] if task in queued else None
     return [name for name, (_, other) in queued.items() if name == task or (row is not None and other == row)]
+
+
+def _seen_by_rules(log: EventLog, run: str) -> set[Ref]:
+    """What the rules of a run were shown: rows of any of its tasks, and nothing is decided from them again."""
+    sql = "SELECT data FROM events WHERE run = ? AND type IN ('rule.fired', 'rule.failed')"
+    return {ref for (data,) in log.file.ask(sql, [run]) for ref in refs_of(e.decode_body(data))}
 
 
 def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Ref], dict[Ref, str], set[str]]:
@@ -168,7 +191,7 @@ def _outside(log: EventLog, where: str, subject: str | list[str], *, page: int =
             yield data
 
 
-def _rewrite(path: Path, *, without: Collection[Ref], body: ContentErased, tail: Tail, ts: int) -> None:
+def rewrite(path: Path, *, without: Collection[Ref], body: ContentErased, tail: Tail, ts: int) -> None:
     """Write the file anew without those blobs and with one event more, then rename it over the old one."""
     new = path.with_name(LOG_FILE + ".new")
     remove(new)

@@ -30,6 +30,6 @@ def explain(error: Exception, path: Path, *, writing: bool = False) -> LogError:
     if writing:
         return LogError(f"the log can't be written: {text}", hint="nothing recorded is lost", code="log.write")
     if _DAMAGED.search(text):
-        hint = f"`gx log --salvage` copies {path.parent} aside and keeps all that can be read"
+        hint = f"`gx repair` copies {path.parent} aside and keeps all that can be read"
         return LogError(f"{path} is damaged: {text}", hint=hint, code="log.damaged")
     return LogError(f"{path} can't be read: {text}", code="log.read")

@@ -17,12 +17,14 @@ import duckdb
 import msgspec
 
 from gx.core.errors import LogError
-from gx.core.event import FORMAT
+from gx.core.event import FORMAT, LogOpened
 from gx.run.log import schema
 from gx.run.log.faults import explain
 from gx.run.log.head import HEAD_FILE, HeadFile, Tail, read_head
 from gx.run.log.making import LOG_FILE, MEMORY, WAL_FILE, attach, create
 
+_OPENED = "SELECT seq, data FROM events WHERE type = 'log.opened' ORDER BY seq DESC LIMIT 1"
+"""Where the file begins: what comes before it was carried over from the file before."""
 REOPENING_S = 5.0
 """How long questions wait for a file that is opened again, and the reopening for questions to end."""
 
@@ -200,13 +202,13 @@ class LogFile:
     def _check_format(self) -> None:
         try:
             con = self.connection()
-            rows = con.execute("SELECT data FROM events WHERE seq = 0").fetchall()
+            rows = con.execute(_OPENED).fetchall()
             con.execute("SELECT 1 FROM contents LIMIT 0").fetchall()
         except duckdb.CatalogException:
             rows = []
         except duckdb.Error as error:
             raise explain(error, self.path) from error
-        first = msgspec.json.decode(rows[0][0]) if rows else {}
+        first = msgspec.json.decode(rows[0][1]) if rows else {}
         found = first.get("format")
         if first.get("type") != "log.opened" or not isinstance(found, int):
             raise LogError(f"{self.path} is no log of gx", hint="move it away", code="log.format")
@@ -221,23 +223,32 @@ class LogFile:
         head = read_head(self.folder)
         if head is None:
             return
-        keep = f"copy {self.folder} aside; `gx log --salvage` then goes on from what is there"
+        keep = "`gx repair` copies it aside, and goes on from what is there"
         if head.seq > tail.seq:
             raise LogError(
                 f"{self.path} ends at event {tail.seq}, but {head.seq - tail.seq} later ones were acknowledged",
                 hint=f"put {WAL_FILE} back if it was moved; else {keep}",
                 code="log.truncated",
             )
-        if [row[0].hex() for row in self.ask("SELECT hash FROM events WHERE seq = ?", [head.seq])] != [head.hash]:
+        if self._hash_of(head.seq) not in (None, head.hash):
             raise LogError(
                 f"event {head.seq} of {self.path} is not the one that {HEAD_FILE} names", hint=keep, code="log.damaged"
             )
+
+    def _hash_of(self, seq: int) -> str | None:
+        """The hash of an event, hex; `None` where it stands in an archive. Of the last archived one it is known."""
+        if rows := self.ask("SELECT hash FROM events WHERE seq = ?", [seq]):
+            return str(rows[0][0].hex())
+        ((opened, data),) = self.ask(_OPENED)
+        if seq >= opened:
+            return ""
+        return msgspec.json.decode(data, type=LogOpened).previous if seq == opened - 1 else None
 
 
 def _refuse_to_replace(folder: Path) -> None:
     if (head := read_head(folder)) is not None:
         raise LogError(
             f"{folder / LOG_FILE} is gone, but events up to {head.seq} were acknowledged",
-            hint=f"put it back; or remove {folder / HEAD_FILE} to begin a new log",
+            hint=f"put it back, or a backup; or remove {folder / HEAD_FILE} to begin a new log",
             code="log.truncated",
         )

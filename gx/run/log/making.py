@@ -93,11 +93,15 @@ def remove(path: Path) -> None:
 
 def move_into_place(new: Path, path: Path) -> None:
     """Rename a closed database file over `path`, so that after any crash the one or the other is there, whole."""
-    for target in (new, path.parent):
-        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if target is new:
-            new.replace(path)
+    sync(new)
+    new.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk. Not for a DuckDB file that this process has open."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -29,47 +29,65 @@ _SUGGESTION = re.compile(r"Did you mean (.+?)\?$|Candidate (?:bindings|tables|fu
 
 
 class QueryResult(Value, frozen=True, kw_only=True):
-    """The answer: a tuple of Python values a row. `types` are DuckDB's names; `is_cut` says that rows were left out."""
+    """The answer: a tuple of Python values a row. `types` are DuckDB's names; `is_cut` says that rows were left out.
+
+    `seq` is the last event that it was read from, where the question was about a run.
+    """
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     is_cut: bool = False
+    seq: int | None = None
 
 
-def run_sql(log: EventLog, sql: str, *, timeout_s: float = 10.0, max_rows: int | None = None) -> QueryResult:
-    """Answer one statement that reads; `max_rows` `None` gives all rows.
+def run_sql(
+    log: EventLog, sql: str, *, timeout_s: float = 10.0, max_rows: int | None = None, run: str | None = None
+) -> QueryResult:
+    """Answer one statement that reads; `max_rows` `None` gives all rows. `$run` in it is the id `run`, where given.
 
     :raises QueryError: `query` with DuckDB's own message; `query.refused` if it would write, read files or is not
         one statement; `query.timeout`.
     """
     with log.file.cursor() as cursor:
-        late = threading.Event()
+        return ask(cursor, sql, timeout_s=timeout_s, max_rows=max_rows, run=run)
 
-        def stop() -> None:
-            late.set()
-            cursor.interrupt()
 
-        timer = threading.Timer(timeout_s, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            _check(cursor, sql)
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            return _answer(cursor, sql, max_rows)
-        except duckdb.InterruptException as error:
-            if not late.is_set():
-                raise QueryError("the question was interrupted", code="query.interrupted") from error
-            raise QueryError(
-                f"no answer within {timeout_s:g} s", hint="ask for less, or set --timeout", code="query.timeout"
-            ) from error
-        except duckdb.Error as error:
-            raise _explain(error) from error
-        except RuntimeError as error:  # so DuckDB says that Ctrl-C was pressed
-            raise KeyboardInterrupt from error
-        finally:
-            timer.cancel()
-            timer.join()
+def ask(
+    cursor: duckdb.DuckDBPyConnection,
+    sql: str,
+    *,
+    timeout_s: float = 10.0,
+    max_rows: int | None = None,
+    run: str | None = None,
+) -> QueryResult:
+    """`run_sql`, of a connection that is to be used for nothing else."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        cursor.interrupt()
+
+    timer = threading.Timer(timeout_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        _check(cursor, sql)
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        return _answer(cursor, sql, max_rows, run)
+    except duckdb.InterruptException as error:
+        if not late.is_set():
+            raise QueryError("the question was interrupted", code="query.interrupted") from error
+        raise QueryError(
+            f"no answer within {timeout_s:g} s", hint="ask for less, or set --timeout", code="query.timeout"
+        ) from error
+    except duckdb.Error as error:
+        raise _explain(error) from error
+    except RuntimeError as error:  # so DuckDB says that Ctrl-C was pressed
+        raise KeyboardInterrupt from error
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def table_of(answer: QueryResult) -> Table:
@@ -119,18 +137,20 @@ def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
         )
 
 
-def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, max_rows: int | None) -> QueryResult:
-    cursor.execute(sql)
+def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, max_rows: int | None, run: str | None) -> QueryResult:
+    cursor.execute(sql) if run is None else cursor.execute(sql, {"run": run})
     columns = [(str(column[0]), str(column[1])) for column in cursor.description or ()]
     if zoned := [name for name, kind in columns if kind == "TIMESTAMP WITH TIME ZONE"]:
         raise QueryError(f"{zoned[0]} has a time zone", hint=f"cast it: ({zoned[0]})::TIMESTAMP", code="query")
     rows = cursor.fetchall() if max_rows is None else cursor.fetchmany(max_rows + 1)
     is_cut = max_rows is not None and len(rows) > max_rows
+    last = None if run is None else cursor.execute("SELECT max(seq) FROM events").fetchone()
     return QueryResult(
         columns=tuple(name for name, _ in columns),
         types=tuple(kind for _, kind in columns),
         rows=rows[:max_rows],
         is_cut=is_cut,
+        seq=None if last is None else last[0],
     )
 
 

@@ -1,30 +1,27 @@
-"""Whether a log is whole, and what can be had from one that is not.
+"""Whether a log is whole: its file, its archives, and what was acknowledged.
 
-`verify` recomputes the chain of hashes and compares the hot columns with the bodies, the blobs with their digests, what
-bodies refer to with what is there, and the tail with the head file; it changes nothing. `salvage` first copies
-everything aside, then cuts a damaged WAL at the entry that DuckDB can't read, so that every event before it is back. It
-never drops an event of the main file.
+`verify` recomputes the chain of hashes, through the archives and on through the file, and compares the hot columns with
+the bodies, the blobs with their digests, what bodies refer to with what is there, and the tail with the head file. It
+changes nothing, and its memory does not grow with the log: events are read in pages. What the file carried over from
+before it was archived is compared with the archive, row by row.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
 
 from gx.core.errors import LogError
-from gx.core.event import Ref, decode_body
+from gx.core.event import LogArchived, Ref, decode_body
 from gx.core.ids import digest
 from gx.core.message import Value
 from gx.run.log import schema
+from gx.run.log.archive import ARCHIVE_FOLDER, archives_of, missing, open_archives
 from gx.run.log.erase import REFERRING, refs_of
 from gx.run.log.eventlog import EventLog
-from gx.run.log.file import LogFile
-from gx.run.log.head import HEAD_FILE, read_head
-from gx.run.log.making import LOG_FILE, WAL_FILE
+from gx.run.log.head import HEAD_FILE, Head, read_head
 from gx.run.log.reading import large_blobs_in_turn
 
 PAGE = 10_000
@@ -35,7 +32,7 @@ REFS_AT_ONCE = 200_000
 class Report(Value, frozen=True, kw_only=True):
     """What was found. `problems` are sentences, the first ones of each kind; `lost` counts acknowledged events.
 
-    `copies` is the folder that a salvage copied the files to.
+    `events` are all that ever were, `archived` those of them that are in `archives`; blobs are those of the file.
     """
 
     events: int
@@ -46,7 +43,8 @@ class Report(Value, frozen=True, kw_only=True):
     erased: int
     problems: tuple[str, ...] = ()
     lost: int = 0
-    copies: str | None = None
+    archived: int = 0
+    archives: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -57,24 +55,80 @@ class Report(Value, frozen=True, kw_only=True):
 def verify(log: EventLog) -> Report:
     """Check every row that the log has by now. :raises LogError: if the file can't be read at all."""
     head = read_head(log.folder)  # before the events: while somebody writes, it moves on
-    events = _Events(log)
-    events.check()
-    problems = [*events.problems(), *_check_blobs(log)]
-    if head is not None and head.seq > events.last_seq:
-        problems.append(
-            f"{head.seq - events.last_seq} events after {events.last_seq} were acknowledged and are not there"
-        )
+    last = int(log.file.ask("SELECT coalesce(max(seq), -1) FROM events")[0][0])
+    archives = archives_of(log)
+    pass_, beyond = _follow(log, archives, last)
+    problems = [*beyond, *pass_.problems(), *_check_blobs(log), *_check_head(log, head, last)]
     blobs, size = log.file.ask("SELECT count(DISTINCT digest), coalesce(sum(size), 0) FROM contents")[0]
     return Report(
-        events=events.last_seq + 1,
-        last_seq=events.last_seq,
-        last_hash=events.last_hash.hex(),
+        events=last + 1,
+        last_seq=last,
+        last_hash=pass_.last_hash.hex(),
         blobs=blobs,
         blob_bytes=int(size),
-        erased=events.erased,
+        erased=pass_.erased,
         problems=tuple(problems),
-        lost=max(0, head.seq - events.last_seq) if head is not None else 0,
+        lost=max(0, head.seq - last) if head is not None else 0,
+        archived=archives[-1].last + 1 if archives else 0,
+        archives=tuple(archive.name for archive in archives),
     )
+
+
+def verify_archive(log: EventLog, archive: LogArchived, before: bytes) -> list[str]:
+    """What is wrong with an archive that `log` does not name yet; `before` is the hash that it begins after."""
+    pass_ = _Pass(log)
+    pass_.last_hash, pass_.place = before, archive.first
+    return [*_check_archive(log, archive, pass_), *pass_.problems()]
+
+
+def is_chained(log: EventLog) -> bool:
+    """Whether the chain of hashes holds from the first event to the last."""
+    last = int(log.file.ask("SELECT coalesce(max(seq), -1) FROM events")[0][0])
+    pass_, _ = _follow(log, archives_of(log), last)
+    return not pass_.broken
+
+
+def _follow(log: EventLog, archives: list[LogArchived], last: int) -> tuple[_Pass, list[str]]:
+    """A pass over the archives and then the file, and what is wrong with the archives' files."""
+    pass_ = _Pass(log)
+    found = [problem for archive in archives for problem in _check_archive(log, archive, pass_)]
+    pass_.check(log, _first(log), last, previous=archives[-1].hash if archives else None)
+    return pass_, found
+
+
+def _first(log: EventLog) -> int:
+    """Where the file begins."""
+    rows = log.file.ask("SELECT coalesce(max(seq), 0) FROM events WHERE type = 'log.opened'")
+    return int(rows[0][0])
+
+
+def _check_head(log: EventLog, head: Head | None, last: int) -> list[str]:
+    if head is None:
+        return [f"{HEAD_FILE} is missing or can't be read, so that a lost end would not be noticed"]
+    if head.seq > last:
+        return [f"{head.seq - last} events after {last} were acknowledged and are not there"]
+    found = log.file.ask("SELECT hash FROM events WHERE seq = ?", [head.seq])
+    if found and found[0][0].hex() != head.hash:
+        return [f"event {head.seq} is not the one that {HEAD_FILE} names"]
+    return []
+
+
+def _check_archive(log: EventLog, archive: LogArchived, pass_: _Pass) -> list[str]:
+    """Follow the chain through an archive; what is wrong with its files."""
+    if missing(log.folder, [archive]):
+        pass_.last_hash, pass_.place = bytes.fromhex(archive.hash), archive.last + 1
+        where = f"{ARCHIVE_FOLDER}/{archive.name}"
+        return [f"{where} is missing: events {archive.first} to {archive.last} could not be checked"]
+    try:
+        with open_archives(log.folder, [archive]) as archived:
+            pass_.check(archived, archive.first, archive.last, name=archive.name)
+            found = [f"archive {archive.name}: {problem}" for problem in _check_blobs(archived)]
+    except LogError as error:
+        found = [f"archive {archive.name}: {error.message}"]
+    if pass_.last_hash.hex() != archive.hash:
+        found.append(f"archive {archive.name} does not end with the hash that its log.archived names")
+    pass_.last_hash, pass_.place = bytes.fromhex(archive.hash), archive.last + 1
+    return found
 
 
 class _Found:
@@ -93,65 +147,92 @@ class _Found:
         return [sentence.format(self.count, self.first)] if self.count else []
 
 
-class _Events:
-    """One pass over `events`, in order."""
+class _Pass:
+    """One pass over all events, in order: through the archives, then through the file `log`."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self.last_seq = int(log.file.ask("SELECT coalesce(max(seq), -1) FROM events")[0][0])
-        self.last_hash = schema.GENESIS
+        self.last_hash, self.place = schema.GENESIS, 0
         self.erased = 0
-        self._broken: list[str] = []  # the chain; after its first break all is broken
-        self._unread, self._differ = _Found(), _Found()
+        self.broken: list[str] = []  # the chain; after its first break all is broken
+        self._unread, self._differ, self._absent, self._carried = _Found(), _Found(), _Found(), _Found()
         self._wanted: dict[Ref, int] = {}  # refs that were not looked up yet, and an event that has each
-        self._absent: dict[Ref, int] = {}
+        self._wanted_anywhere: dict[Ref, int] = {}  # those of events that stand in an archive only
+        self._seen_absent: set[Ref] = set()
         self._gone = self._erased_refs()
 
     def problems(self) -> list[str]:
-        absent = f"{len(self._absent)} blobs that events refer to are missing and were not erased, one is of event "
         return [
-            *self._broken,
+            *self.broken,
             *self._unread.said("{} events can't be read, the first is {}"),
             *self._differ.said("{} events have columns that differ from their body, the first is {}"),
-            *([absent + str(min(self._absent.values()))] if self._absent else []),
+            *self._carried.said("{} events differ from what the archive has of them, the first is {}"),
+            *self._absent.said("{} blobs that events refer to are missing and were not erased, one is of event {}"),
         ]
 
-    def check(self) -> None:
-        names = ", ".join(("type", *schema.HOT))
-        sql = f"""SELECT seq, id::VARCHAR, ts, source, data, hash, {names} FROM events
-            WHERE seq BETWEEN ? AND ? ORDER BY seq"""
-        place = 0
-        for first in range(0, self.last_seq + 1, PAGE):
-            for seq, name, ts, source, data, found, *hot in self._log.file.ask(
-                sql, [first, min(first + PAGE - 1, self.last_seq)]
-            ):
-                if seq != place and not self._broken:
-                    self._broken.append(f"event {place} is missing: after {place - 1} comes {seq}")
-                if found != schema.link(self.last_hash, seq, name, ts, source, data) and not self._broken:
-                    self._broken.append(f"event {seq} was changed, or one before it: its hash is another one")
-                self.last_hash, place = found, seq + 1
-                self._check_body(seq, data, tuple(hot))
-            if len(self._wanted) > REFS_AT_ONCE:
+    def check(
+        self, source: EventLog, first: int, last: int, *, name: str | None = None, previous: str | None = None
+    ) -> None:
+        """Go on with the events `first` to `last` of a file, or of the archive of that `name`.
+
+        `previous` is the hash that the first one must name as the one before it.
+        """
+        if first != self.place and not self.broken:
+            self.broken.append(f"events {self.place} to {first - 1} are neither in the file nor in an archive")
+            self.place = first
+        for start in range(first, last + 1, PAGE):
+            end = min(start + PAGE - 1, last)
+            carried = {row[0]: row for row in _rows(self._log, start, end)} if name is not None else {}
+            for row in _rows(source, start, end):
+                self._check_row(row, previous if row[0] == first else None)
+                copy = carried.pop(row[0], None)
+                self._check_body(row, self._wanted if name is None or copy else self._wanted_anywhere)
+                if copy not in (None, row):
+                    self._carried.add(row[0])
+            for seq in carried:
+                self._carried.add(seq)
+            if len(self._wanted) + len(self._wanted_anywhere) > REFS_AT_ONCE:
                 self._look_up()
+        if self.place <= last and not self.broken:
+            self.broken.append(f"event {self.place} is missing: the archive {name} ends before it")
         self._look_up()
 
-    def _check_body(self, seq: int, data: str, hot: tuple[object, ...]) -> None:
+    def _check_row(self, row: tuple[Any, ...], previous: str | None) -> None:
+        seq, name, ts, source, data, found, *_ = row
+        if self.broken:
+            pass
+        elif seq != self.place:
+            self.broken.append(f"event {self.place} is missing: after {self.place - 1} comes {seq}")
+        elif found != schema.link(self.last_hash, seq, name, ts, source, data):
+            self.broken.append(f"event {seq} was changed, or one before it: its hash is another one")
+        elif previous is not None and f'"previous":"{previous}"' not in data:
+            self.broken.append(f"event {seq} opens the file after another hash than the last archive's")
+        self.last_hash, self.place = found, seq + 1
+
+    def _check_body(self, row: tuple[Any, ...], wanted: dict[Ref, int]) -> None:
+        seq, _, _, _, data, _, *hot = row
         try:
             body = decode_body(data)
         except msgspec.DecodeError:
             self._unread.add(seq)
             return
-        if hot != (expected := schema.hot_of(body)):
+        if tuple(hot) != (expected := schema.hot_of(body)):
             self._differ.add(seq)
         if expected[0] in REFERRING:
-            self._wanted.update((ref, seq) for ref in refs_of(body) if ref and ref not in self._gone)
+            wanted.update((ref, seq) for ref in refs_of(body) if ref and ref not in self._gone)
 
     def _look_up(self) -> None:
         """Which of the refs so far are not there."""
-        sql = "SELECT unnest(?::VARCHAR[]) AS ref EXCEPT SELECT digest FROM contents"
-        for (ref,) in self._log.file.ask(sql, [list(self._wanted)]):
-            self._absent.setdefault(ref, self._wanted[ref])
-        self._wanted = {}
+        absent = _absent_of(self._log, self._wanted)
+        elsewhere = _absent_of(self._log, self._wanted_anywhere)
+        if elsewhere and (there := _present(self._log)):
+            with open_archives(self._log.folder, there) as archived:
+                elsewhere = _absent_of(archived, elsewhere)
+        for ref, seq in (absent | elsewhere).items():
+            if ref not in self._seen_absent:
+                self._seen_absent.add(ref)
+                self._absent.add(seq)
+        self._wanted, self._wanted_anywhere = {}, {}
 
     def _erased_refs(self) -> Collection[Ref]:
         rows = self._log.file.ask(
@@ -159,6 +240,28 @@ class _Events:
         )
         self.erased = len(rows)
         return {ref for (ref,) in rows}
+
+
+def _absent_of(source: EventLog, wanted: dict[Ref, int]) -> dict[Ref, int]:
+    """Those refs that have no content there."""
+    if not wanted:
+        return {}
+    sql = "SELECT unnest(?::VARCHAR[]) AS ref EXCEPT SELECT digest FROM contents"
+    return {ref: wanted[ref] for (ref,) in source.file.ask(sql, [list(wanted)])}
+
+
+def _present(log: EventLog) -> list[LogArchived]:
+    """The archives that are there."""
+    archives = archives_of(log)
+    gone = missing(log.folder, archives)
+    return [archive for archive in archives if archive not in gone]
+
+
+def _rows(source: EventLog, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of `events` in a range: seq, id, ts, source, data, hash, type and the hot columns."""
+    names = ", ".join(("type", *schema.HOT))
+    sql = f"SELECT seq, id::VARCHAR, ts, source, data, hash, {names} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq"
+    yield from source.file.ask(sql, [first, last])
 
 
 def _check_blobs(log: EventLog) -> list[str]:
@@ -187,69 +290,3 @@ def _check_blobs(log: EventLog) -> list[str]:
         *partial.said("{} blobs lack parts, one is {}"),
         *([f"parts of {stray[0]} blobs belong to none, one is {stray[1]}"] if stray[0] else []),
     ]
-
-
-_BYTE = re.compile(r"at byte position (\d+)")
-
-
-def salvage(folder: Path) -> Report:
-    """Make a damaged log usable again, as far as it can be read, after copying its files into `salvage-N`.
-
-    No other process may use the log. A log without damage is only copied and verified.
-    :raises LogError: `log.locked`; `log.missing`; `log.damaged` if the main file itself can't be read.
-    """
-    if not (folder / LOG_FILE).exists():
-        raise LogError(f"there is no {LOG_FILE} in {folder}", hint="put a copy of it there", code="log.missing")
-    copies = _copy_aside(folder)
-    head = read_head(folder)
-    _cut_wal(folder)
-    (folder / HEAD_FILE).unlink(missing_ok=True)
-    with EventLog.open(folder) as log:
-        report = verify(log)
-    lost = max(0, head.seq - report.last_seq) if head is not None else 0
-    return Report(
-        events=report.events,
-        last_seq=report.last_seq,
-        last_hash=report.last_hash,
-        blobs=report.blobs,
-        blob_bytes=report.blob_bytes,
-        erased=report.erased,
-        problems=report.problems,
-        lost=lost,
-        copies=str(copies),
-    )
-
-
-def _copy_aside(folder: Path) -> Path:
-    number = 1
-    while (target := folder / f"salvage-{number}").exists():
-        number += 1
-    target.mkdir(mode=0o700)
-    for name in (LOG_FILE, WAL_FILE, WAL_FILE + ".checkpoint", HEAD_FILE):
-        if (folder / name).exists():
-            shutil.copy2(folder / name, target / name)
-    return target
-
-
-def _cut_wal(folder: Path) -> None:
-    """Shorten the WAL until DuckDB can replay it; give it up where it belongs to another file."""
-    wal = folder / WAL_FILE
-    while True:
-        file = LogFile(folder, read_only=True)
-        try:
-            file.connect()
-            file.tail()
-            return
-        except LogError as error:
-            size = file.wal_bytes()
-            if error.code != "log.damaged" or not size or "WAL" not in error.message:
-                raise
-            found = _BYTE.search(error.message)
-            keep = int(found[1]) if found else 0
-            if keep == 0 or keep >= size:
-                wal.unlink()
-            else:
-                with wal.open("r+b") as opened:
-                    opened.truncate(keep)
-        finally:
-            file.close()

@@ -1,0 +1,95 @@
+"""What rented containers cost: rates with their source, and an estimate before anything is spent.
+
+Pure. What a run may cost at most, and the ledger of that, is in `gx.core.ledger`.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from gx.core.message import Value
+
+SCALEDOWN_S = 10.0
+"""How long a container idles before it ends; Modal takes 2 to 3,600."""
+COLD_START_S = 60.0
+"""What a start is taken for until one was measured: an image that is cached, and a few GB of weights from a volume."""
+SOURCE = "https://modal.com/pricing"
+DATE = "2026-09"
+CORE_USD_PER_S = 0.0000131
+GIB_USD_PER_S = 0.00000222
+
+
+class Rates(Value, frozen=True, kw_only=True):
+    """Dollars a second of one container, by what it has: a GPU, `cores` and `memory_gib` of memory. `date` of `source`.
+
+    `region` is what a pinned region multiplies it by: 1.15 for a broad one to 1.75 for a narrow one.
+    """
+
+    gpu: str
+    gpu_usd_per_s: float
+    cores: float = 2.0
+    memory_gib: float = 8.0
+    region: float = 1.0
+    source: str = SOURCE
+    date: str = DATE
+
+    @property
+    def usd_per_s(self) -> float:
+        """All of it."""
+        rest = self.cores * CORE_USD_PER_S + self.memory_gib * GIB_USD_PER_S
+        return (self.gpu_usd_per_s + rest) * self.region
+
+
+RATES = {
+    gpu: Rates(gpu=gpu, gpu_usd_per_s=usd)
+    for gpu, usd in {
+        "T4": 0.000164,
+        "L4": 0.000222,
+        "A10": 0.000306,
+        "L40S": 0.000542,
+        "A100-40GB": 0.000583,
+        "A100-80GB": 0.000694,
+        "RTX-PRO-6000": 0.000842,
+        "H100": 0.001097,
+        "H200": 0.001261,
+        "B200": 0.001736,
+    }.items()
+}
+"""By Modal's name of the GPU, as of `DATE`; live ones, where they were fetched, take their place."""
+
+
+# ── estimates ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Estimate(Value, frozen=True, kw_only=True):
+    """What a burst will cost, in US dollars: from `low` to `high`, by the rates of `source` as of `date`."""
+
+    low_usd: float
+    high_usd: float
+    source: str = SOURCE
+    date: str = DATE
+
+    def __str__(self) -> str:
+        return f"${self.low_usd:.2f} to ${self.high_usd:.2f}"
+
+
+def estimate(
+    rates: Rates, *, tokens: float, slow_tokens_per_s: float, fast_tokens_per_s: float, containers: int,
+    cold_start_s: float = COLD_START_S, window_s: float = SCALEDOWN_S, cap_usd: float | None = None,
+) -> Estimate:  # fmt: skip
+    """The cost of so many tokens on so many containers, each with its loading and its idle tail.
+
+    The range is that of the rate of one container, in tokens a second: as fast as assumed or measured, and as slow as
+    it may turn out. A container more than the work fills costs its start and its end.
+    """
+    if containers < 1 or tokens <= 0:
+        return Estimate(low_usd=0.0, high_usd=0.0, source=rates.source, date=rates.date)
+    overhead_s = containers * (cold_start_s + window_s)
+    low, high = (rates.usd_per_s * (tokens / pace + overhead_s) for pace in (fast_tokens_per_s, slow_tokens_per_s))
+    if cap_usd is not None:
+        low, high = min(low, cap_usd), min(high, cap_usd)
+    return Estimate(low_usd=_cents(low), high_usd=_cents(high), source=rates.source, date=rates.date)
+
+
+def _cents(usd: float) -> float:
+    return ceil(usd * 10_000 - 1e-9) / 10_000
