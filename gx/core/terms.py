@@ -1,0 +1,25 @@
+"""On what terms a run may rent containers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gx.core.message import Value
+
+Mode = Literal["auto", "off", "force"]
+
+
+class Terms(Value, frozen=True, kw_only=True):
+    """`auto` rents what the backlog is worth, `force` as many as it may at once, `off` nothing.
+
+    `gpu` are Modal's names of the kinds that may be rented, any where there are none. `target_s` is when the run should
+    be done at the latest, in seconds from its start, as its deadline is. `usd` is the cap over the run's whole life:
+    `None` is no leave to spend anything. A rehearsal rents from a control plane on this machine, free of charge.
+    """
+
+    mode: Mode = "auto"
+    gpu: tuple[str, ...] = ()
+    max_containers: int = 4
+    target_s: float | None = None
+    usd: float | None = None
+    is_rehearsal: bool = False
