@@ -21,7 +21,8 @@ WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cu124"
 """Where llama-cpp-python publishes its builds for CUDA 12.4."""
 MOST_INPUTS = 96
 """How many jobs a container may hold: more than any engine's slots, so that the next ones are there in time."""
-START_UP_S = 600
+START_UP_S = 300
+"""A container that isn't ready by then is given up; until then it may cost."""
 
 
 def _packages() -> list[str]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import anyio
 import modal
 import modal.exception as refused
 from modal.config import config
@@ -17,6 +18,8 @@ from modal.config import config
 from cloud.names import APP, CLASS, board_of
 from gx.core.errors import CloudError
 from gx.core.message import Value
+
+_CLOSING_S = 5.0
 
 
 class Account(Value, frozen=True, kw_only=True):
@@ -33,11 +36,15 @@ class Account(Value, frozen=True, kw_only=True):
 
 
 class Pool(Value, frozen=True, kw_only=True):
-    """The containers of one run: `gpu` None leaves it to the app, `slots` 0 to the bench. Times in seconds."""
+    """The containers of one run: `gpu` None leaves it to the app, `slots` 0 to the bench. Times in seconds.
+
+    A container is meant to hold `inputs` at once, and takes half as many more; 0 leaves that to the app.
+    """
 
     run: str
     gpu: str | None = None
     slots: int = 0
+    inputs: int = 0
     max_containers: int = 1
     scaledown_s: int = 30
     timeout_s: int = 3600
@@ -66,6 +73,8 @@ class Rented:
             scaledown_window=pool.scaledown_s,
             timeout=pool.timeout_s,
         )
+        if pool.inputs:
+            chosen = chosen.with_concurrency(max_inputs=pool.inputs + (pool.inputs + 1) // 2, target_inputs=pool.inputs)
         self._bench = chosen(run=pool.run, slots=pool.slots)
         self._board = modal.Dict.from_name(board_of(pool.run), create_if_missing=True, client=control)
         self._control = control
@@ -133,8 +142,9 @@ async def rent(pool: Pool, account: Account) -> AsyncIterator[Rented]:
             await rented._bench.execute.hydrate.aio()
         yield rented
     finally:
-        for client in (control, polling):
-            await client.close.aio()
+        with anyio.move_on_after(_CLOSING_S, shield=True):
+            for client in (control, polling):
+                await client.close.aio()
 
 
 async def connect(account: Account) -> modal.Client:

@@ -1,8 +1,8 @@
 """The Worker port over rented containers: spawn, follow, cancel, reattach.
 
-It knows attempts and their calls. It knows neither the SDK (`cloud.rented`) nor what is worth its price
-(`gx.run.placement`); what may be spent it asks `may_spawn`. There is no incarnation: containers come and go under the
-calls, which Modal queues again, so each attempt has an end of its own.
+It knows attempts and their calls. It knows neither the SDK (`cloud.rented`) nor what is worth its price: how much it
+may rent, and until when, it is told. There is no incarnation: containers come and go under the calls, which Modal
+queues again, so each attempt has an end of its own.
 
 Invariant: each submitted or reattached attempt is answered by one `AttemptEnded` or one `AttemptGone`; and by the time
 of either no call of it is followed any more.
@@ -27,13 +27,12 @@ from gx.core.message import Failure, Message, ModelCard, Turn
 from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Capacity, CloudLease, Quote, Rate
 
-LEASE_S = 60.0
-"""How far ahead a driver vouches for what containers begin: a dead one costs no more than that."""
 POLL_S = 0.2
 """How long after a round of polls the next one begins."""
 _AT_ONCE = 24
 """Calls of the SDK that are under way at once: far fewer than the streams of a connection."""
 _LONGEST_BACKOFF_S = 30.0
+_AGAIN_S = 2.0
 _ENDING_S = 10.0
 
 _Name = tuple[str, int]
@@ -53,8 +52,8 @@ class Calls(Protocol):
 class CloudWorker:
     """Runs the turns of one run in rented containers, each of which takes `inputs` at once.
 
-    `driver` is the name under which this process vouches for the cost. `may_spawn` says whether one call more may be
-    begun now. Use it as an async context manager; leaving it cancels what is under way.
+    `driver` is the name under which this process vouches for the cost. Use it as an async context manager; leaving it
+    cancels what is under way.
     """
 
     name = "cloud"
@@ -68,18 +67,19 @@ class CloudWorker:
         driver: str,
         inputs: int,
         quote: Quote,
-        may_spawn: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._calls, self._run, self._gpu, self._driver, self._inputs = calls, run, gpu, driver, inputs
-        self._quote, self._may_spawn, self._now = quote, may_spawn, now
-        self._containers = 0
+        self._quote, self._now = quote, now
+        self._containers = self._told_containers = 0
+        self._until = self._told_until = 0.0
         self._weights: dict[str, m.Weights] = {}
         self._waiting: OrderedDict[_Name, Turn] = OrderedDict()
         self._spawning: set[_Name] = set()
         self._open: dict[_Name, str] = {}
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
+        self._has_news = anyio.Event()
         self._backoff_s = 0.0
         self._tasks: TaskGroup | None = None
 
@@ -107,11 +107,10 @@ class CloudWorker:
         self._weights[weights.digest] = weights
 
     async def start(self) -> None:
-        """Vouch for the first calls, then follow what there is. :raises CloudError: if the account doesn't answer."""
+        """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started")
-        await self._calls.vouch(self._driver, self._now() + LEASE_S)
-        for loop in (self._vouch, self._spawn, self._follow):
+        for loop in (self._tell, self._spawn, self._follow):
             self._tasks.start_soon(loop)
 
     async def aclose(self) -> None:
@@ -120,15 +119,16 @@ class CloudWorker:
         calls, self._open = list(self._open.values()), {}
         await _each(self._cancel, calls)
 
-    async def scale(self, containers: int) -> None:
-        """Rent at most so many from now on; with 0, what is under way ends and nothing more begins.
-
-        :raises CloudError: if the account doesn't answer.
-        """
-        if containers:
-            await self._calls.scale(containers)
+    def scale(self, containers: int) -> None:
+        """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
         self._containers = containers
+        self._has_news.set()
         self._has_work.set()
+
+    def vouch(self, until: float) -> None:
+        """Pay for what containers begin before `until`, in wall-clock seconds. Nothing unpaid is begun."""
+        self._until = until
+        self._has_news.set()
 
     def capacity(self) -> Capacity:
         """Half as many leases more than fit, so that no container waits for its next turn."""
@@ -195,21 +195,31 @@ class CloudWorker:
 
     # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _vouch(self) -> None:
-        """Vouch anew as long as this process lives. Nothing is lost if it fails: containers begin nothing then."""
+    async def _tell(self) -> None:
+        """Tell the containers what this worker was told. As long as that fails, nothing is begun."""
         while True:
-            await anyio.sleep(LEASE_S / 3)
+            self._has_news = anyio.Event()
+            wanted, until = self._containers, self._until
             try:
-                await self._calls.vouch(self._driver, self._now() + LEASE_S)
+                if wanted and wanted != self._told_containers:
+                    await self._calls.scale(wanted)
+                if until != self._told_until:
+                    await self._calls.vouch(self._driver, until)
             except CloudError as error:
                 self._emit(RentRefused(reason=error.message))
+                await anyio.sleep(_AGAIN_S)
+                continue
+            self._told_containers, self._told_until = wanted, until
+            self._has_work.set()
+            if (self._containers, self._until) == (wanted, until):
+                await self._has_news.wait()
 
     async def _spawn(self) -> None:
         """Begin what waits, as long as it may be paid."""
         while True:
             self._has_work = anyio.Event()
             chosen = list[Turn]()
-            while self._waiting and len(chosen) < _AT_ONCE and self._may_spawn():
+            while self._waiting and len(chosen) < _AT_ONCE and self._told_until > self._now():
                 name, turn = self._waiting.popitem(last=False)
                 self._spawning.add(name)
                 chosen.append(turn)

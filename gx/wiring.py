@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gx.core.errors import ModelError
 from gx.core.message import Value
-from gx.core.ports import Worker
+from gx.core.ports import Landlord, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
+from gx.core.task import Offer
 from gx.settings import Settings
 
 if TYPE_CHECKING:
+    from cloud.landlord import Needs
     from edge.models import ModelFile
 
 
@@ -36,6 +39,7 @@ class LocalModel(Value, frozen=True, kw_only=True):
     context_tokens: int | None
     digest: str
     adapters: tuple[tuple[str, float], ...] = ()
+    adapter_sha256s: tuple[str, ...] = ()
     copy: Path | None = None
 
 
@@ -75,6 +79,7 @@ def resolve_models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[s
             context_tokens=model.context or settings.context_tokens,
             digest=hashlib.sha256("\n".join(identity).encode()).hexdigest() if adapters else place.sha256,
             adapters=tuple((str(adapter.path), strength) for adapter, strength in adapters),
+            adapter_sha256s=tuple(adapter.sha256 for adapter, _ in adapters),
             copy=_copy(place.sha256, settings),
         )
     return found
@@ -126,6 +131,72 @@ def offer(worker: Worker, models: Iterable[LocalModel]) -> None:
         for model in models:
             path = str(model.copy or model.path)
             worker.register(model.digest, path, model.context_tokens, model.adapters, sha256=model.sha256)
+
+
+def landlord(settings: Settings, folder: Path, *, epoch: int, runs: Callable[[str], Rented]) -> Landlord:
+    """Who rents containers to the runs of the workspace in `folder`; what a run needs, `runs` says by its id."""
+    return _Lazily(settings, folder, epoch, runs)
+
+
+class Rented(Value, frozen=True, kw_only=True):
+    """What is to be known of a run that rents: its models, and the longest time-out of its steps, None without one."""
+
+    models: tuple[LocalModel, ...]
+    timeout_s: float | None
+    is_rehearsal: bool
+
+
+LONGEST_S = 600.0
+"""The longest that an input may take in a container where its step says nothing."""
+
+
+class _Lazily:
+    """The landlord, of whom nothing is loaded before something is to be rented."""
+
+    def __init__(self, settings: Settings, folder: Path, epoch: int, runs: Callable[[str], Rented]) -> None:
+        self._settings, self._folder, self._epoch, self._runs = settings, folder, epoch, runs
+        self._found: Landlord | None = None
+
+    def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
+        return self._landlord().offers(run, edge_tokens_per_s)
+
+    def rent(self, run: str, gpu: str) -> AbstractAsyncContextManager[RentedWorker]:
+        return self._landlord().rent(run, gpu)
+
+    def _landlord(self) -> Landlord:
+        if self._found is None:
+            from cloud.landlord import ModalLandlord
+            from cloud.rented import Account
+
+            driver = f"{socket.gethostname()}/{self._epoch}"
+            self._found = ModalLandlord(
+                driver=driver, needs=self._needs, folder=self._folder / "rehearsals", account=Account()
+            )
+        return self._found
+
+    def _needs(self, run: str) -> Needs:
+        from cloud.landlord import Needs
+        from cloud.message import Weights
+
+        wanted = self._runs(run)
+        weights, files = list[Weights](), dict[str, Path]()
+        for model in wanted.models:
+            hashes = model.adapter_sha256s
+            adapters = tuple(zip(hashes, (strength for _, strength in model.adapters), strict=True))
+            weights.append(
+                Weights(
+                    digest=model.digest, sha256=model.sha256, context_tokens=model.context_tokens, adapters=adapters
+                )
+            )
+            files[model.sha256] = model.path
+            files |= {sha256: Path(path) for sha256, (path, _) in zip(hashes, model.adapters, strict=True)}
+        return Needs(
+            weights=tuple(weights),
+            files=files,
+            timeout_s=(wanted.timeout_s or LONGEST_S) + 30.0,
+            slots=self._settings.slots or 0,
+            is_rehearsal=wanted.is_rehearsal,
+        )
 
 
 async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:

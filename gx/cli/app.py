@@ -15,6 +15,9 @@ from typer.core import TyperGroup
 from gx import __version__, output
 from gx.cli import (
     answer,
+    audit,
+    burst,
+    cloud,
     config,
     diff,
     doctor,
@@ -30,6 +33,7 @@ from gx.cli import (
     recipes,
     replay,
     run,
+    spend,
     steer,
     why,
 )
@@ -94,10 +98,14 @@ history.register(app)
 health.register(app)
 gc.register(app)
 why.register(app)
+audit.register(app)
 export.register(app)
 fork.register(app)
 diff.register(app)
 replay.register(app)
+burst.register(app)
+spend.register(app)
+app.add_typer(cloud.app, name="cloud")
 app.add_typer(models.app, name="models")
 config.register(app)
 doctor.register(app)

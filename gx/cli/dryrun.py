@@ -32,16 +32,36 @@ SHOWN_LINES, SHOWN_CHARS = 12, 1200
 
 def dry_run(asked: Submission, settings: Settings, workspace: Workspace) -> int:
     """Show what the run would do; the exit code. :raises GxError: if it couldn't begin."""
-    from gx.flow.parse import plan_recipe
-    from gx.run.dryrun import CONTEXT_TOKENS, Forecaster, past
-    from gx.run.rulecheck import check_queries
+    from gx.flow.privacy import has_private
     from gx.run.rules import words_of
+
+    plan, made = forecasts(asked, settings, workspace)
+    recipe = plan.recipe
+    _show(made, has_labels=has_private(recipe) or recipe.burst is not None)
+    for rule in recipe.rules:
+        often = f"at most every {rule.cooldown_s:g} s"
+        output.note(f"rule {rule.id}, {often}, when its query turns true: {words_of(rule.do)}")
+    budget = asked.budget_tokens if asked.budget_tokens is not None else recipe.budget.tokens
+    tokens = sum(step.tokens_in + step.tokens_out for step in made)
+    if budget is not None and tokens > budget:
+        output.note(f"note: the budget of {budget:,} tokens would stop the run before its end")
+    output.note("nothing was run")
+    return ExitCode.ok
+
+
+def forecasts(asked: Submission, settings: Settings, workspace: Workspace) -> tuple[Plan, list[Forecast]]:
+    """The plan of what is asked for, and what each of its steps is expected to take. :raises GxError: as `dry_run`."""
+    from gx.flow.parse import plan_recipe
+    from gx.run.dryrun import CONTEXT_TOKENS, Forecaster, absent_fields, past
+    from gx.run.rulecheck import check_queries
 
     plan = plan_recipe(asked.recipe_text, asked.params, file=asked.recipe_file)
     check_queries(plan.recipe, asked.recipe_text, file=asked.recipe_file)
     recipe = plan.recipe
     models = _models(recipe, settings, Path(asked.recipe_folder))
     rows = _survey(asked, plan, settings)
+    for name in absent_fields(recipe.private, rows):
+        output.note(f"note: no row that was looked at has the private field `{name}`")
     with _log(workspace) as log:
 
         def in_log(keys: Collection[str]) -> Collection[str]:
@@ -59,16 +79,7 @@ def dry_run(asked: Submission, settings: Settings, workspace: Workspace) -> int:
             find_results=in_log,
         )
         made = list(forecaster.steps())
-    _show(made)
-    for rule in recipe.rules:
-        often = f"at most every {rule.cooldown_s:g} s"
-        output.note(f"rule {rule.id}, {often}, when its query turns true: {words_of(rule.do)}")
-    budget = asked.budget_tokens if asked.budget_tokens is not None else recipe.budget.tokens
-    tokens = sum(step.tokens_in + step.tokens_out for step in made)
-    if budget is not None and tokens > budget:
-        output.note(f"note: the budget of {budget:,} tokens would stop the run before its end")
-    output.note("nothing was run")
-    return ExitCode.ok
+    return plan, made
 
 
 def _models(recipe: Recipe, settings: Settings, base_dir: Path) -> dict[str, str]:
@@ -129,11 +140,11 @@ def _log(workspace: Workspace) -> Iterator[EventLog | None]:
 # ── showing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _show(made: list[Forecast]) -> None:
+def _show(made: list[Forecast], *, has_labels: bool) -> None:
     if output.wants_json():
         output.emit((_row(step) for step in made), as_json=True)
         return
-    lines = [line for step in made for line in _lines(step)]
+    lines = [line for step in made for line in _lines(step, has_labels=has_labels)]
     if len(made) > 1:
         times = [step.seconds for step in made]
         known = [s for s in times if s is not None]
@@ -149,7 +160,7 @@ def _row(step: Forecast) -> dict[str, Any]:
     return msgspec.structs.asdict(step) | {"prompt": messages}
 
 
-def _lines(step: Forecast) -> list[str]:
+def _lines(step: Forecast, *, has_labels: bool) -> list[str]:
     agents, models = ", ".join(step.agents), ", ".join(step.models)
     lines = [f"step {step.step}: {step.count}; agent {agents} on {models}"]
     if step.reused:
@@ -159,6 +170,11 @@ def _lines(step: Forecast) -> list[str]:
         lines += [f"    {message.role}: {line}" if n == 0 else f"      {line}" for n, line in _cut(message.content)]
     if step.problem:
         lines.append(f"    can't be rendered{' for some rows' if step.prompt else ''}: {step.problem}")
+    if has_labels:
+        reads = ", ".join(step.reads) or "no field"
+        lines.append(
+            f"  private:    {f'yes: {step.private}' if step.private else f'no; it may leave, made from {reads}'}"
+        )
     lines.append(f"  tokens in:  about {step.tokens_in:,} ({step.tokens_in_basis})")
     lines.append(f"  tokens out: about {step.tokens_out:,} ({step.tokens_out_basis})")
     time = "unknown" if step.seconds is None else _time(step.seconds)

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from gx import output
-from gx.core.errors import UsageError
+from gx.core.errors import NotFound, UsageError
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def mend(place: Workspace, *, is_agreed: bool, is_dry: bool, as_json: bool | Non
     from gx.node.start import send_home
     from gx.run.log.repair import repair as repair_log
 
+    if not place.folder.is_dir():
+        raise NotFound(f"there is no workspace {place.folder}", hint="--workspace DIR names another folder")
     send_home(place.folder)
     with place.locked(fcntl.LOCK_EX, LEAVING_S):
         done = repair_log(place.folder, lambda plan: _agrees(plan, is_agreed=is_agreed, is_dry=is_dry), now=time.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ from gx.cli.place import seconds
 
 if TYPE_CHECKING:
     from gx.node.client import Started, Submission
+    from gx.node.workspace import Workspace
     from gx.run.record import Record
+    from gx.settings import Settings
 
 HELP = """\
 Run a recipe over its inputs: one JSON line a row on stdout, progress and notes on stderr.
@@ -112,7 +115,17 @@ def run(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything anew, whatever the log knows.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Stop after this long (90s, 30m, 2h) and exit 5.")] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens and exit 4.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop after this many tokens (200000) and exit 4; or rent for at most these dollars ($2.00).",
+            metavar="TOKENS|USD",
+        ),
+    ] = None,
+    burst: Annotated[
+        str | None, typer.Option(help="Rent containers: auto where it is worth it, off never, force at once.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to what a burst may cost, and don't ask.")] = False,
     priority: Annotated[
         float, typer.Option(min=0.01, max=100, help="Share of the tokens beside other runs: 2 gets twice what 1 gets.")
     ] = 1.0,
@@ -132,10 +145,12 @@ def run(
 ) -> None:
     """The verb itself; its help text is HELP."""
     from gx import settings
-    from gx.cli import running
+    from gx.cli.leave import burst_mode, tokens_or_dollars
     from gx.node.workspace import Workspace
 
     output.set_mode(as_json=as_json, quiet=quiet)
+    mode = burst_mode(burst)
+    tokens, usd = tokens_or_dollars(budget, bursts=mode not in (None, "off"))
     asked = submission(
         recipe,
         inputs=inputs,
@@ -146,7 +161,7 @@ def run(
         name=name,
         fresh=fresh,
         deadline=deadline,
-        budget=budget,
+        budget=tokens,
         detach=detach,
         priority=priority,
     )
@@ -156,11 +171,33 @@ def run(
         from gx.cli.dryrun import dry_run as show
 
         raise typer.Exit(show(asked, found, place))
+    if mode is not None or usd is not None:
+        from gx.cli.burst import let_rent
+
+        asked = let_rent(asked, found, place, mode=mode, usd=usd, is_yes=yes)
+    carry_out(asked, found, place, detach=detach, ordered=ordered, with_input=with_input)
+
+
+def carry_out(
+    asked: Submission,
+    settings: Settings,
+    place: Workspace,
+    *,
+    detach: bool = False,
+    ordered: bool = False,
+    with_input: bool = False,
+    on_end: Callable[[str], None] = lambda run: None,
+) -> None:
+    """Run what is asked for, tell `on_end` its id, and leave with its exit code. :raises GxError: if it can't begin."""
+    from gx.cli import running
+
     if detach:
-        sys.stdout.write(running.detach(asked, found, place) + "\n")
+        sys.stdout.write(running.detach(asked, settings, place) + "\n")
         return
     printer = Printer(with_input=with_input)
-    code = running.finish(running.execute(asked, found, place, on_records=printer.show, is_ordered=ordered))
+    end = running.execute(asked, settings, place, on_records=printer.show, is_ordered=ordered)
+    code = running.finish(end)
+    on_end(end.run)
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process
         os._exit(code)
     raise typer.Exit(code)

@@ -14,6 +14,7 @@ import msgspec
 
 from gx.core.message import Counts, Label, Scores, Value
 from gx.core.task import Lease
+from gx.core.terms import Terms
 
 FORMAT = 1
 """The version of the log's format: of these bodies, of the tables and of the hash chain."""
@@ -126,6 +127,7 @@ class RunCreated(Value, frozen=True, kw_only=True, tag="run.created"):
     asked: Ref | None = None
     is_detached: bool = False
     priority: float = 1.0
+    burst: Terms | None = None
     by: str = ""
 
 
@@ -281,6 +283,71 @@ class StepSkipped(Value, frozen=True, kw_only=True, tag="step.skipped"):
     reason: str
 
 
+class BurstAllowed(Value, frozen=True, kw_only=True, tag="burst.allowed"):
+    """From now on the run may rent on these terms, in place of those that it had. The cap is over its whole life."""
+
+    run: str
+    terms: Terms
+    by: str = ""
+
+
+class ContainerReserved(Value, frozen=True, kw_only=True, tag="container.reserved"):
+    """One container more may be alive from `at` on: written before it is asked for, and kept until it must have ended.
+
+    The fields are those of `gx.core.ledger.Container`: what it costs a second, and what bounds its life, in seconds.
+    """
+
+    run: str
+    container: str
+    gpu: str
+    usd_per_s: float
+    timeout_s: float
+    cold_start_s: float
+    lease_s: float
+    window_s: float
+    at: float
+
+
+class ContainersRenewed(Value, frozen=True, kw_only=True, tag="containers.renewed"):
+    """The driver vouches anew, as of `at`, for what these containers begin: written before they are told."""
+
+    run: str
+    containers: tuple[str, ...]
+    at: float
+
+
+class ContainerSeen(Value, frozen=True, kw_only=True, tag="container.seen"):
+    """A container, `name` at its landlord, was alive at `at`, up since `began_at`: what it cost until then is known.
+
+    Written when it is first seen, then at most one in 15 s. All are wall-clock seconds.
+    """
+
+    run: str
+    container: str
+    name: str
+    began_at: float
+    at: float
+
+
+class ContainerEnded(Value, frozen=True, kw_only=True, tag="container.ended"):
+    """A container has ended by `at`, as far as can be told from here: it costs nothing more."""
+
+    run: str
+    container: str
+    at: float
+
+
+class RentRefused(Value, frozen=True, kw_only=True, tag="rent.refused"):
+    """Nothing can be rented, or not for now: no token, a quota, an account that doesn't answer. The run goes on here.
+
+    Written once for each reason in a row.
+    """
+
+    run: str
+    reason: str
+    code: str = ""
+
+
 class StepPaused(Value, frozen=True, kw_only=True, tag="step.paused"):
     """Nothing of the step begins until it is continued; what is running ends."""
 
@@ -427,6 +494,31 @@ class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):
     alone: bool = False
 
 
+class CallMade(Value, frozen=True, kw_only=True, tag="call.made"):
+    """A container's landlord took the attempt, as `call`: by that it is found again. A later one takes its place."""
+
+    run: str
+    task: str
+    attempt: int
+    call: str
+    gpu: str
+
+
+class Egress(Value, frozen=True, kw_only=True, tag="egress.declared"):
+    """An attempt's turn leaves this machine for `to`: `bytes` of it, with that digest. Committed before it leaves.
+
+    `fields` are what its prompt was made from, by their names, such as "item.text".
+    """
+
+    run: str
+    task: str
+    attempt: int
+    to: str
+    fields: tuple[str, ...]
+    bytes: int
+    digest: str
+
+
 class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
     """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again.
 
@@ -561,6 +653,13 @@ Body = (
     | StopAsked
     | RunFinished
     | PlacementDecided
+    | BurstAllowed
+    | ContainerReserved
+    | ContainersRenewed
+    | ContainerSeen
+    | ContainerEnded
+    | RentRefused
+    | CallMade
     | InputsRead
     | InputsEnded
     | StepUnfolded
@@ -578,6 +677,7 @@ Body = (
     | TaskQueued
     | TaskPrepared
     | TaskLeased
+    | Egress
     | TaskSucceeded
     | AttemptFailed
     | AttemptLost

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from gx.core.message import Measured, Message, ModelCard, Outcome, Signal, Turn, Value
-from gx.core.task import Capacity, Lease, Quote, Rate
+from gx.core.task import Capacity, Lease, Offer, Quote, Rate
 
 
 class AttemptEnded(Value, frozen=True, kw_only=True):
@@ -119,6 +120,32 @@ class Worker(Protocol):
     def rate(self) -> Rate: ...
 
     def quote(self) -> Quote: ...
+
+
+class RentedWorker(Worker, Protocol):
+    """A worker over containers that are rented by the second. What it may begin, and for how long, it is told."""
+
+    def scale(self, containers: int) -> None:
+        """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
+
+    def vouch(self, until: float) -> None:
+        """Pay for what containers begin before `until`, in wall-clock seconds."""
+
+    def reattach(self, task: str, attempt: int, call: str) -> None:
+        """Follow the call of an attempt that was submitted before this process began."""
+
+    def give_back(self, most: int | None = None) -> None:
+        """Let go of attempts that no call was made for, the last first: each is gone, and nobody's fault."""
+
+
+class Landlord(Protocol):
+    """Who rents containers out."""
+
+    def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
+        """What may be rented for a run beside a machine of that speed."""
+
+    def rent(self, run: str, gpu: str) -> AbstractAsyncContextManager[RentedWorker]:
+        """Containers of a run. None starts before it is told to. :raises GxError: on entering, if there can be none."""
 
 
 class Clock(Protocol):

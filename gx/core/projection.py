@@ -15,6 +15,7 @@ from gx.core import event as e
 from gx.core.figures import plus
 from gx.core.message import Counts
 from gx.core.queues import enqueue, leave_queues
+from gx.core.renting import RENTING, call_made, rent_of
 from gx.core.steering import STEERING
 from gx.core.task import Status
 from gx.core.view import BenchState, RunState, RunStatus, TaskState, View
@@ -38,6 +39,7 @@ def fold(view: View, event: e.Event) -> View:
             budget_tokens=body.budget_tokens,
             is_detached=body.is_detached,
             priority=body.priority,
+            rent=None if body.burst is None else rent_of(body.burst),
         )
     run = view.runs.get(run_id)
     if run is None:
@@ -226,6 +228,8 @@ def _attempt_superseded(run: RunState, body: e.AttemptSuperseded) -> None:
 
 def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None:
     """A task of a step that was routed since is prepared again, under another key."""
+    if task.status in (Status.queued, Status.prepared):
+        task.label = body.label
     is_again = task.status is Status.prepared and task.key not in (None, body.key)
     if task.status is not Status.queued and not is_again:
         return
@@ -385,10 +389,12 @@ _RUN: dict[type, Callable[[RunState, Any], None]] = {
     e.TaskQueued: _task_queued,
     e.AttemptSuperseded: _attempt_superseded,
     **STEERING,
+    **RENTING,
 }
 _TASK: dict[type, Callable[[RunState, TaskState, Any], None]] = {
     e.TaskPrepared: _task_prepared,
     e.TaskLeased: _task_leased,
+    e.CallMade: call_made,
     e.AttemptLost: _attempt_lost,
     e.AttemptFailed: _attempt_failed,
     e.TaskRetried: _task_retried,

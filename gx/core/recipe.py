@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from gx.core.message import Choice, Sampling, Value
+from gx.core.terms import Terms
 
 
 class Adapter(Value, frozen=True, kw_only=True):
@@ -31,7 +32,7 @@ class Model(Value, frozen=True, kw_only=True):
 class Agent(Value, frozen=True, kw_only=True):
     """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix.
 
-    With `choose`, the options of the schema are weighed instead of written.
+    With `choose`, the options of the schema are weighed instead of written. A `private` one works on this machine only.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Agent(Value, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     output: dict[str, Any] | None = None
     choose: Choice | None = None
+    private: bool = False
 
 
 class Retry(Value, frozen=True, kw_only=True):
@@ -54,7 +56,11 @@ class Retry(Value, frozen=True, kw_only=True):
 
 
 class Step(Value, frozen=True, kw_only=True):
-    """A vertex of the recipe's graph. `for_each` is "inputs" or a step id; `reduce` is a step id."""
+    """A vertex of the recipe's graph. `for_each` is "inputs" or a step id; `reduce` is a step id.
+
+    The tasks of a `private` one stay on this machine. `share` are the fields of its output (`True`: all of it) that may
+    leave although they were made from something private.
+    """
 
     id: str
     agent: str
@@ -68,6 +74,8 @@ class Step(Value, frozen=True, kw_only=True):
     retry: Retry = Retry()
     timeout_s: float | None = None
     continue_on_error: bool = False
+    private: bool = False
+    share: tuple[str, ...] | bool = ()
 
 
 class Param(Value, frozen=True, kw_only=True):
@@ -80,9 +88,10 @@ class Param(Value, frozen=True, kw_only=True):
 
 
 class Budget(Value, frozen=True, kw_only=True):
-    """Limits for the whole run; `None` is no limit."""
+    """Limits for the whole run: `tokens` `None` is no limit, `usd` `None` no leave to spend anything."""
 
     tokens: int | None = None
+    usd: float | None = None
 
 
 class Pause(Value, frozen=True, kw_only=True, tag="pause"):
@@ -148,7 +157,11 @@ class Rule(Value, frozen=True, kw_only=True):
 
 
 class Recipe(Value, frozen=True, kw_only=True):
-    """`inputs` is the default input (a file, folder or glob beside the recipe); `output` is a step id."""
+    """`inputs` is the default input (a file, folder or glob beside the recipe); `output` is a step id.
+
+    `private` are the fields of the input's rows that never leave this machine, at any depth. `burst` are the terms on
+    which it may rent, their cap left out: that is the budget's.
+    """
 
     name: str
     steps: tuple[Step, ...]
@@ -161,6 +174,8 @@ class Recipe(Value, frozen=True, kw_only=True):
     budget: Budget = Budget()
     description: str = ""
     rules: tuple[Rule, ...] = ()
+    private: tuple[str, ...] = ()
+    burst: Terms | None = None
 
     def step(self, step_id: str) -> Step:
         """The step of that id. :raises KeyError: if there is none."""

@@ -70,8 +70,9 @@ class Offer(Value, frozen=True, kw_only=True):
     """One kind of container that may be rented: what it does a second, what it costs, and how long it takes to begin.
 
     `tokens_per_s` are prompts and answers together; with `tasks` 0 that is an assumption. It idles `window_s` before it
-    ends. `reserve_usd` is the most that one of them can cost before anybody can stop it. `source` and `date` are the
-    price's.
+    ends. A start that takes longer than `start_limit_s` is given up, and so is an input that takes longer than
+    `timeout_s`. `reserve_usd` is the most that one of them can cost before anybody can stop it. `source` and `date`
+    are the price's.
     """
 
     gpu: str
@@ -81,6 +82,8 @@ class Offer(Value, frozen=True, kw_only=True):
     cold_start_s: float = 0.0
     window_s: float = 0.0
     reserve_usd: float = 0.0
+    start_limit_s: float = 0.0
+    timeout_s: float = 0.0
     source: str = ""
     date: str = ""
 

@@ -7,6 +7,8 @@ from typing import Literal
 from gx.core.message import Value
 
 Mode = Literal["auto", "off", "force"]
+GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
+"""The GPUs that can be asked for, by Modal's names of them. Their prices are `cloud.cost`'s."""
 
 
 class Terms(Value, frozen=True, kw_only=True):

@@ -12,9 +12,21 @@ from typing import Any
 
 import msgspec
 
-from gx.core.event import BurstAsked, InputRow, QuestionAsked, Ref, RunCreated, StepRouted, StopAsked
+from gx.core.event import (
+    BurstAsked,
+    InputRow,
+    PlacementDecided,
+    QuestionAsked,
+    Ref,
+    RentRefused,
+    RunCreated,
+    StepRouted,
+    StopAsked,
+)
+from gx.core.ledger import Ledger
 from gx.core.message import Counts, Label
 from gx.core.task import Lease, Status
+from gx.core.terms import Terms
 
 
 class RunStatus(str, Enum):
@@ -101,6 +113,20 @@ class RuleState(msgspec.Struct, kw_only=True):
     errors: dict[str, Ref] = {}
 
 
+class RentState(msgspec.Struct, kw_only=True):
+    """What a run rents, as of the last event. `names` are the containers' own, where they were seen.
+
+    `verdict` is where its excess goes, `refused` why nothing can be rented, as long as nothing was since.
+    """
+
+    terms: Terms
+    ledger: Ledger
+    verdict: PlacementDecided | None = None
+    names: dict[str, str] = {}
+    seen_at: dict[str, float] = {}
+    refused: RentRefused | None = None
+
+
 class RunState(msgspec.Struct, kw_only=True):
     """A run, as of the event `seq`.
 
@@ -109,9 +135,10 @@ class RunState(msgspec.Struct, kw_only=True):
     a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
     `counts` are what the benches did while the run went on. At most `concurrency` tasks run at once, where it is set.
 
-    `parked` are the tasks of paused steps that stood in one of these queues or would, with the instant before which
-    they wait anyway. `paused_steps` maps a step to who paused it, `routes` to where its tasks go instead of the
-    recipe's own way. `questions` are those that nobody answered yet.
+    `rent` is None as long as there are no terms on which it may rent. `parked` are the tasks of paused steps that stood
+    in one of these queues or would, with the instant before which they wait anyway. `paused_steps` maps a step to who
+    paused it, `routes` to where its tasks go instead of the recipe's own way. `questions` are those that nobody
+    answered yet.
     """
 
     id: str
@@ -150,6 +177,7 @@ class RunState(msgspec.Struct, kw_only=True):
     questions: dict[str, QuestionAsked] = {}
     stop_asked: StopAsked | None = None
     burst_asked: BurstAsked | None = None
+    rent: RentState | None = None
 
     def step(self, step_id: str) -> StepState:
         """The state of that step; a fresh one if nothing happened to it yet."""

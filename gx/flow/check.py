@@ -41,6 +41,7 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         for name in _agents_of(recipe, step, root.at("steps", index)):
             users[name].append(step)
         _check_templates(recipe, step, root.at("steps", index))
+        _check_share(recipe, step, root.at("steps", index))
     check_rules(recipe, root)
     for step, name in routed_agents(recipe):
         users[name].append(step)
@@ -143,6 +144,24 @@ def _check_matrix(step: Step, node: Node) -> None:
 
 def _alike(node: Node) -> RecipeError:
     return node.error(f"expected values that differ as text, got {node} again")
+
+
+def _check_share(recipe: Recipe, step: Step, node: Node) -> None:
+    """Whether the step's output can have the fields that it shares. :raises RecipeError: at the first that it can't."""
+    if not isinstance(step.share, tuple) or not step.share:
+        return
+    outputs = [recipe.agents[name].output for name in sorted(_agents_of(recipe, step, node))]
+    known = [output["properties"] for output in outputs if output and output.get("properties")]
+    place = node.at("share")
+    if not known:
+        whole = "`share: true` lets all of it leave"
+        raise place.error("expected fields of the step's output, but its agent's `output` names none", whole)
+    names = list(dict.fromkeys(name for properties in known for name in properties))
+    for index, name in enumerate(step.share):
+        if name not in names:
+            raise place.at(index).error(
+                f"expected a field of the step's output, got `{name}`", suggest(name, names, "fields")
+            )
 
 
 def _check_templates(recipe: Recipe, step: Step, node: Node) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from gx.core.terms import GPUS
 from gx.flow.scalars import Constant, Duration, Flag, Number, Scalar, Text
 from gx.flow.shapes import Either, Field, Json, Many, Named, Table
 from gx.flow.source import Node
@@ -166,6 +167,7 @@ AGENT = Table(
             "no row begins before these are read. With fewer than 16 rows, or over another step, it is compared with "
             "empty inputs.",
         ),
+        "private": Field(Flag(), "Whether its tasks, and what is made from their results, never leave this machine."),
     },
     later=("tools", "memory"),
 )
@@ -194,10 +196,35 @@ RETRY = Table(
 
 BUDGET = Table(
     "a budget",
-    {"tokens": Field(_COUNT, "No task begins once this many tokens, prompts and answers together, are spent.")},
-    later=("usd",),
+    {
+        "tokens": Field(_COUNT, "No task begins once this many tokens, prompts and answers together, are spent."),
+        "usd": Field(
+            Number(least=0, most=1_000_000),
+            "The most US dollars that rented containers may cost over the run's whole life. None where left out.",
+        ),
+    },
 )
 
+_GPU = Text("the name of a GPU", choices=GPUS)
+BURST = Table(
+    "a burst",
+    {
+        "mode": Field(
+            Text("auto, off or force", choices=("auto", "off", "force")),
+            "`auto` (the default) rents what the backlog is worth, `force` as many as it may at once, `off` none.",
+        ),
+        "gpu": Field(
+            Either((_GPU, Many(_GPU, "a list of GPUs", least=1, is_unique=True)), as_tuple=True),
+            "The GPUs that may be rented. Any where left out.",
+        ),
+        "max_containers": Field(
+            Number(least=1, most=1000, is_whole=True), "The most containers at once. 4 where left out."
+        ),
+        "target": Field(Duration(), "When the run should be done at the latest, from its start. Sooner is rented for."),
+    },
+)
+
+_FIELD = Text("the name of a field", longest=200)
 _NEEDS = Many(_STEP_ID, "a list of step ids", is_unique=True)
 _MATRIX_VALUES = Many(Scalar(), "a list of values", least=1, is_unique=True)
 
@@ -240,6 +267,11 @@ STEP = Table(
         "retry": Field(RETRY, "What happens after a failed attempt. No further attempt where left out."),
         "timeout": Field(Duration(), "The longest that one attempt may take."),
         "continue_on_error": Field(Flag(), "Whether failures of this step are no failure of the run."),
+        "private": Field(Flag(), "Whether its tasks, and what is made from their results, never leave this machine."),
+        "share": Field(
+            Either((Flag(), Many(_FIELD, "a list of fields", least=1, is_unique=True))),
+            "The fields of its output that may leave although they were made from something private; `true` for all.",
+        ),
     },
     rules=(
         NotBoth("for_each", "reduce", "for_each makes a task per item, reduce one answer from all of them"),
@@ -333,10 +365,14 @@ RECIPE = Table(
             Text("a file, folder or glob"),
             "The input where the command names none: a file, folder or glob, beside the recipe.",
         ),
+        "private": Field(
+            Many(_FIELD, "a list of fields", least=1, is_unique=True),
+            "Fields of the input's rows that never leave this machine, and neither does what is made from them.",
+        ),
         "output": Field(_STEP_ID, "The step whose results go to stdout. The last one where left out."),
         "deadline": Field(Duration(), "The longest that the run may take."),
         "budget": Field(BUDGET, "Limits for the whole run."),
+        "burst": Field(BURST, "On what terms containers may be rented for what this machine can't do in time."),
         "rules": Field(Many(RULE, "a list of rules"), "What is done by itself when the log says so."),
     },
-    later=("burst",),
 )

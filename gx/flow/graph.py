@@ -12,7 +12,7 @@ from typing import Any
 
 from gx.core import event as e
 from gx.core.ids import task_id
-from gx.core.message import Value
+from gx.core.message import Label, Value
 from gx.core.task import Status
 from gx.core.view import RunState, StepState, TaskState
 from gx.flow import templates
@@ -214,6 +214,7 @@ def _of_task(task: TaskState) -> Origin:
 def queued(run_id: str, step: StepPlan, origin: Origin, combo: dict[str, Any]) -> e.TaskQueued:
     """The task of that combination; its id is a digest of its place."""
     path = "/".join([origin.path, *(f"{name}={value}" for name, value in combo.items())])
+    matrix = origin.matrix | combo if origin.matrix else combo
     return e.TaskQueued(
         run=run_id,
         task=task_id(run_id, step.id, path),
@@ -225,8 +226,15 @@ def queued(run_id: str, step: StepPlan, origin: Origin, combo: dict[str, Any]) -
         input=origin.input,
         error=origin.error,
         is_batch=origin.is_batch,
-        matrix=origin.matrix | combo if origin.matrix else combo,
+        matrix=matrix,
+        label=_label(step, matrix),
     )
+
+
+def _label(step: StepPlan, matrix: dict[str, Any]) -> Label:
+    """What is known of the task's label before its turn is made: whether its agent or step is private."""
+    is_private = bool(step.private_agents) and step.agent_of(matrix) in step.private_agents
+    return Label.private if is_private else Label.shared
 
 
 def _missing(run: RunState, step: StepPlan, origins: Iterable[Origin]) -> Iterator[e.Body]:
@@ -240,6 +248,14 @@ def _span_tasks(run: RunState, step: StepPlan, state: StepState) -> Iterator[e.B
         place = f"{level}.{number}"
         if (made := task_id(run.id, step.id, place)) not in run.tasks:
             yield e.TaskQueued(
-                run=run.id, task=made, step=step.id, path=place, index=number, id=step.id, level=level, span=span
+                run=run.id,
+                task=made,
+                step=step.id,
+                path=place,
+                index=number,
+                id=step.id,
+                level=level,
+                span=span,
+                label=_label(step, {}),
             )
     yield e.StepUnfolded(run=run.id, step=step.id, tasks=len(state.levels[level]), level=level)

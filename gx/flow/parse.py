@@ -18,6 +18,7 @@ from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.message import Sampling
 from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Rule, Step
+from gx.core.terms import Terms
 from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
 from gx.flow.outputs import closed
@@ -127,7 +128,13 @@ def _recipe(read: dict[str, Any], root: Node) -> Recipe:
         budget=Budget(**read.get("budget", {})),
         description=read.get("description", ""),
         rules=tuple(_rule(rule) for rule in read.get("rules", ())),
+        private=read.get("private", ()),
+        burst=_terms(read["burst"]) if "burst" in read else None,
     )
+
+
+def _terms(read: dict[str, Any]) -> Terms:
+    return Terms(**{"target_s" if key == "target" else key: value for key, value in read.items()})
 
 
 def _rule(read: dict[str, Any]) -> Rule:
@@ -169,6 +176,7 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
         sampling=Sampling(**read.get("sampling", {})),
         output=closed(read["output"]) if "output" in read else None,
         choose=read.get("choose"),
+        private=read.get("private", False),
     )
 
 
@@ -190,6 +198,8 @@ def _step(read: dict[str, Any]) -> Step:
         retry=_retry(read.get("retry", {})),
         timeout_s=read.get("timeout"),
         continue_on_error=read.get("continue_on_error", False),
+        private=read.get("private", False),
+        share=read.get("share") or (),
     )
 
 

@@ -23,7 +23,8 @@ class StepPlan(Value, frozen=True, kw_only=True):
     """A step and what follows from its text alone.
 
     `combos` are the matrix's combinations ([{}] without one), `agents` the agent of each. `gate` is the part of `when`
-    that needs no item and is decided before any task is made; `filter` is a `when` that is decided for each task.
+    that needs no item and is decided before any task is made; `filter` is a `when` that is decided for each task. The
+    tasks of `private_agents` stay on this machine: all of them, where the step is private.
     """
 
     step: Step
@@ -33,6 +34,7 @@ class StepPlan(Value, frozen=True, kw_only=True):
     filter: str | None
     ignores_failures: bool
     reads_steps: frozenset[str]
+    private_agents: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
@@ -115,6 +117,7 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
         filter=step.when if step.when and not is_gate else None,
         ignores_failures="always" in used,
         reads_steps=reads,
+        private_agents=frozenset(name for name in agents if step.private or recipe.agents[name].private),
     )
 
 

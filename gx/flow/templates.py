@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import jinja2
@@ -19,6 +19,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gx.core.errors import GxError
+from gx.flow.withheld import Withheld, field, guard
 
 MAX_OUTPUT_CHARS = 8_000_000
 """A rendered prompt longer than this is refused: no context holds a tenth of it."""
@@ -97,9 +98,17 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """A field before a method of the same name."""
+        if isinstance(obj, Withheld):
+            return field(obj, attribute, lambda: self.undefined(obj={}, name=attribute))
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """A field by its name in brackets."""
+        if isinstance(obj, Withheld):
+            return field(obj, argument, lambda: self.undefined(obj={}, name=argument))
+        return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """No method that makes a text as long as it is told."""
@@ -149,6 +158,21 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.globals.clear()
 for _unfit in ("random", "pprint", "center", "format", "indent", "batch", "slice", "wordwrap", "urlize", "xmlattr"):
     del ENVIRONMENT.filters[_unfit]
+
+
+def _guarded(test: Any) -> Any:
+    """The test, which reads what it is asked of: many look at no more than a value's type."""
+
+    @wraps(test)
+    def asked(*args: Any, **named: Any) -> Any:
+        guard((*args, *named.values()))
+        return test(*args, **named)
+
+    return asked
+
+
+for _name, _test in list(ENVIRONMENT.tests.items()):
+    ENVIRONMENT.tests[_name] = _guarded(_test)
 ENVIRONMENT.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
 
 

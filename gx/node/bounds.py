@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 
 from gx.core.errors import UsageError
+from gx.core.gpus import GPU_GB_PER_S
+from gx.core.terms import Terms
 from gx.node.client import Submission
 
 PRIORITIES = (0.01, 100.0)
 LONGEST_RUN_S = 10 * 365 * 86400.0
 LONGEST_QUESTION_S = 600.0
+MOST_CONTAINERS = 100
+"""Modal's Starter plan."""
+MOST_USD = 1e6
 MOST = 1 << 53
 """Whole numbers up to here are the same everywhere that JSON is read."""
 _TOKEN = re.compile("(?:[0-9a-fA-F]{2}){6,64}")
@@ -18,6 +23,8 @@ _TOKEN = re.compile("(?:[0-9a-fA-F]{2}){6,64}")
 def check_submission(asked: Submission) -> None:
     """:raises UsageError: naming what no run can be asked for with."""
     _check_limits(asked.priority, asked.deadline_s)
+    if asked.burst is not None:
+        check_terms(asked.burst)
     for name, count in (("budget", asked.budget_tokens), ("limit", asked.limit), ("sample", asked.sample)):
         _check_count(name, count, least=1)
     if asked.token and _TOKEN.fullmatch(asked.token) is None:
@@ -29,6 +36,18 @@ def check_change(concurrency: int | None, priority: float | None, deadline_s: fl
     _check_limits(priority, deadline_s)
     _check_count("concurrency", concurrency, least=0)
     _check_count("budget", tokens, least=0)
+
+
+def check_terms(terms: Terms) -> None:
+    """:raises UsageError: naming what no run can rent on."""
+    if not 1 <= terms.max_containers <= MOST_CONTAINERS:
+        raise UsageError(f"max_containers: expected 1 to {MOST_CONTAINERS}, got {terms.max_containers}")
+    if terms.usd is not None and not 0 <= terms.usd <= MOST_USD:
+        raise UsageError(f"usd: expected 0 to {MOST_USD:g}, got {terms.usd:g}")
+    if terms.target_s is not None and not 0 < terms.target_s <= LONGEST_RUN_S:
+        raise UsageError(f"target_s: expected more than 0, to {LONGEST_RUN_S:g} s, got {terms.target_s:g}")
+    if unknown := [gpu for gpu in terms.gpu if gpu not in GPU_GB_PER_S]:
+        raise UsageError(f"gpu: expected one of {', '.join(GPU_GB_PER_S)}, got {unknown[0]!r}")
 
 
 def check_question(timeout_s: float, max_rows: int | None) -> None:

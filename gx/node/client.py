@@ -6,6 +6,7 @@ import msgspec
 
 from gx.core.errors import GxError, UsageError
 from gx.core.message import Value
+from gx.core.terms import Terms
 from gx.core.view import RunStatus
 from gx.output import ExitCode, exit_code_of
 
@@ -16,7 +17,8 @@ class Submission(Value, frozen=True, kw_only=True):
     `inputs` is a path, a glob or "-"; the recipe's own when `None`. `folder` is what relative paths start from.
     `token` is the client's own: asked again with the same, a node goes on with the same run. A run that `is_detached`
     goes on without a client; `priority` is its share of the tokens beside others. `by` is who asks, in words.
-    `fresh_from` is a step: it and what follows from it are computed anew, whatever the log knows.
+    `fresh_from` is a step: it and what follows from it are computed anew, whatever the log knows. `burst` are terms on
+    which it may rent, in place of the recipe's own.
     """
 
     recipe_text: str
@@ -37,6 +39,7 @@ class Submission(Value, frozen=True, kw_only=True):
     priority: float = 1.0
     by: str = ""
     fresh_from: str | None = None
+    burst: Terms | None = None
 
 
 class OpenQuestion(Value, frozen=True, kw_only=True, omit_defaults=False):

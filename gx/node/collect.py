@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gx.core.message import Value
-from gx.node.footprint import aged, bytes_of, footprint, leftovers
+from gx.node.footprint import aged, bytes_of, footprint, leftovers, part_of
 from gx.run.log import EventLog
 from gx.run.log.archive import unnamed
 from gx.run.log.compact import Compacted, compact
@@ -74,11 +74,19 @@ def plan(log: EventLog, *, keep_s: float, quota_bytes: int | None, now: float) -
 def carry_out(log: EventLog, plan: Plan, *, keeps_results: bool) -> Compacted | None:
     """Remove and archive what the plan says, and close `log` if it archives. :raises LogError: as `compact`.
 
-    The removing comes first: an archive that is made now may have the name of one that a kill left behind.
+    Somebody may have thought about the plan for long, and another have carried out one like it: what became the log's
+    since then stays, and runs that are archived by now are passed over. The removing comes first: an archive that is
+    made now may have the name of one that a kill left behind.
     """
-    for name in (*plan.files, *plan.copies):
+    still = {*leftovers(log.folder), *unnamed(log)}
+    for path in (log.folder / name for name in plan.files):
+        if path in still or part_of(path.name) == "node log":
+            _remove(path)
+    for name in plan.copies:
         _remove(log.folder / name)
-    return compact(log, plan.runs, keeps_results=keeps_results) if plan.runs else None
+    ended = {run.run for run in _ended(log)}
+    runs = [run for run in plan.runs if run in ended]
+    return compact(log, runs, keeps_results=keeps_results) if runs else None
 
 
 def _ended(log: EventLog) -> list[Ended]:

@@ -26,11 +26,11 @@ from gx.flow import parse
 from gx.node import problem, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
-from gx.node.client import OpenQuestion, RunEnd, Started
+from gx.node.client import OpenQuestion, RunEnd, Started, Submission
 from gx.node.rulewatch import RuleWatch
 from gx.node.standing import chosen, continuations, end_of, question_of
 from gx.node.upload import Upload
-from gx.node.wanted import Wanted, read
+from gx.node.wanted import Wanted, read, terms_of
 from gx.node.workspace import Workspace
 from gx.run import rules
 from gx.run.active import ActiveRun
@@ -120,6 +120,22 @@ class LocalNode:
         """Take tasks back from the workers; they run anew."""
         if not run.active.is_over:
             self._dispatcher.requeue(run.state.id, tasks, by)
+
+    def rented(self, run_id: str) -> wiring.Rented:
+        """What is to be known of a live run that rents."""
+        run = self.runs[run_id]
+        plan, terms = run.active.plan, run.state.rent
+        limits = [step.step.timeout_s for step in plan.steps if step.step.timeout_s is not None]
+        return wiring.Rented(
+            models=tuple(self._models[digest] for digest in run.active.preparer.digests()),
+            timeout_s=max(limits, default=None),
+            is_rehearsal=terms is not None and terms.terms.is_rehearsal,
+        )
+
+    def steer(self, run: LocalRun, bodies: list[e.Body]) -> None:
+        """Change what a live run does."""
+        if not run.active.is_over:
+            self._dispatcher.steer(bodies)
 
     async def give_up(self, run_id: str, reason: str, by: str) -> None:
         """End a run for good, live or not. :raises NotFound: if there is no such run, or it is over."""
@@ -301,6 +317,7 @@ class LocalNode:
                         run=run_id, deadline_at=deadline_at, budget_tokens=wanted.budget_tokens, by=wanted.by
                     )
                     self.change(live, limits)
+                self.steer(live, _allowed(live.state, wanted))
                 return live.state, True
             state = await self._unfold(run_id)
             if state.status is not RunStatus.finished:
@@ -313,7 +330,7 @@ class LocalNode:
                 )
                 is_asked_anew = run_id != own  # and not by one who waits for it since it was live
                 goes_on = continuations(state, wanted.by) if is_asked_anew else []
-                await self._dispatcher.commit([resumed, *goes_on])
+                await self._dispatcher.commit([resumed, *goes_on, *_allowed(state, wanted)])
             return state, True
         text = self._contents.put(wanted.recipe_text.encode())
         settled = self._contents.put(ids.canonical(read.plan.params))
@@ -334,6 +351,7 @@ class LocalNode:
             asked=whole.digest,
             is_detached=wanted.is_detached,
             priority=wanted.priority,
+            burst=terms_of(wanted, recipe),
             by=wanted.by,
         )
         await self._dispatcher.commit([created], [text, settled, whole])
@@ -408,9 +426,17 @@ async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float =
             make_worker=bench.open,
             clock=wiring.SystemClock(),
             epoch=epoch,
+            landlord=wiring.landlord(settings, workspace.folder, epoch=epoch, runs=lambda run: node.rented(run)),
         )
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
         node = LocalNode(log, settings, view, dispatcher, contents, bench, models)
         async with dispatcher, node._serving():
             yield node
         await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])
+
+
+def _allowed(state: RunState, wanted: Submission) -> list[e.Body]:
+    """The terms that a client asks for anew, of a run that has others."""
+    if wanted.burst is None or (state.rent is not None and state.rent.terms == wanted.burst):
+        return []
+    return [e.BurstAllowed(run=state.id, terms=wanted.burst, by=wanted.by)]

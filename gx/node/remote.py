@@ -119,20 +119,21 @@ class RemoteRun:
                         self._frames.put(frame)
                         if frame.end is not None:
                             return
-                except (NodeGone, NotFound):  # the next node may be there by now, and not know the run
-                    pass
+                    last = "its answer ended too soon"
+                except (NodeGone, NotFound) as error:  # the next node may be there by now, and not know the run
+                    last = error.message if isinstance(error, NotFound) else str(error)
                 if self._is_left:
                     return
                 deaths = deaths + 1 if len(self._seen) == had else 1
                 had = len(self._seen)
                 if deaths > MOST_DEATHS:
                     raise WorkspaceError(
-                        f"{deaths} nodes died one after the other",
+                        f"{deaths} nodes died one after the other; the last time: {last}",
                         code="workspace.node",
                         hint="`gx doctor` may say why",
                     )
                 self.notes.append("note: the node died; the next one goes on")
-                self._client, _ = self._submit()
+                self._client, _ = self._submit(self.started.run)
                 if self._leaves is not None:
                     self._tell(*self._leaves)
         except Exception as error:  # noqa: BLE001  raised again where the frames are taken
@@ -141,15 +142,16 @@ class RemoteRun:
     def _fail(self, error: Exception) -> None:
         self._frames.put(error)
 
-    def _submit(self) -> tuple[Client, Started]:
-        """Ask for the run, of whichever node there is."""
+    def _submit(self, again: str | None = None) -> tuple[Client, Started]:
+        """Ask for the run, of whichever node there is; `again` is the id of one that was followed before."""
         for _ in range(MOST_DEATHS):
             client = ensure(self._folder)
             if self._stdin is not None:
                 path = f"/v1/inputs/{self._asked.submission.token}"
                 threading.Thread(target=_send, args=(client, path, self._stdin), name="gx-stdin", daemon=True).start()
             try:
-                return client, client.ask("POST", "/v1/runs", self._asked, kind=Started, timeout_s=None)
+                asked = self._asked if again is None or self._stdin is not None else of_run(client, again, self._asked)
+                return client, client.ask("POST", "/v1/runs", asked, kind=Started, timeout_s=None)
             except NodeGone:
                 time.sleep(_PATIENCE_S)
             except WorkspaceError as error:
@@ -254,6 +256,15 @@ class _Spool:
                 f"{'the disk is full' if is_full else error.strerror}: what comes on stdin can't be kept",
                 hint="make room; nothing recorded is lost",
             ) from None
+
+
+def of_run(client: Client, run: str, asked: wire.Asked) -> wire.Asked:
+    """The same, asked for by the token of that run, whoever began it: it is found though it is over by now."""
+    try:
+        token = client.ask("GET", f"/v1/runs/{run}/asked", kind=wire.Asked).submission.token
+    except NotFound:  # its recipe was erased
+        return asked
+    return wire.Asked(submission=msgspec.structs.replace(asked.submission, token=token), settings=asked.settings)
 
 
 def _send(client: Client, path: str, spool: _Spool) -> None:

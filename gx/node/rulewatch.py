@@ -61,7 +61,10 @@ class RuleWatch:
             try:
                 answer, shown = await anyio.to_thread.run_sync(self._ask, rule, abandon_on_cancel=True)
             except QueryError as error:
-                await self._fail(rule, error)
+                if error.code == "query.interrupted":  # the log was opened again under it
+                    self._seen = -1
+                else:
+                    await self._fail(rule, error)
                 continue
             except LogError:  # it is opened again, or closed: whoever writes to it is told
                 self._seen = -1
@@ -103,7 +106,8 @@ class RuleWatch:
         run = self._run.state
         content = msgspec.json.encode({"run": run.id, "rule": rule.id, "code": error.code, "message": error.message})
         detail = blob_of(content)
-        message, known = rules.without_content(error.message), self._state(rule).errors
+        is_databases, known = error.code == "query", self._state(rule).errors
+        message = rules.without_content(error.message) if is_databases else error.message
         if message in known or len(known) >= MOST_ERRORS:
             return
         failed = e.RuleFailed(run=run.id, rule=rule.id, code=error.code, message=message, detail=detail.digest)

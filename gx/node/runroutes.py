@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from gx.core import event as e
 from gx.core.errors import NotFound, WorkspaceError
+from gx.core.terms import Terms
 from gx.node import bounds, wire
 from gx.node.attached import LocalRun
 from gx.node.client import Started
@@ -45,6 +46,7 @@ class RunRoutes:
             Endpoint("GET", "/v1/runs/{run}/asked", self._asked, "What was asked for", gives=wire.Asked),
             Endpoint("GET", "/v1/runs/{run}/questions", self._questions, "What a person is asked", gives=OpenQuestions),
             Endpoint("POST", "/v1/runs/{run}/answer", self._answer, "Answer a question of a run", takes=Answer),
+            Endpoint("POST", "/v1/runs/{run}/burst", self._burst, "Let a run rent, on these terms", takes=Terms),
             Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
         )
 
@@ -139,6 +141,12 @@ class RunRoutes:
         run_id = await self._name(request)
         await self.node.answer(run_id, body.choice, body.question, by(request))
         return Done(run=run_id)
+
+    async def _burst(self, request: Request, body: Terms) -> Done:
+        run = self._run(request)
+        bounds.check_terms(body)
+        self.node.steer(run, [e.BurstAllowed(run=run.state.id, terms=body, by=by(request))])
+        return Done(run=run.state.id)
 
     async def _change(self, request: Request, body: Change) -> Done:
         run = self._run(request)

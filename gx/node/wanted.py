@@ -9,10 +9,13 @@ import io
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import msgspec
+
 from gx import __version__, wiring
 from gx.core import ids
 from gx.core.errors import UsageError
 from gx.core.recipe import Recipe
+from gx.core.terms import Terms
 from gx.flow import parse
 from gx.flow.plan import Plan
 from gx.node import wire
@@ -62,6 +65,13 @@ def source_of(asked: Submission, plan: Plan, settings: Settings, *, stdin: io.Ra
         raise UsageError("the input is stdin, and none was sent", hint="give the rows with -i FILE")
     stream = cast("io.BufferedReader", stdin)
     return open_inputs(spec, base_dir=base, fmt=asked.input_format, stdin=stream, max_row_bytes=settings.max_row_bytes)
+
+
+def terms_of(asked: Submission, recipe: Recipe) -> Terms | None:
+    """On what terms a run may rent: those asked for, or the recipe's own with its budget's dollars as their cap."""
+    if asked.burst is not None or recipe.burst is None:
+        return asked.burst
+    return msgspec.structs.replace(recipe.burst, usd=recipe.budget.usd)
 
 
 def fingerprint(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import anyio
+
 from gx.core.errors import GxError
 from gx.core.message import Turn
 from gx.core.task import Status
@@ -18,6 +20,7 @@ from gx.run.contents import Contents
 from gx.run.inputs import Row
 from gx.run.prepare import Preparer
 from gx.run.record import Record
+from gx.run.renter import Renter
 from gx.run.results import Results
 
 
@@ -41,6 +44,8 @@ class ActiveRun:
         self.error: GxError | None = None
         self.is_over = False
         self.is_attended = True
+        self.renter: Renter | None = None
+        self.over = anyio.Event()
         self.results = Results(self._read)
         self._sent_reduce = False
         self._queue_earlier_results()
@@ -102,6 +107,7 @@ class ActiveRun:
     def end(self) -> None:
         """Nothing more will come; whoever watches gets what is left, then the end."""
         self.is_over = True
+        self.over.set()
         self.results.end()
 
     def _read(self, task_ids: Sequence[str]) -> list[Record]:

@@ -18,16 +18,17 @@ from anyio.abc import TaskGroup
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.message import Signal
-from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, WorkerEvent
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, Landlord, WorkerEvent
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import graph
-from gx.run import feeder, grouping, likelihoods, outcomes, scheduler
+from gx.run import egress, feeder, grouping, likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
 from gx.run.inputs import Row
 from gx.run.meter import Meter
+from gx.run.renter import Renter
 from gx.run.station import MakeWorker, Station
 
 _PENDING_LIMIT = 8192
@@ -48,10 +49,19 @@ class Dispatcher:
     """Drives the live runs of one node. Use as `async with`; every method is called from its event loop."""
 
     def __init__(
-        self, *, log: Log, view: View, contents: Contents, make_worker: MakeWorker, clock: Clock, epoch: int
+        self,
+        *,
+        log: Log,
+        view: View,
+        contents: Contents,
+        make_worker: MakeWorker,
+        clock: Clock,
+        epoch: int,
+        landlord: Landlord | None = None,
     ) -> None:
         self.view = view
         self._log, self._contents, self._clock = log, contents, clock
+        self._landlord = landlord
         self._epoch, self._source = epoch, f"node:{epoch}"
         self._active: dict[str, ActiveRun] = {}
         self._edge = Station("edge", make_worker, on_news=self._wake, on_failure=self._fail_all)
@@ -75,6 +85,7 @@ class Dispatcher:
         """Take up a run that is in the view: void what an earlier node left leased, unfold what is missing."""
         await self.commit(outcomes.recover(run.state, epoch=self._epoch))
         self._active[run.state.id] = run
+        self._let_rent(run)
         run.results.on_room = self._wake
         if run.rows is not None and not run.state.inputs_ended:
             self._group.start_soon(self._feed, run, run.rows)
@@ -117,7 +128,7 @@ class Dispatcher:
         chosen = [run.state.tasks[name] for name in (run.state.tasks if tasks is None else tasks)]
         for task in chosen:
             if task.id in run.state.leased:
-                self._edge.cancel(task.id, task.attempt)
+                self._station(run, task.worker).cancel(task.id, task.attempt)
         self._pending.extend(outcomes.cancel(run.state, reason, by=by, tasks=chosen))
         self._wake()
 
@@ -126,7 +137,7 @@ class Dispatcher:
         run = self._active[run_id]
         leased = [run.state.leased[name] for name in tasks if name in run.state.leased]
         for task in leased:
-            self._edge.cancel(task.id, task.attempt)
+            self._station(run, task.worker).cancel(task.id, task.attempt)
         self._pending.extend(outcomes.take_back(run.state, leased, by))
         self._wake()
 
@@ -190,11 +201,50 @@ class Dispatcher:
         inbox, edge.inbox = edge.inbox, []
         for event in inbox:
             bodies.extend(self._settle(edge, event, at.wall, blobs))
+        for run in self._active.values():
+            if run.renter is not None:
+                bodies.extend(self._rent(run, run.renter, at, blobs))
         free = min(edge.room, scheduler.free_leases(edge.leases or 0, self._states(), inbox))
         shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up), at.wall)
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
         return bodies, blobs
+
+    def _rent(self, run: ActiveRun, renter: Renter, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
+        """What follows from what a run rents, and from the time."""
+        station, bodies = renter.station, list[e.Body]()
+        heard, station.inbox = station.inbox, []
+        for event in heard:
+            bodies.extend(self._settle(station, event, at.wall, blobs))
+            bodies.extend(renter.settle(event))
+        if missing := renter.came_up(run.turns):
+            run.turns.update(run.preparer.prepare(missing).turns)
+            renter.came_up(run.turns)
+        if run.draining is None:
+            bodies.extend(renter.move(at.wall, None if self._edge.worker is None else self._edge.worker.rate()))
+        return bodies
+
+    def _let_rent(self, run: ActiveRun) -> None:
+        """Where the run has terms on which it may rent, see to it."""
+        if run.state.rent is None or run.renter is not None or self._landlord is None:
+            return
+
+        def may_travel(task_id: str) -> bool:
+            return scheduler.may_travel(run.state, task_id, run.turns)
+
+        run.renter = Renter(run.state, self._landlord, may_travel=may_travel, on_news=self._wake)
+        self._group.start_soon(self._serve_rented, run, run.renter)
+
+    async def _serve_rented(self, run: ActiveRun, renter: Renter) -> None:
+        """Keep the run's rented worker up until the run is over; leaving it ends what is under way there."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(renter.station.serve)
+            await run.over.wait()
+            group.cancel_scope.cancel()
+
+    def _station(self, run: ActiveRun, worker: str | None) -> Station:
+        """Who has what is leased to that worker."""
+        return run.renter.station if run.renter is not None and worker == run.renter.station.name else self._edge
 
     def _moment(self) -> scheduler.Moment:
         return scheduler.Moment(self._clock.now(), self._clock.monotonic())
@@ -207,7 +257,9 @@ class Dispatcher:
     ) -> list[e.Body]:
         """Do what a run does next, and return its events; `before` are those that are to be committed already."""
         edge = self._edge
-        move = scheduler.advance(run.plan, run.state, run.held(), at, leases=edge.leases, before=before)
+        renter = run.renter
+        leases = edge.leases if renter is None else (edge.leases or 0) + renter.leases
+        move = scheduler.advance(run.plan, run.state, run.held(), at, leases=leases, before=before)
         if move.stop is not None:
             run.drain(move.stop, at.monotonic)
         if move.is_cut_off:
@@ -230,11 +282,36 @@ class Dispatcher:
             bodies.extend(
                 scheduler.decide(run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=run.turns)
             )
+            if renter is not None:
+                granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}
+                bodies.extend(self._lend(run, renter.station, at, granted))
         return bodies
+
+    def _lend(self, run: ActiveRun, station: Station, at: scheduler.Moment, granted: set[str]) -> list[e.Body]:
+        """Leases for containers, of tasks that may travel and were not `granted` here, each with what leaves."""
+        lease, free = station.lease(), station.room
+        if lease is None or free <= 0:
+            return []
+        may_go = {
+            task_id: turn
+            for task_id, turn in run.turns.items()
+            if task_id not in granted and scheduler.may_travel(run.state, task_id, run.turns)
+        }
+        granted_here = scheduler.decide(run.state, at.wall, worker=station.name, lease=lease, free=free, at_hand=may_go)
+        leased = [body for body in granted_here if isinstance(body, e.TaskLeased) and not body.alone]
+        return [*(self._leaving(run, body.task) for body in leased), *leased]
+
+    def _leaving(self, run: ActiveRun, task_id: str) -> e.Egress:
+        """What of a task is about to leave this machine."""
+        task = run.state.tasks[task_id]
+        turn, rent = scheduler.own_turn(task, run.turns[task_id]), run.state.rent
+        to = "rehearsal" if rent is not None and rent.terms.is_rehearsal else "modal"
+        read = egress.fields(run.plan, run.state, task)
+        return egress.leaving(turn, read, run=run.state.id, task=task_id, attempt=task.attempt, to=to)
 
     def _cancel_leased(self, run: ActiveRun) -> None:
         for task in run.state.leased.values():
-            self._edge.cancel(task.id, task.attempt)
+            self._station(run, task.worker).cancel(task.id, task.attempt)
 
     def _settle(self, station: Station, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from a worker's event."""
@@ -286,10 +363,14 @@ class Dispatcher:
             if run is None:
                 continue
             run.is_dirty |= graph.may_unfold(run.state, body)
+            if run.renter is not None:
+                run.renter.act(body)
             if isinstance(body, e.InputsRead):
                 self._pending.extend(graph.expand(run.plan, run.state, body))
             elif isinstance(body, e.TaskLeased):
                 self._submit(run, body)
+            elif isinstance(body, e.BurstAllowed):
+                self._let_rent(run)
             elif isinstance(body, e.StepRouted):
                 run.step_routed(body.step)
             elif isinstance(body, e.TaskPrepared | e.TaskRetried):
@@ -305,9 +386,11 @@ class Dispatcher:
 
     def _submit(self, run: ActiveRun, leased: e.TaskLeased) -> None:
         turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
-        if turn is not None and self._edge.lease() == leased.lease:
-            run.leased_at[turn.task] = self._clock.monotonic()
-            self._edge.submit(turn)
+        station = self._station(run, leased.worker)
+        if turn is not None and station.lease() == leased.lease:
+            if station is self._edge:  # containers keep their own time
+                run.leased_at[turn.task] = self._clock.monotonic()
+            station.submit(turn)
 
     def _end(self, run: ActiveRun) -> None:
         del self._active[run.state.id]
@@ -317,7 +400,8 @@ class Dispatcher:
         """Seconds until time alone changes something; an hour if nothing is known to."""
         now = self._clock.now()
         known = (scheduler.next_instant(run.state, run.held(), now) for run in self._active.values())
-        soonest_s = min((at - now for at in known if at is not None), default=_LONGEST_SLEEP_S)
+        renting = (run.renter.next_s() for run in self._active.values() if run.renter is not None)
+        soonest_s = min((at - now for at in (*known, *renting) if at is not None), default=_LONGEST_SLEEP_S)
         return min(max(soonest_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
 
     # ── tasks beside the loop ────────────────────────────────────────────────────────────────────────────────────

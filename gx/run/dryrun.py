@@ -7,14 +7,18 @@ runs took; nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import ceil
+
+import msgspec
 
 from gx.core.errors import GxError
 from gx.core.message import Message, Value
 from gx.core.recipe import Agent
 from gx.flow import templates
 from gx.flow.plan import Plan, StepPlan
+from gx.flow.privacy import steps_private
+from gx.flow.withheld import named_in
 from gx.run.log import EventLog
 from gx.run.rehearsal import CHARS_PER_TOKEN, Rehearsal, Survey, tokens_of
 
@@ -43,7 +47,8 @@ class Forecast(Value, frozen=True, kw_only=True):
 
     `prompt` is the first one, or the bare template if `is_template`; `problem` says why there is none. `reused` tasks
     are in the log. Tokens are those of the other tasks. `seconds` is `None` where nothing is known. Each `…_basis` says
-    what an estimate rests on.
+    what an estimate rests on. `private` says why its tasks may not leave this machine, empty if they may; `reads` are
+    the names of what they are made from.
     """
 
     step: str
@@ -62,6 +67,14 @@ class Forecast(Value, frozen=True, kw_only=True):
     tokens_out_basis: str
     seconds: float | None
     seconds_basis: str
+    private: str = ""
+    reads: tuple[str, ...] = ()
+
+
+def absent_fields(private: Iterable[str], rows: Survey) -> list[str]:
+    """The private fields that no row of the sample has: names that may be mistyped."""
+    values = [msgspec.json.decode(row.value) for row in rows.sample if row.value is not None]
+    return [name for name in private if values and not any(named_in(value, frozenset((name,))) for value in values)]
 
 
 def past(log: EventLog, model: str, *, recipe: str | None = None, step: str | None = None) -> Past | None:
@@ -103,6 +116,7 @@ class Forecaster:
     ) -> None:
         self._plan, self._rows, self._models, self._contexts = plan, rows, models, contexts
         self._find_past, self._find_results = find_past, find_results
+        self._outlooks = steps_private(plan)
         self._results: dict[str, int] = {}  # of each step so far, and the tokens of one of them
         self._result_tokens: dict[str, float] = {}
 
@@ -154,7 +168,16 @@ class Forecaster:
             tokens_out_basis=out_basis,
             seconds=seconds,
             seconds_basis=seconds_basis,
+            private=self._private(step, rendered),
+            reads=self._outlooks[step.id].reads,
         )
+
+    def _private(self, step: StepPlan, rendered: Rehearsal | None) -> str:
+        """Why the step's tasks are private: as those that were rendered are, else as the recipe's text says."""
+        if rendered is None or not rendered.turns:
+            return self._outlooks[step.id].reason
+        some = "" if len(rendered.private) == len(rendered.turns) else f" in {len(rendered.private):,} of {{}} rendered"
+        return rendered.private[0] + some.format(f"{len(rendered.turns):,}") if rendered.private else ""
 
     # ── how many ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -40,7 +40,7 @@ class Fairness:
                 break
             chosen = min(hungry, key=times.__getitem__)
             granted[chosen] += 1
-            times[chosen] += _mean_tokens(wanting[chosen]) / wanting[chosen].priority
+            times[chosen] += mean_tokens(wanting[chosen]) / wanting[chosen].priority
         return granted
 
     def _times(self, wanting: Mapping[str, RunState], room: Mapping[str, int]) -> dict[str, float]:
@@ -71,10 +71,11 @@ class _Account:
 
 def _served(run: RunState) -> float:
     """The tokens that the run had, with those that it is taken to have under way."""
-    return run.tokens_in + run.tokens_out + len(run.leased) * _mean_tokens(run)
+    return run.tokens_in + run.tokens_out + len(run.leased) * mean_tokens(run)
 
 
-def _mean_tokens(run: RunState) -> float:
+def mean_tokens(run: RunState) -> float:
+    """Tokens that a task of the run takes, prompt and answer, at the mean of those that ended."""
     ended = run.count(Status.succeeded) + run.count(Status.failed) - run.reused
     return max(1.0, (run.tokens_in + run.tokens_out) / ended) if ended > 0 else ASSUMED_TOKENS
 

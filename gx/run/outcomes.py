@@ -15,9 +15,9 @@ from typing import NamedTuple
 from gx.core import event as e
 from gx.core.ids import digest
 from gx.core.message import Answer, Calls, Failure, Outcome
-from gx.core.ports import AttemptEnded, BenchDown, BenchUp
+from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp
 from gx.core.recipe import Retry
-from gx.core.task import EdgeLease, Lease, Status
+from gx.core.task import CloudLease, EdgeLease, Lease, Status
 from gx.core.view import RunState, TaskState
 
 LOSSES_ALONE_BEFORE_FAILED = 2
@@ -192,6 +192,33 @@ def lose(run: RunState, *, worker: str, lease: Lease, reason: str, is_suspect: b
         else:
             made.append(_lost(run, task, worker, reason, is_suspect))
     return made
+
+
+def gone(run: RunState, event: AttemptGone, *, worker: str) -> list[e.Body]:
+    """An attempt that will have no outcome. One that was lost alone too often fails as `crashed`."""
+    task = run.leased.get(event.task)
+    if task is None or task.attempt != event.attempt:
+        return []
+    if event.is_suspect and event.alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
+        message = f"a bench died each time it ran this task, {task.losses + 1} times in all; last: {event.reason}"
+        return [_failed(run, task, "crashed", message)]
+    return [
+        e.AttemptLost(
+            run=run.id,
+            task=task.id,
+            attempt=task.attempt,
+            worker=worker,
+            reason=event.reason,
+            is_suspect=event.is_suspect,
+            alone=event.alone,
+        )
+    ]
+
+
+def lose_rented(run: RunState, reason: str, *, worker: str) -> list[e.Body]:
+    """What containers had, when nobody can ask them any more: it runs anew, and costs no retry."""
+    rented = (task for task in run.leased.values() if isinstance(task.lease, CloudLease))
+    return [_lost(run, task, worker, reason, False) for task in rented]
 
 
 def recover(run: RunState, *, epoch: int) -> list[e.Body]:

@@ -2,6 +2,8 @@
 
 The only stage with I/O before a grant, and that through `Contents`. What can't be rendered fails as a task, with the
 reason; it never stops the run. Equal keys are noticed here: a result that is in the log is taken, not computed again.
+
+A turn without a private label was made whole from values that hold nothing private: see `gx.run.labels`.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ import msgspec
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.ids import canonical
-from gx.core.message import Message, Turn
+from gx.core.message import Label, Message, Turn
 from gx.core.recipe import Agent
 from gx.core.task import Status
 from gx.core.view import RunState, TaskState
 from gx.flow import graph, templates
 from gx.flow.plan import Plan, StepPlan
+from gx.flow.privacy import marked
+from gx.flow.withheld import PrivateRead, changed
 from gx.run import batchrow, calibration, outcomes
 from gx.run.contents import Contents, blob_of
+from gx.run.egress import PrivateTurn
+from gx.run.labels import Labels, agent_of
 
 DEFAULT_COMBINE = """\
 These are partial answers to the same request, each made from a part of the data. Merge them into one answer.
@@ -38,11 +44,15 @@ FindResults = Callable[[Collection[str]], Mapping[str, tuple[str, e.Ref, str, e.
 
 
 class Prepared(msgspec.Struct):
-    """What one batch of preparing gave: events, their blobs, and the turns at hand by task."""
+    """What one batch of preparing gave: events, their blobs, and the turns at hand by task.
+
+    A turn that may not leave is a `PrivateTurn`; `private` says why, by task.
+    """
 
     bodies: list[e.Body] = []
     blobs: list[e.Blob] = []
     turns: dict[str, Turn] = {}
+    private: dict[str, str] = {}
 
 
 class Preparer:
@@ -54,11 +64,12 @@ class Preparer:
         self._plan, self._run, self._contents = plan, run, contents
         self._models, self._find_results = models, find_results
         self._personas: dict[tuple[str, bytes], Message | None] = {}
-        self._steps: dict[str, Any] = {}
+        self._labels = Labels(plan, run)
+        self._steps: dict[tuple[str, bool], Any] = {}
         self._at_hand: dict[e.Ref, bytes] = {}
-        self._levels: dict[tuple[str, int], list[e.Ref]] = {}
-        self._baselines: dict[tuple[str, str, bytes], tuple[Chat, ...]] = {}
-        self._known: set[e.Ref] = set()
+        self._levels: dict[tuple[str, int], list[tuple[e.Ref, TaskState]]] = {}
+        self._baselines: dict[tuple[str, str, bytes, bool], tuple[Chat, ...]] = {}
+        self._known: set[tuple[e.Ref, Label]] = set()
 
     def prepare(self, task_ids: Iterable[str]) -> Prepared:
         """The events that bring these tasks from queued to prepared, answered, skipped or failed.
@@ -77,7 +88,7 @@ class Preparer:
                 made.bodies.append(self._failed(task, *task.error))
                 continue
             try:
-                turn = self._turn(task)
+                turn = self._turn(task, is_whole=True)
             except GxError as error:
                 made.bodies.append(self._failed(task, error.code, error.message))
                 continue
@@ -85,16 +96,26 @@ class Preparer:
                 reason = f"when: {self._plan.step(task.step).step.when}"
                 made.bodies.append(e.TaskSkipped(run=self._run.id, task=task.id, attempt=task.attempt, reason=reason))
                 continue
+            if reason := self._why_private(task, turn):
+                made.private[task.id], turn = reason, PrivateTurn.of(turn)
             turns.append((task, turn, turn.key()))
         answers = self._answers({key: turn for _, turn, key in turns})
         for task, turn, key in turns:
+            is_relabelled = task.label is not _label(turn)
             if (answer := answers.get(key)) is not None:
+                if is_relabelled:  # what is made from the answer asks for the label of this task
+                    made.bodies.append(self._prepared(task, turn, key, made.blobs))
                 made.bodies.append(outcomes.answered(self._run, task, key, answer))
                 continue
             made.turns[task.id] = turn
-            if task.status is Status.queued or task.key != key:  # its step was routed since it was prepared
+            # The key or the label of a prepared task changes where its step was routed since.
+            if task.status is Status.queued or task.key != key or is_relabelled:
                 made.bodies.append(self._prepared(task, turn, key, made.blobs))
         return made
+
+    def digests(self) -> list[str]:
+        """The digests of all models that the run may use."""
+        return list(self._models.values())
 
     def model_of(self, agent: Agent) -> str:
         """The SHA-256 of the agent's model."""
@@ -106,7 +127,7 @@ class Preparer:
         """The prompts that a reduce would make of these spans over `below`, to be counted. :raises GxError: if none."""
         agent = self._plan.recipe.agents[step.agents[0]]
         prompt = _reduce_prompt(step, level)
-        names = self._names(step, {}, index=0, row_id=step.id)
+        names = self._names(step, {}, index=0, row_id=step.id, is_whole=True)
         head = self._persona(agent, {})
         chats = []
         for start, stop in spans:
@@ -116,23 +137,41 @@ class Preparer:
 
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self, task: TaskState) -> Turn | None:
-        """The turn of a task; `None` if its `when` is false. :raises GxError: if it can't be rendered."""
+    def _why_private(self, task: TaskState, turn: Turn) -> str:
+        """Why the task's turn may not leave, in words; empty if it comes out the same without anything private."""
+        if not self._labels.is_marked:
+            return ""
+        if reason := marked(self._plan.step(task.step).step, agent_of(self._plan, self._run, task)):
+            return reason
+        try:
+            again = self._turn(task, is_whole=False)
+        except PrivateRead as read:
+            return f"reads {read.path}"
+        except GxError:
+            again = None
+        return "" if again == turn else "reads something private"
+
+    def _turn(self, task: TaskState, *, is_whole: bool) -> Turn | None:
+        """The turn of a task; `None` if its `when` is false. Unless it `is_whole`, as if nothing private were there.
+
+        :raises GxError: if it can't be rendered.
+        :raises PrivateRead: if it isn't whole, and something private is read.
+        """
         step = self._plan.step(task.step)
         matrix = task.matrix or {}
-        names = self._names(step, matrix, index=task.index, row_id=task.row_id)
+        names = self._names(step, matrix, index=task.index, row_id=task.row_id, is_whole=is_whole)
         if task.item is not None:
-            names["item"] = self._value(task.item)
+            item = self._value(task.item)
+            names["item"] = item if is_whole else self._labels.item(item, task, step)
         if task.input is not None:
-            names["input"] = names["item"] if task.input == task.item else self._value(task.input)
+            names["input"] = self._input(task.input, is_whole=is_whole)
         if task.span is not None:
-            below = self._below(step, task.level)[slice(*task.span)]
-            names["items"] = self._values(below)
+            names["items"] = self._items(self._below(step, task.level)[slice(*task.span)], is_whole=is_whole)
         if step.filter is not None:
             status = graph.status_names(self._plan, self._run, step)
             if not templates.holds(step.filter, names | status):
                 return None
-        agent = self._agent(step, matrix)
+        agent = agent_of(self._plan, self._run, task)
         sampling, schema = agent.sampling, agent.output
         head = self._persona(agent, matrix)
         level = None if task.span is None else task.level
@@ -149,16 +188,9 @@ class Preparer:
             sampling=sampling,
             output_schema=schema,
             choice=choice,
-            baselines=self._compared(step, agent, names, head, task) if choice == "calibrated" else (),
+            baselines=self._compared(agent, names, head, task, is_whole=is_whole) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,
         )
-
-    def _agent(self, step: StepPlan, matrix: dict[str, Any]) -> Agent:
-        """The agent that works on the step's tasks now: the one that the step names, unless it was routed."""
-        route = self._run.routes.get(step.id)
-        agents = self._plan.recipe.agents
-        agent = agents[(route and route.agent) or step.agent_of(matrix)]
-        return agent if route is None or route.model is None else msgspec.structs.replace(agent, model=route.model)
 
     def _messages(
         self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_batch: bool, level: int | None = None
@@ -177,38 +209,45 @@ class Preparer:
     def _waits(self, task: TaskState) -> bool:
         """Whether rows that the task is compared with may still come; not where what waits fills the memory."""
         step = self._plan.step(task.step)
-        if self._agent(step, task.matrix or {}).choose != "calibrated":
+        if agent_of(self._plan, self._run, task).choose != "calibrated":
             return False
         is_outrun = self._contents.is_outrun_by(len(self._run.unprepared))
         return calibration.waits(step.step, self._run) and not is_outrun
 
     def _compared(
-        self, step: StepPlan, agent: Agent, names: dict[str, Any], head: Message | None, task: TaskState
+        self, agent: Agent, names: dict[str, Any], head: Message | None, task: TaskState, *, is_whole: bool
     ) -> tuple[Chat, ...]:
         """The chats that a turn is compared with: those of the first rows; if they are few, its own about nothing."""
-        place = (step.id, agent.name, canonical(task.matrix or {}))
+        step = self._plan.step(task.step)
+        place = (step.id, agent.name, canonical(task.matrix or {}), is_whole)
         if place not in self._baselines:
-            self._baselines[place] = tuple(dict.fromkeys(self._first_chats(step, names, head)))
+            self._baselines[place] = tuple(dict.fromkeys(self._first_chats(step, names, head, is_whole=is_whole)))
         if len(self._baselines[place]) >= calibration.LEAST_ROWS:
             return self._baselines[place]
         if step.step.prompt is None or task.span is not None:
             return ()
-        empties = (names | calibration.about_nothing(names, nothing) for nothing in calibration.CONTENT_FREE)
+        empties = (names | _about_nothing(names, nothing) for nothing in calibration.CONTENT_FREE)
         return tuple(dict.fromkeys(self._messages(step, empty, head, is_batch=False) for empty in empties))
 
-    def _first_chats(self, step: StepPlan, names: dict[str, Any], head: Message | None) -> Iterator[Chat]:
+    def _first_chats(
+        self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_whole: bool
+    ) -> Iterator[Chat]:
         """Those of the input's first rows, as many as can be rendered."""
         for row in calibration.first_rows(step.step, self._run):
             try:
-                item = self._value(row.item or "")
-                own = names | {"item": item, "input": item, "index": row.index, "id": row.id}
+                item = self._input(row.item or "", is_whole=is_whole)
+                row_id = row.id if is_whole else self._labels.row_id(row.id, step)
+                own = names | {"item": item, "input": item, "index": row.index, "id": row_id}
                 yield self._messages(step, own, head, is_batch=row.is_batch)
             except GxError:
                 continue
 
-    def _names(self, step: StepPlan, matrix: dict[str, Any], *, index: int, row_id: str) -> dict[str, Any]:
-        steps = {name: self._step_value(name) for name in step.reads_steps}
-        return {"params": self._plan.params, "matrix": matrix, "steps": steps, "index": index, "id": row_id}
+    def _names(
+        self, step: StepPlan, matrix: dict[str, Any], *, index: int, row_id: str, is_whole: bool
+    ) -> dict[str, Any]:
+        steps = {name: self._step_value(name, is_whole=is_whole) for name in step.reads_steps}
+        own_id = row_id if is_whole else self._labels.row_id(row_id, step)
+        return {"params": self._plan.params, "matrix": matrix, "steps": steps, "index": index, "id": own_id}
 
     def _persona(self, agent: Agent, matrix: dict[str, Any]) -> Message | None:
         if not agent.persona:
@@ -220,12 +259,12 @@ class Preparer:
         return self._personas[place]
 
     def _prepared(self, task: TaskState, turn: Turn, key: str, blobs: list[e.Blob]) -> e.TaskPrepared:
-        parts = []
+        parts, label = [], _label(turn)
         for message in turn.messages:
             blob = blob_of(message.content.encode("utf-8", "surrogatepass"))
-            if message.role != "system" or blob.digest not in self._known:
-                self._known.add(blob.digest) if message.role == "system" else None
-                blobs.append(blob)
+            if message.role != "system" or (blob.digest, label) not in self._known:
+                self._known.add((blob.digest, label)) if message.role == "system" else None
+                blobs.append(msgspec.structs.replace(blob, label=label))
             parts.append(e.PromptPart(role=message.role, content=blob.digest))
         return e.TaskPrepared(
             run=self._run.id,
@@ -235,6 +274,7 @@ class Preparer:
             model=turn.model,
             prompt=tuple(parts),
             seed=turn.sampling.seed,
+            label=label,
         )
 
     def _failed(self, task: TaskState, code: str, message: str) -> e.TaskFailed:
@@ -259,25 +299,38 @@ class Preparer:
                     found[key] = answer
         return found
 
-    def _below(self, step: StepPlan, level: int) -> list[e.Ref]:
+    def _below(self, step: StepPlan, level: int) -> list[tuple[e.Ref, TaskState]]:
         """What a level of a reduce is made over, in order. It is complete before the level is cut."""
         if (step.id, level) not in self._levels:
             if level == 0:
                 tasks = graph.results(self._plan, self._run, step.step.reduce or "")
             else:
                 tasks = self._run.step(step.id).successes(level - 1)
-            self._levels[step.id, level] = [t.output for t in tasks if t.output is not None]
+            self._levels[step.id, level] = [(t.output, t) for t in tasks if t.output is not None]
         return self._levels[step.id, level]
 
-    def _step_value(self, step_id: str) -> Any:
+    def _items(self, made: Sequence[tuple[e.Ref, TaskState]], *, is_whole: bool, path: str = "items") -> list[Any]:
+        """The results of tasks."""
+        values = self._values([ref for ref, _ in made])
+        if is_whole:
+            return values
+        return [self._labels.result(value, task, path) for value, (_, task) in zip(values, made, strict=True)]
+
+    def _step_value(self, step_id: str, *, is_whole: bool) -> Any:
         """What `steps.x` is: the results of a fan-out as a list, that of a single task as itself."""
-        if step_id not in self._steps:
+        if (step_id, is_whole) not in self._steps:
             tasks = graph.results(self._plan, self._run, step_id)
-            values = self._values([t.output for t in tasks if t.output is not None])
+            made = [(t.output, t) for t in tasks if t.output is not None]
+            values = self._items(made, is_whole=is_whole, path=f"steps.{step_id}")
             of = self._plan.step(step_id)
             is_list = of.step.for_each is not None or bool(of.step.matrix)
-            self._steps[step_id] = values if is_list else (values[0] if values else None)
-        return self._steps[step_id]
+            self._steps[step_id, is_whole] = values if is_list else (values[0] if values else None)
+        return self._steps[step_id, is_whole]
+
+    def _input(self, ref: e.Ref, *, is_whole: bool) -> Any:
+        """A row of the input."""
+        row = self._value(ref)
+        return row if is_whole else self._labels.row(row, "input")
 
     def _value(self, ref: e.Ref) -> Any:
         content = self._at_hand[ref] if ref in self._at_hand else self._contents.get((ref,))[ref]
@@ -291,6 +344,19 @@ class Preparer:
 def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
     """What the prompts of these tasks are made from."""
     return (ref for task in tasks for ref in {task.item, task.input} if ref is not None)
+
+
+def _label(turn: Turn) -> Label:
+    return Label.private if isinstance(turn, PrivateTurn) else Label.shared
+
+
+def _about_nothing(names: Mapping[str, Any], nothing: str) -> dict[str, Any]:
+    """What a prompt says of its row where that holds nothing: of a withheld one, nothing of what may be known."""
+    rows = {name: names[name] for name in ("item", "input") if name in names}
+    return {
+        name: changed(row, lambda known: calibration.about_nothing({"item": known}, nothing)["item"])
+        for name, row in rows.items()
+    }
 
 
 def _reduce_prompt(step: StepPlan, level: int) -> str:

@@ -61,7 +61,10 @@ def tokens_of(messages: Sequence[Message]) -> float:
 
 
 class Rehearsal:
-    """A sample of a step's tasks, rendered as a run would: their turns, how many were `tried`, the first failure."""
+    """A sample of a step's tasks, rendered as a run would: their turns, how many were `tried`, the first failure.
+
+    `private` says of those that may not leave this machine why, in words.
+    """
 
     def __init__(self, plan: Plan, step: StepPlan, rows: Sequence[Row], models: dict[str, str]) -> None:
         created = e.RunCreated(run="dry-run", name=plan.recipe.name, fingerprint="", recipe="", params="")
@@ -75,6 +78,7 @@ class Rehearsal:
         everything = {name: models.get(name, "") for name in plan.recipe.models}
         made = Preparer(plan, run, contents, everything, lambda keys: {}).prepare(ids)
         self.turns: list[Turn] = [made.turns[one] for one in ids if one in made.turns]
+        self.private = [made.private[one] for one in ids if one in made.private]
         self.tried = len(ids)
         failed = (body.message for body in made.bodies if isinstance(body, e.TaskFailed))
         self.problem = next(failed, "") if ids else "there is no row that can be used"

@@ -14,7 +14,7 @@ import duckdb
 from gx.core.errors import QueryError
 from gx.core.recipe import Recipe
 from gx.flow.rules import query_error
-from gx.run.log.making import define
+from gx.run.log.making import MEMORY, define
 from gx.run.log.query import ask
 
 CHECK_S = 5.0
@@ -28,7 +28,7 @@ def check_queries(recipe: Recipe, text: str, *, file: str) -> None:
     """
     if not recipe.rules:
         return
-    with contextlib.closing(duckdb.connect()) as con:
+    with contextlib.closing(duckdb.connect(config={"memory_limit": MEMORY})) as con:
         define(con)
         con.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
         for rule in recipe.rules:

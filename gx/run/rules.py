@@ -16,7 +16,7 @@ from gx.core import event as e
 from gx.core import recipe as r
 from gx.core.view import RuleState, RunState
 
-_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
+_CONTENT = re.compile(r"""['"].*['"]|(?<![\w.])-?\d[\d.,:]*(?:[eE][-+]?\d+)?""", re.DOTALL)
 
 
 class Verdict(Enum):
@@ -95,8 +95,8 @@ def words_of(do: r.Action) -> str:
 
 
 def without_content(message: str) -> str:
-    """A database's message without what stands in quotes, which may be content, and without its later lines."""
-    return _QUOTED.sub("…", message).split("\n")[0].strip()
+    """A database's message without what may be content, in quotes or a number, and without its later lines."""
+    return _CONTENT.sub("…", message).split("\n")[0].strip()
 
 
 def answered(run: RunState, question: e.QuestionAsked, choice: str, by: str) -> list[e.Body]:

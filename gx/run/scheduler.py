@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from gx.core import event as e
 from gx.core.ids import mix_seed
-from gx.core.message import Turn
+from gx.core.message import Label, Turn
 from gx.core.ports import AttemptEnded, WorkerEvent
-from gx.core.task import Lease, Status
+from gx.core.task import CloudLease, Lease, Status
 from gx.core.view import RunState, TaskState
 from gx.flow import graph
 from gx.flow.plan import Plan
+from gx.run.egress import PrivateTurn
 
 CLOCK_JUMP_S = 5.0
 """A smaller step of the wall clock is taken for drift: time servers slew by less."""
@@ -127,6 +128,14 @@ def decide(
     ]
 
 
+def may_travel(run: RunState, task_id: str, at_hand: Mapping[str, Turn]) -> bool:
+    """Whether a task may leave this machine: nothing private is in it, nor in its turn, where that is `at_hand`.
+
+    Of one that is not prepared it is known only whether its step or agent is private.
+    """
+    return run.tasks[task_id].label is Label.shared and not isinstance(at_hand.get(task_id), PrivateTurn)
+
+
 def due(run: RunState, now: float) -> list[str]:
     """The delayed tasks that may run by now."""
     return [task_id for task_id, not_before in run.delayed.items() if not_before <= now]
@@ -138,21 +147,34 @@ def next_due(run: RunState) -> float | None:
 
 
 def free_leases(leases: int, runs: Iterable[RunState], ended: Iterable[WorkerEvent]) -> int:
-    """How many of a worker's leases may be granted, counting those whose end is about to be committed."""
+    """How many of the leases of this machine's worker may be granted.
+
+    Those whose end is about to be committed count as free, and those of containers not at all.
+    """
     settled = sum(isinstance(event, AttemptEnded) for event in ended)
-    return leases - sum(len(run.leased) for run in runs) + settled
+    return leases - sum(len(run.leased) - rented(run) for run in runs) + settled
+
+
+def rented(run: RunState) -> int:
+    """How many of the run's leases are those of containers."""
+    return 0 if run.rent is None else sum(isinstance(task.lease, CloudLease) for task in run.leased.values())
 
 
 def turn_of(task: TaskState, leased: e.TaskLeased, turn: Turn) -> Turn | None:
-    """The turn to submit for a lease; `None` if something that was committed with the lease ended the task.
+    """The turn to submit for a lease; `None` if something that was committed with the lease ended the task."""
+    if task.lease is not leased.lease or task.attempt != leased.attempt:
+        return None
+    return own_turn(task, turn)
+
+
+def own_turn(task: TaskState, turn: Turn) -> Turn:
+    """The turn of the task's present attempt.
 
     A retry's seed mixes in how often the task failed, or it would fail alike.
     """
-    if task.lease is not leased.lease or task.attempt != leased.attempt:
-        return None
-    if turn.attempt == leased.attempt and not task.failures:
+    if turn.attempt == task.attempt and not task.failures:
         return turn
-    return turn.for_attempt(leased.attempt, mix_seed(turn.sampling.seed, task.failures))
+    return turn.for_attempt(task.attempt, mix_seed(turn.sampling.seed, task.failures))
 
 
 def overdue(plan: Plan, run: RunState, held: Held, monotonic: float) -> str:

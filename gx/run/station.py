@@ -68,6 +68,7 @@ class Station:
                         self._on_news()
             except GxError as error:
                 self.worker = None
+                self._held.clear()
                 self._is_settled.set()
                 self._on_failure(error)
             self._is_wanted, self._is_settled = anyio.Event(), anyio.Event()
@@ -91,6 +92,10 @@ class Station:
         if self.worker is not None:
             self._held.add((turn.task, turn.attempt))
             self.worker.submit(turn)
+
+    def hold(self, task: str, attempt: int) -> None:
+        """The worker has an attempt that was submitted before this process began."""
+        self._held.add((task, attempt))
 
     def cancel(self, task: str, attempt: int) -> None:
         """End an attempt; unknown ones are ignored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 from gx.cli import diff, export, gc, health, history
 from gx.core import event as e
 from gx.core.errors import GxError, LogError, NotFound, UsageError
-from gx.node.collect import Ended, choose
+from gx.node.collect import Ended, carry_out, choose, plan
 from gx.node.footprint import footprint, part_of
 from gx.run.log import EventLog
 from tests.run.test_verify import tamper
@@ -99,6 +100,12 @@ def test_what_repair_cannot_mend_is_told_with_what_to_do(place: Path) -> None:
     assert not list(place.glob("damaged-*"))
 
 
+def test_where_there_is_no_workspace_nothing_is_repaired_or_made(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="there is no workspace"):
+        call("repair", "--yes", place=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_gc_needs_a_yes_and_tries_nothing_without(place: Path) -> None:
     before = rows("runs", place=place)
     result = call("gc", "--keep-days", "1", "--dry-run", place=place)
@@ -171,6 +178,22 @@ def test_an_archive_that_a_killed_gc_left_behind_is_made_again(place: Path, tmp_
     rows("gc", "--keep-days", "1", "--yes", place=place)
     (row,) = rows("verify", place=place)
     assert (row["is_whole"], row["archives"]) == (True, [archive])
+
+
+def test_a_plan_that_another_one_came_before_removes_nothing_of_the_logs(place: Path, tmp_path: Path) -> None:
+    """A kill left an archive; one who was asked about it says yes after another has made the same one anew."""
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    rows("gc", "--keep-days", "1", "--yes", place=copy)
+    shutil.copytree(copy / "archive", place / "archive")
+    with EventLog.open(place) as log:
+        thought_about = plan(log, keep_s=86400, quota_bytes=None, now=time.time())
+    assert thought_about.files and thought_about.runs
+    rows("gc", "--keep-days", "1", "--yes", place=place)
+    with EventLog.open(place) as log:
+        assert carry_out(log, thought_about, keeps_results=True) is None
+    (row,) = rows("verify", place=place)
+    assert (row["is_whole"], len(row["archives"])) == (True, 1)
 
 
 def test_an_archive_of_a_log_that_went_on_further_is_left_alone(place: Path, tmp_path: Path) -> None:

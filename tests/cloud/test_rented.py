@@ -65,7 +65,8 @@ async def rented(
         CloudWorker(calls, run=run, gpu="L4", driver=f"driver of {run}", inputs=4, quote=Quote()) as worker,
     ):
         worker.register(Weights(digest="tiny", sha256=digest(file), context_tokens=512))
-        await worker.scale(containers)
+        worker.scale(containers)
+        worker.vouch(time.time() + 60)
         yield worker
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gx.core.errors import RecipeError, UsageError
-from gx.core.recipe import Param, Recipe
+from gx.core.recipe import Budget, Param, Recipe
+from gx.core.terms import Terms
 from gx.flow.parse import fingerprint_source, load_recipe, parse_recipe, resolve_params
 
 TRIAGE = """\
@@ -100,6 +101,25 @@ def test_a_model_may_be_left_out_where_there_is_only_one() -> None:
     assert "small, large" in error.hint
 
 
+def test_a_burst_is_the_terms_on_which_the_run_may_rent() -> None:
+    terms = parse_recipe(changed("deadline: 1h30m", "burst: {gpu: [L4, A10], max_containers: 8, target: 20m}")).burst
+    assert terms == Terms(mode="auto", gpu=("L4", "A10"), max_containers=8, target_s=1200.0)
+    off = parse_recipe(changed("deadline: 1h30m", "burst: {mode: off, gpu: L4}")).burst
+    assert off == Terms(mode="off", gpu=("L4",))
+    assert parse_recipe(changed("tokens: 2_000_000", "usd: 2.00")).budget == Budget(usd=2.0)
+    assert parse_recipe(TRIAGE).burst is None and parse_recipe(TRIAGE).budget.usd is None
+
+
+def test_what_is_private_and_what_is_shared_of_it_are_marks_on_fields_agents_and_steps() -> None:
+    recipe = parse_recipe(changed("deadline: 1h30m", "private: [email, text]"))
+    assert recipe.private == ("email", "text")
+    assert parse_recipe(changed("  editor: {", "  editor: {private: true, ")).agents["editor"].private
+    step = parse_recipe(changed("    timeout: 2m", "    private: true\n    share: [category]")).steps[0]
+    assert step.private and step.share == ("category",)
+    assert parse_recipe(changed("    timeout: 2m", "    share: true")).steps[0].share is True
+    assert parse_recipe(changed("    timeout: 2m", "    share: false")) == parse_recipe(changed("    timeout: 2m", ""))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place", "message", "hint"),
     [
@@ -107,8 +127,18 @@ def test_a_model_may_be_left_out_where_there_is_only_one() -> None:
         ("params.product", "params.prodct", "10:55", "`params.prodct`", "`product`"),
         ("model: small", "model: smal", "9:12", "got `smal`", "`small`"),
         ("    prompt: ", "    promt: ", "22:5", "got `promt`", "`prompt`"),
-        ("tokens: 2_000_000", "usd: 2", "34:10", "`usd` is not built yet", ""),
-        ("deadline: 1h30m", "burst: {mode: auto}", "33:1", "`burst` is not built yet", ""),
+        ("tokens: 2_000_000", "usd: -2", "34:15", "at least 0", ""),
+        ("deadline: 1h30m", "burst: {mode: on}", "33:15", "expected auto, off or force, got the text 'on'", ""),
+        ("deadline: 1h30m", "burst: {mod: auto}", "33:9", "got `mod`", "`mode`"),
+        ("deadline: 1h30m", "burst: {gpu: [L4, A1O]}", "33:19", "got the text 'A1O'", "`A10`"),
+        ("deadline: 1h30m", "burst: {gpu: [L4, L4]}", "33:19", "every item once", ""),
+        ("deadline: 1h30m", "burst: {gpu: []}", "33:14", "at least 1", ""),
+        ("deadline: 1h30m", "burst: {max_containers: 0}", "33:25", "at least 1", ""),
+        ("deadline: 1h30m", "burst: {target: soon}", "33:17", "expected a duration", ""),
+        ("deadline: 1h30m", "private: text", "33:10", "expected a list of fields", ""),
+        ("    timeout: 2m", "    share: [summry]", "24:13", "got `summry`", "`summary`"),
+        ("    reduce: triage", "    reduce: triage\n    share: [summary]", "28:12", "names none", "`share: true`"),
+        ("    timeout: 2m", "    private: yes please", "24:14", "expected true or false", ""),
         ("agent: editor", "swarm: x", "26:5", "`swarm` is not built yet", ""),
         ("  editor: {", "  editor: {tools: [], ", "17:12", "`tools` is not built yet", ""),
         ("2m", "2 m", "24:14", "expected a duration", "without spaces"),

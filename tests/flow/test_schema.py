@@ -121,7 +121,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
     for number, step in enumerate(recipe["steps"]):
         step["id"], step["agent"] = f"s{number}", agent
         step |= {key: "Hello" for key in ("prompt", "combine") if key in step}
-        for key in ("needs", "reduce", "for_each", "when", "matrix"):
+        for key in ("needs", "reduce", "for_each", "when", "matrix", "share"):
             step.pop(key, None)
         if "combine" in step:
             if done:
@@ -160,8 +160,7 @@ def test_the_schema_is_a_draft_7_schema_whose_keys_all_teach() -> None:
 
 def test_what_is_not_built_yet_is_not_in_the_schema() -> None:
     text = json.dumps(recipe_schema())
-    assert "burst" not in recipe_schema()["properties"]
-    for word in ('"usd"', '"tool"', '"swarm"', '"tools"', '"memory"', '"evolve"'):
+    for word in ('"tool"', '"swarm"', '"tools"', '"memory"', '"evolve"'):
         assert word not in text
 
 

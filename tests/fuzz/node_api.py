@@ -43,9 +43,20 @@ LISTEN_S = 0.1
 EVERY = 25
 """Requests between two looks at the node's view."""
 MOST_FOUND = 20
-RARE = {"POST /v1/node/leave": 200, "GET /v1/log/verification": 10}
+RARE = {"POST /v1/node/leave": 200, "GET /v1/log/verification": 10, "POST /v1/log/backup": 3}
 """One in so many is sent, since a node that left is started again; for the others it is asked how it stands."""
-RECIPES = tuple(recipe(f"fuzz-{n}", tokens=3) for n in range(6))
+RULES = """\
+rules:
+  - {id: q, query: "SELECT $run IS NOT NULL", do: {ask: {text: 'More?', choices: [more, stop]}}}
+  - {id: p, query: "SELECT count(*) > 1 FROM tasks WHERE run = $run AND ended IS NOT NULL", do: {pause: s}}
+"""
+RECIPES = (
+    *(recipe(f"fuzz-{n}", tokens=3) for n in range(6)),
+    *(recipe(f"fuzz-asks-{n}", tokens=400) + RULES for n in range(2)),
+)
+CHOICES = ("more", "stop", "maybe")
+PLACES = ("copy", "copy/../other", "a\0b", "n" * 300, "ws", "ws/in", "tiny.gguf", "tiny.gguf/below", "é", "")
+"""Where a backup is to be, below the folder that the fuzzing has for itself."""
 SQL = (
     "SELECT * FROM events",
     "SELECT * FROM runs",
@@ -136,7 +147,8 @@ class Fuzzer:
         path, query, body = case.formatted_path, dict(case.query or {}), case.body
         content: bytes | None = None
         if "{" in case.path and draw.random() < 0.7:
-            path = case.path.format(**dict.fromkeys(("run", "subject", "token"), self._name(draw)))
+            name = self._name(draw, case.path.rpartition("/")[2])
+            path = case.path.format(**dict.fromkeys(("run", "subject", "token"), name))
         if query.get("follow") in (True, "true", "1"):  # where nothing comes, nothing is to be seen
             query = {"follow": "true", "after": draw.randint(-1, self._served.node.log.last_seq - 1)}
         if isinstance(body, dict):
@@ -149,9 +161,18 @@ class Fuzzer:
             content = json.dumps(body).encode()
         return Sent(case.method, path, query, content, case.media_type or "")
 
-    def _name(self, draw: random.Random) -> str:
-        """A run or a task that there is, or the start of its name."""
-        runs = list(self._served.inside(lambda: list(self._served.node.runs)))
+    def _name(self, draw: random.Random, verb: str) -> str:
+        """A run or a task that there is, or the start of its name; most often one of which the verb can be asked."""
+
+        def able() -> list[str]:
+            runs = self._served.node.runs.items()
+            asking, at_work = (
+                [n for n, run in runs if run.state.questions],
+                [n for n, run in runs if run.state.leased],
+            )
+            return {"answer": asking, "requeue": at_work}.get(verb) or [name for name, _ in runs]
+
+        runs = list(self._served.inside(able))
         if not runs or draw.random() < 0.3:
             sql = "SELECT DISTINCT coalesce(task, run) FROM events WHERE run IS NOT NULL ORDER BY 1"
             runs = [str(row[0]) for row in self._served.node.log.file.ask(sql)]
@@ -163,8 +184,14 @@ class Fuzzer:
             if draw.random() < 0.5:
                 body |= {"sql": draw.choice(SQL)}
             return body | {"timeout_s": 0.2} if draw.random() < 0.9 or "range" in str(body) else body
-        if path == "/v1/runs/{run}/cancel" and draw.random() < 0.5:
+        if path in ("/v1/runs/{run}/cancel", "/v1/runs/{run}/requeue") and draw.random() < 0.5:
             return body | {"step": "s"}
+        if path == "/v1/runs/{run}/answer" and draw.random() < 0.8:
+            return {"choice": draw.choice(CHOICES)}
+        if path == "/v1/log/backup" and (draw.random() < 0.7 or str(body.get("path", "")).startswith("/")):
+            if draw.random() < 0.7:
+                shutil.rmtree(self._folder / "copy", ignore_errors=True)
+            return body | {"path": f"{self._folder}/{draw.choice(PLACES)}"}  # nothing elsewhere is written to
         if path == "/v1/runs" and draw.random() < 0.8:
             asked = self._served.asked(draw.choice(RECIPES), rows=draw.randint(1, 9), is_detached=draw.random() < 0.8)
             whole = msgspec.to_builtins(asked, enc_hook=str)

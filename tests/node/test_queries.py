@@ -59,13 +59,27 @@ async def test_who_waits_for_the_same_gets_one_answer_that_is_newer_than_every_q
 
 
 async def test_an_error_reaches_everybody_who_asked_and_nobody_later() -> None:
-    asked = Asked()
-    asked.may_answer.set()
+    asked, errors = Asked(), list[str]()
     queries = Queries(asked, is_busy=lambda: False)
-    for _ in range(2):
-        with pytest.raises(QueryError, match="no such column"):
-            await queries.answer(Query(sql="wrong"))
-    assert (await queries.answer(Query(sql="right"))).rows == [{"n": 3}]
+
+    async def ask(sql: str) -> None:
+        try:
+            await queries.answer(Query(sql=sql))
+        except QueryError as error:
+            errors.append(error.message)
+
+    async with anyio.create_task_group() as group:
+        for sql in ("one", "two"):
+            group.start_soon(ask, sql)
+        await begun(asked, 2)  # both lanes are taken
+        for _ in range(3):
+            group.start_soon(ask, "wrong")
+        await anyio.wait_all_tasks_blocked()
+        asked.may_answer.set()
+    assert errors == ["no such column"] * 3 and asked.sql.count("wrong") == 1
+    await ask("wrong")
+    assert len(errors) == 4 and asked.sql.count("wrong") == 2
+    assert (await queries.answer(Query(sql="right"))).rows == [{"n": 5}]
 
 
 async def test_whoever_goes_away_takes_no_answer_from_the_others() -> None:

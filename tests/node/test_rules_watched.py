@@ -45,6 +45,14 @@ def test_a_rule_that_errs_is_told_once_and_the_run_goes_on(served: Served) -> No
     assert served.state(run).status is RunStatus.running
 
 
+def test_a_rule_whose_answer_nobody_can_hold_errs_and_the_node_goes_on(served: Served) -> None:
+    query = "SELECT false, to_days((2000000000 * least(count(*), 1))::INT) FROM tasks WHERE run = $run"
+    run = served.submit(ruled("holds", f"id: bad, query: '{query}', do: {{stop: x}}"), is_detached=True).run
+    (failed,) = served.until(lambda: served.bodies(run, e.RuleFailed))
+    assert failed.message.startswith("a value of the answer can't be read")
+    assert served.state(run).status is RunStatus.running and run in served.inside(served.node.live)
+
+
 def test_a_rule_that_turns_true_within_its_cooldown_fires_when_that_is_over(served: Served) -> None:
     query = (
         "SELECT CAST(data->>''$.priority'' AS DOUBLE) = 2 FROM events"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -86,6 +87,25 @@ def test_a_backup_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
             with pytest.raises(UsageError, match="is there already"):
                 back_up(log, tmp_path / name)
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "n" * 300, ".gx/copy", ".gx/log.duckdb.new", "other/../.gx/copy"])
+def test_a_place_that_can_hold_no_backup_is_refused_and_left_as_it_was(folder: Path, tmp_path: Path, name: str) -> None:
+    before = sorted(folder.rglob("*"))
+    with EventLog.open(folder) as log, pytest.raises(UsageError):
+        back_up(log, tmp_path / name)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_stands_beside_the_target_stays_and_nothing_is_left_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.part").mkdir()
+    (tmp_path / "copy.part" / "mine").write_text("x")
+    with EventLog.open(folder) as log:
+        back_up(log, tmp_path / "copy")
+        back_up(log, tmp_path / ("n" * 250))  # as long as a name may be, and no longer while it is made
+    shutil.rmtree(tmp_path / ("n" * 250))
+    assert (tmp_path / "copy.part" / "mine").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gx", "copy", "copy.part"]
 
 
 def test_a_damaged_log_gives_no_backup(folder: Path, tmp_path: Path) -> None:

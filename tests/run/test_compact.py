@@ -234,6 +234,23 @@ def test_the_content_of_an_archived_run_can_be_erased(folder: Path, keeps: bool)
         assert erase_archived(log, "own-ggg888").blobs == 0
 
 
+@pytest.mark.parametrize("order", ["kept, archived", "archived, kept, archived"])
+def test_content_that_an_erased_run_shared_goes_with_the_archived_one(folder: Path, order: str) -> None:
+    """LARGE is an answer of the run that stays, and of the one in the archive."""
+    own = Writing()
+    own.begin("own-ggg888")
+    own.succeed("own-ggg888", own.queue("own-ggg888", 0, "T-9"), LARGE, key="k-own")
+    own.bodies.append(e.RunFinished(run="own-ggg888", succeeded=1, failed=0))
+    own.write(folder)
+    archive(folder, "own-ggg888", keeps_results=False)
+    for whose in order.split(", "):
+        assert LARGE.encode()[:1000] in bytes_of(folder)
+        with EventLog.open(folder) as log:
+            _ = erase(log, LEFT) if whose == "kept" else erase_archived(log, "own-ggg888")
+        whole(folder)
+    assert LARGE.encode()[:1000] not in bytes_of(folder)
+
+
 def test_an_erasure_from_archives_that_was_killed_is_done_by_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from gx.core.errors import QueryError
 from gx.core.ids import digest
 from gx.core.task import EdgeLease
 from gx.run.log import EventLog
-from gx.run.log.query import run_sql
+from gx.run.log.query import DEEPEST, run_sql, table_of
 
 RUN = "r-1"
 
@@ -172,3 +172,28 @@ def test_a_mistake_is_answered_in_duckdbs_words_with_a_suggestion(log: EventLog)
     assert "tasks" in caught.value.hint
     with pytest.raises(QueryError, match="syntax error"):
         run_sql(log, "selec 1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT to_days(2000000000)",
+        "SELECT INTERVAL '1 month' * 100000000",
+        "SELECT [to_days(2000000000)]",
+        "SELECT '\udcff'",
+    ],
+)
+def test_a_value_or_a_question_that_python_cannot_hold_is_an_error_of_the_question(log: EventLog, sql: str) -> None:
+    with pytest.raises(QueryError, match=r"can.t be read|UTF-8"):
+        run_sql(log, sql)
+
+
+@pytest.mark.parametrize("text", ["1e999", "[1e400]", "[" * 5000 + "]" * 5000, "[" * DEEPEST + "[[]]" + "]" * DEEPEST])
+def test_json_that_others_could_not_read_is_shown_as_text(log: EventLog, text: str) -> None:
+    table = table_of(run_sql(log, f"SELECT '{text}'::JSON AS x, '[1, [2]]'::JSON AS y"))
+    assert table.rows == [{"x": text, "y": [1, [2]]}]
+
+
+def test_columns_of_one_name_are_all_in_the_table(log: EventLog) -> None:
+    table = table_of(run_sql(log, "SELECT 1 AS x, 2 AS x, 3 AS x_2, 4 AS x"))
+    assert len(set(table.columns)) == 4 and list(table.rows[0].values()) == [1, 2, 3, 4]

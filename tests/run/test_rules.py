@@ -192,9 +192,11 @@ def test_the_answer_stop_stops_the_run() -> None:
     assert scheduler.limit(story.run, 0.0) is not None
 
 
-def test_an_error_that_comes_again_is_told_once_and_without_what_stands_in_quotes() -> None:
+def test_an_error_that_comes_again_is_told_once_and_without_what_may_be_content() -> None:
     message = """Conversion Error: Could not convert string 'it's a "secret"' to INT32\n\nLINE 1: SELECT"""
     assert rules.without_content(message) == "Conversion Error: Could not convert string … to INT32"
+    message = "Out of Range Error: Overflow in addition of INT64 (4111111111111111 + -9.2e18)!"
+    assert rules.without_content(message) == "Out of Range Error: Overflow in addition of INT64 (… + …)!"
     story = Story()
     for _ in range(2):
         story.say(e.RuleFailed(run="r", rule="x", code="query", message="no", detail=ROWS))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gx.core.errors import WorkspaceError
 from gx.node.reader import Reader, reading
 from gx.node.workspace import Workspace
 
@@ -68,9 +69,7 @@ class Acknowledged:
         printed = {text for text, result in self._results.items() if result[0] == "succeeded"}
         if not printed and not has_log(workspace):
             return
-        with log_of(workspace) as log:
-            _check_chain(log)
-            rows = log.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
+        rows = _whole(workspace)
         missing = printed - {self._texts.get(row) for (row,) in rows}
         claim(not missing, f"printed, and not in the log: {missing}")
 
@@ -84,6 +83,18 @@ class Acknowledged:
             kept = {digest for (digest,) in log.ask("SELECT digest FROM blobs")}
         gone = {self._texts.get(row, "") for row, outputs in rows if kept.isdisjoint(outputs)}
         return sum(self._results.pop(text, None) is not None for text in gone)
+
+
+def _whole(workspace: Path) -> list[tuple[Any, ...]]:
+    """The rows that have a result, of a log that is whole; asked again if the node leaves meanwhile."""
+    while True:
+        try:
+            with log_of(workspace) as log:
+                _check_chain(log)
+                return log.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
+        except WorkspaceError as error:
+            if error.code != "workspace.gone":
+                raise
 
 
 class Log:

@@ -139,3 +139,21 @@ def test_time_in_which_a_run_was_interrupted_or_over_does_not_count(tmp_path: Pa
         with EventLog.open(folder, now=lambda: 1_700_000_000.0 + at_s) as log:  # noqa: B023
             log.append_sync(bodies, [], source="node:1")
     assert rows(call, RUN, "-p", "slots=4")[0]["measured_s"] == pytest.approx(12.0)
+
+
+def test_time_in_which_a_run_was_held_up_is_told(tmp_path: Path, call: Call) -> None:
+    w = finished()
+    held: list[e.Body] = [
+        e.RunPaused(run=RUN, by="ada"),
+        e.QuestionAsked(run=RUN, question="q", text="Well?", choices=("go on", "stop")),
+        e.RunContinued(run=RUN, by="ada"),
+        e.QuestionAnswered(run=RUN, question="q", choice="go on", by="ada"),
+    ]
+    now = [1_700_000_000.0]
+    (tmp_path / ".gx").mkdir()
+    with EventLog.open(tmp_path / ".gx", now=lambda: now[0]) as log:
+        log.append_sync(w.bodies[:-1], list(w.blobs.values()), source="node:1")
+        for body in [*held, w.bodies[-1]]:
+            log.append_sync([body], [], source="node:1")
+            now[0] += 10.0
+    assert any("held up for 30 s" in note for note in rows(call, RUN, "-p", "slots=4")[0]["notes"])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gx.core import event as e
+from gx.core.message import Label
 from gx.core.task import EdgeLease, Lease
 
 Benches = Mapping[tuple[int, int], e.BenchStarted]
@@ -95,6 +96,14 @@ def cut(body: e.TaskSucceeded) -> str:
     return ""
 
 
+def _allowed(b: e.BurstAllowed) -> str:
+    terms = b.terms
+    kinds = f" of {' or '.join(terms.gpu)}" if terms.gpu else ""
+    cap = "for nothing, in a rehearsal" if terms.is_rehearsal else f"for at most ${terms.usd or 0.0:.2f} in all"
+    most = counted(terms.max_containers, "container")
+    return f"bursting ({terms.mode}) was allowed{by(b)}: up to {most}{kinds}, {cap}"
+
+
 def _lost(body: e.AttemptLost) -> str:
     alone = ", although nothing ran beside it" if body.alone else ""
     blame = f"the task may be why{alone}" if body.is_suspect else "that is not held against the task"
@@ -156,12 +165,30 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     e.RuleFired: lambda b: f"rule {b.rule} turned true, from the events up to #{b.read_seq}: {b.action}",
     e.RuleCleared: lambda b: f"rule {b.rule} turned false again, from the events up to #{b.read_seq}",
     e.RuleFailed: lambda b: f"rule {b.rule} had no answer, and the run went on without it: {b.code}: {b.message}",
-    e.BurstAsked: lambda b: f"a burst was asked for{by(b)}, and no cloud was configured: {b.reason}",
+    e.BurstAsked: lambda b: f"a burst was asked for{by(b)}: {b.reason}",
     e.QuestionAsked: lambda b: f"a person was asked{by(b)} ({b.question}): {b.text} [{', '.join(b.choices)}]",
     e.QuestionAnswered: lambda b: f"question {b.question} was answered{by(b)}: {b.choice}",
     e.PlacementDecided: lambda b: f"placement: {b.reason}",
+    e.BurstAllowed: _allowed,
+    e.ContainerReserved: lambda b: (
+        f"room for container {b.container} with {b.gpu} was reserved, at ${3600 * b.usd_per_s:.2f} an hour"
+    ),
+    e.ContainersRenewed: lambda b: f"{counted(len(b.containers), 'container')} vouched for anew",
+    e.ContainerSeen: lambda b: (
+        f"container {b.container} ({b.name}) was alive, {b.at - b.began_at:,.0f} s after its start"
+    ),
+    e.ContainerEnded: lambda b: f"container {b.container} is taken to have ended",
+    e.RentRefused: lambda b: f"nothing could be rented, and the run went on here: {b.reason}",
+    e.CallMade: lambda b: f"attempt {b.attempt} went to a container with {b.gpu}, as call {b.call}",
     e.TaskQueued: _queued,
-    e.TaskPrepared: lambda b: f"prepared for model {b.model[:SHORT]}: key {b.key[:SHORT]}, seed {b.seed}",
+    e.TaskPrepared: lambda b: (
+        f"prepared for model {b.model[:SHORT]}: key {b.key[:SHORT]}, seed {b.seed}"
+        f"{'; private: it may not leave this machine' if b.label is Label.private else ''}"
+    ),
+    e.Egress: lambda b: (
+        f"{b.bytes:,} bytes of attempt {b.attempt} left for {b.to}, made from {', '.join(b.fields) or 'no field'} "
+        f"(digest {b.digest[:SHORT]})"
+    ),
     e.TaskSucceeded: _succeeded,
     e.AttemptFailed: lambda b: f"attempt {b.attempt} failed with {b.code}: {b.message} ({took(b)})",
     e.AttemptLost: _lost,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from gx.run.log.verify import verify
 PAGES = {"events": 10_000, "contents": 1000, "parts": 4000}
 """Rows that are held at a time: some 16 MB at the most."""
 CHECKPOINT_PAGES = 50
-PART = ".part"
-"""Ends the name of a backup that is being made."""
+PREFIX = "gx-backup-"
+"""Begins the name of a folder, beside the target, that is to be a backup: one of its own, whoever else makes one."""
 
 
 class Backup(Value, frozen=True, kw_only=True):
@@ -48,18 +49,17 @@ class Backup(Value, frozen=True, kw_only=True):
 def back_up(log: EventLog, target: Path) -> Backup:
     """Copy the log, its head and its archives to the folder `target`, and verify the copy.
 
-    :raises UsageError: if there is something at `target`. :raises LogError: if the copy can't be written, isn't whole,
-        or an archive is missing; then there is no copy.
+    :raises UsageError: if there is something at `target`, or it can be none. :raises LogError: if the copy can't be
+        written, isn't whole, or an archive is missing; then there is no copy.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f"{target} is there already", hint="a backup overwrites nothing: name another folder")
+    _check_target(log, target)
     archives = archives_of(log)
     if gone := missing(log.folder, archives):
         raise LogError(f"the archive {gone[0].name} is not there", hint="put it back: `gx verify`", code="log.missing")
-    part = target.with_name(target.name + PART)
+    part = None
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True, mode=0o700)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
         upto = log.file.newest
         _copy_rows(log, part / LOG_FILE, upto)
         (part / HEAD_FILE).write_bytes(msgspec.json.encode(Head(upto.seq, upto.hash.hex())).ljust(127) + b"\n")
@@ -74,9 +74,27 @@ def back_up(log: EventLog, target: Path) -> Backup:
     except (duckdb.Error, OSError) as error:
         raise explain(error, target, writing=True) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     return Backup(path=str(target), archives=len(archives), size_bytes=size, **report)
+
+
+def _check_target(log: EventLog, target: Path) -> None:
+    """:raises UsageError: if no backup can be there."""
+    try:
+        is_taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+        is_inside = target.resolve().is_relative_to(log.folder.resolve())
+        if "\0" in str(target):
+            raise ValueError("a name has no NUL")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"no backup can be at {str(target)[:200]!r}: {why}", hint="name another folder") from None
+    if is_taken:
+        raise UsageError(f"{target} is there already", hint="a backup overwrites nothing: name another folder")
+    if is_inside:
+        hint = "it would go with the log, or be taken for a leftover: name a folder elsewhere"
+        raise UsageError(f"{target} is within the workspace itself", hint=hint)
 
 
 def _copy_rows(log: EventLog, new: Path, upto: Tail) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -34,8 +35,10 @@ def erase_archived(log: EventLog, run: str, *, now: Callable[[], float] = time.t
     if not log.file.ask("SELECT 1 FROM archived WHERE run = ? LIMIT 1", [run]):
         raise NotFound(f"there is no archived run {run}", hint="`gx runs` lists the runs")
     with open_archives(log.folder, archives) as archived:
-        own, others = _refs(archived, "run = ?", run), _refs(archived, "run <> ?", run)
-        others |= _refs(log, "run <> ? AND run IN (SELECT run FROM runs)", run)
+        own = _refs(archived, "run = ?", [run])
+        needing = "run <> ? AND NOT list_contains(?::VARCHAR[], run)"
+        others = _refs(archived, needing, [run, erased := _erased_runs(log)])
+        others |= _refs(log, f"{needing} AND run IN (SELECT run FROM runs)", [run, erased])
         there = _sizes(archived, own) | _sizes(log, own)
     gone = {ref: size for ref, size in there.items() if ref not in others}
     kept = dict.fromkeys(there.keys() - gone.keys(), "another run")
@@ -66,9 +69,15 @@ def archived_run(log: EventLog, start: str) -> str:
     return exact[0] if exact else str(found[0][0])
 
 
-def _refs(source: EventLog, where: str, run: str) -> set[Ref]:
+def _erased_runs(log: EventLog) -> list[str]:
+    """The runs that were erased as a whole: what they shared with others, they need no more."""
+    sql = "SELECT DISTINCT run FROM events WHERE type = 'content.erased' AND task IS NULL AND run IS NOT NULL"
+    return [run for (run,) in log.file.ask(sql)]
+
+
+def _refs(source: EventLog, where: str, values: list[Any]) -> set[Ref]:
     sql = f"SELECT DISTINCT {DIGESTS} FROM events WHERE {where} AND type <> 'content.erased'"
-    return {ref for (ref,) in source.file.ask(sql, [run])}
+    return {ref for (ref,) in source.file.ask(sql, values)}
 
 
 def _sizes(source: EventLog, refs: set[Ref]) -> dict[Ref, int]:

@@ -25,6 +25,8 @@ _FILES = re.compile(
     r"""\b(read_\w+|glob|sniff_csv|parquet_\w+|\w+_scan|query|query_table)["\s]*\(|(\.duckdb)\b""", re.IGNORECASE
 )
 """What opens files, or runs SQL from text and so could name one of them."""
+DEEPEST = 100
+"""Levels of a value of JSON; Python's encoders and decoders give up at some 1,000, less where they are called from."""
 _SUGGESTION = re.compile(r"Did you mean (.+?)\?$|Candidate (?:bindings|tables|functions): *(.+)$", re.MULTILINE)
 
 
@@ -62,6 +64,8 @@ def ask(
     run: str | None = None,
 ) -> QueryResult:
     """`run_sql`, of a connection that is to be used for nothing else."""
+    if not _is_text(sql):
+        raise QueryError("expected SQL as text in UTF-8, got bytes that are none", code="query.refused")
     late = threading.Event()
 
     def stop() -> None:
@@ -83,6 +87,8 @@ def ask(
         ) from error
     except duckdb.Error as error:
         raise _explain(error) from error
+    except (OverflowError, ValueError) as error:  # a date or an interval, say, that is beyond Python's
+        raise QueryError(f"a value of the answer can't be read: {error}", hint="cast it to VARCHAR") from error
     except RuntimeError as error:  # so DuckDB says that Ctrl-C was pressed
         raise KeyboardInterrupt from error
     finally:
@@ -92,10 +98,7 @@ def ask(
 
 def table_of(answer: QueryResult) -> Table:
     """The answer as JSON has it; of columns with one name, the later ones are numbered."""
-    columns = tuple(
-        name if answer.columns.index(name) == place else f"{name}_{place + 1}"
-        for place, name in enumerate(answer.columns)
-    )
+    columns = _apart(answer.columns)
     rows = [
         {name: _plain(value, kind) for name, value, kind in zip(columns, row, answer.types, strict=True)}
         for row in answer.rows
@@ -103,12 +106,22 @@ def table_of(answer: QueryResult) -> Table:
     return Table(columns=columns, rows=rows, is_cut=answer.is_cut)
 
 
+def _apart(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, each once: a later one of the same name has the number of its place, or one after it."""
+    apart: list[str] = []
+    for place, name in enumerate(names):
+        numbered = (f"{name}_{n}" for n in range(place + 1, place + len(names) + 2))
+        is_first = names.index(name) == place
+        apart.append(name if is_first else next(one for one in numbered if one not in names and one not in apart))
+    return tuple(apart)
+
+
 def _plain(value: Any, kind: str = "") -> Any:
     """A value of DuckDB as JSON has it."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return msgspec.json.decode(value) if kind == "JSON" else value
+        return _of_json(value) if kind == "JSON" else value
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds") + "Z"
     if isinstance(value, bytes):
@@ -118,6 +131,28 @@ def _plain(value: Any, kind: str = "") -> Any:
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items()}
     return str(value)
+
+
+def _of_json(text: str) -> Any:
+    """What a text of JSON says; the text itself where a number is too large, or it nests deeper than others read."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return text if text.count("[") + text.count("{") > DEEPEST and _nests_deeper(value, DEEPEST) else value
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_nests_deeper(one, levels - 1) for one in inner)
+
+
+def _is_text(sql: str) -> bool:
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:

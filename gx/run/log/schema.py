@@ -169,10 +169,11 @@ VIEWS = {
         SELECT seq, make_timestamp(ts) AS at, run, data->>'$.step' AS step, data->>'$.verdict' AS verdict,
             data->>'$.reason' AS reason, data
         FROM events WHERE type LIKE 'placement.%'""",
-    # What left this machine: one row a departure.
+    # What left this machine: one row a departure, with the names of the fields that it was made from.
     "egress": """
-        SELECT seq, make_timestamp(ts) AS at, run, task, worker, data->>'$.destination' AS destination,
-            CAST(data->>'$.bytes' AS BIGINT) AS bytes, data
+        SELECT seq, make_timestamp(ts) AS at, run, task, worker, data->>'$.to' AS destination,
+            CAST(data->>'$.bytes' AS BIGINT) AS bytes, data, attempt, data->'$.fields' AS fields,
+            data->>'$.digest' AS digest
         FROM events WHERE type LIKE 'egress.%'""",
     # One row a run that stands in an archive only: `gx sql --archived` and `gx show` find it there.
     "archived": """

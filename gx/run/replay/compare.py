@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gx.core.errors import UsageError
+from gx.core.gpus import times_a_laptop
 from gx.core.message import Value
 from gx.core.task import Offer
 from gx.run.replay.play import play
@@ -17,21 +18,6 @@ from gx.run.replay.trace import Edge, Played, Policy, Rental
 from gx.run.replay.wanted import Wanted
 
 CONTAINER_SLOTS = 32
-LAPTOP_GB_PER_S = 50.0
-"""Two channels of DDR4-3200."""
-GPU_GB_PER_S = {
-    "T4": 320.0,
-    "L4": 300.0,
-    "A10": 600.0,
-    "L40S": 864.0,
-    "A100-40GB": 1555.0,
-    "A100-80GB": 1935.0,
-    "RTX-PRO-6000": 1597.0,
-    "H100": 3350.0,
-    "H200": 4800.0,
-    "B200": 8000.0,
-}
-"""Of NVIDIA's data sheets."""
 
 
 class Outcome(Value, frozen=True, kw_only=True):
@@ -66,7 +52,7 @@ def _rental(run: Recorded, wanted: Wanted, offer: Offer) -> tuple[Rental, str]:
     if run.rented is not None and wanted.faster is None:
         pace, assumed = run.rented, ""
     else:
-        faster = wanted.faster or max(1.0, GPU_GB_PER_S.get(offer.gpu, LAPTOP_GB_PER_S) / LAPTOP_GB_PER_S)
+        faster = wanted.faster or times_a_laptop(offer.gpu)
         pace = run.pace.faster(faster)
         assumed = f"a container with {offer.gpu} is {faster:g} × as fast as this machine" if not wanted.faster else ""
     start_s = offer.cold_start_s if wanted.start is None else wanted.start

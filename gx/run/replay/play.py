@@ -70,7 +70,8 @@ class _Playing:
 
     def next_s(self) -> float:
         """The next moment; infinite once nothing is left to happen."""
-        instants = [self._bench.next_s() or inf, self._coming[0][0] if self._coming else inf]
+        bench_s = self._bench.next_s()
+        instants = [inf if bench_s is None else bench_s, self._coming[0][0] if self._coming else inf]
         if self._pool is not None:
             instants.append(self._pool.next_s())
             if self._run.ready or self._run.leased or (self._coming and self._pool.alive):
@@ -142,6 +143,8 @@ class _Playing:
             self._placed_s = self._now_s
         if self._policy.burst == "always":
             pool.scale(self._within_cap(pool, self._policy.containers if waits or self._coming else 0), self._now_s)
+            if self._policy.takes_home and is_due:
+                self._take_back(pool)
         elif is_due or waits != bool(self._verdict.containers):
             self._decide(pool)
         self._take_home(pool, pool.stranded())
@@ -155,6 +158,11 @@ class _Playing:
             self._decisions.append((self._now_s, verdict))
         self._verdict = verdict
         pool.scale(self._within_cap(pool, verdict.containers), self._now_s)
+        self._take_back(pool)
+
+    def _take_back(self, pool: Pool) -> None:
+        """Take tasks home that no container has begun, and that this machine ends sooner."""
+        assert self._rental is not None
         free = 0 if self._run.ready else self._policy.slots - self._bench.held
         waits = self._beliefs.waits(self._rental, pool, self._now_s) if free > 0 else []
         edge_s = self._beliefs.edge_task_s(self._now_s)

@@ -18,9 +18,10 @@ from gx.run.history.past import Ask, Past, events, look_at, text
 from gx.run.replay.line import Pace, pace_of
 from gx.run.replay.trace import Job, Trace
 
-_MOVES = "('task.queued', 'task.prepared', 'task.succeeded', 'attempt.failed')"
+MOVES = "('task.queued', 'task.prepared', 'task.succeeded', 'attempt.failed')"
 _OWN_ROUNDS = 1.05
-"""More decoded tokens for each that was written are another run's, which shared the bench."""
+"""More decoded tokens for each that was written are another run's, which shared the bench, or thrown away."""
+_TOLD_S = 1.0
 
 
 class Recorded(Value, frozen=True, kw_only=True):
@@ -51,13 +52,13 @@ def recorded(ask: Ask, start: str) -> Recorded:
             f"expected a finished run, but {past.run} is {past.status}", hint="`gx runs` lists those that are finished"
         )
     own = events(ask, f"(run = {text(past.run)} AND task IS NULL) OR type = 'node.started'")
-    jobs = _jobs(past, events(ask, f"run = {text(past.run)} AND type IN {_MOVES}"), Clock(own))
+    jobs = jobs_of(past, events(ask, f"run = {text(past.run)} AND type IN {MOVES}"), Clock(own))
     if not any(job.tokens for job in jobs):
         raise UsageError(
             f"{past.run} computed nothing: all of its results came from the log, or no task reached a model",
             hint="replay the run that computed them, or run it again with --fresh",
         )
-    edge, cloud, slots = _measured(own)
+    edge, cloud, slots = measured(own)
     if not edge.decode_squares and not edge.prefill_squares:
         raise UsageError(
             f"the log doesn't say what the engine's calls took in {past.run}",
@@ -69,14 +70,14 @@ def recorded(ask: Ask, start: str) -> Recorded:
     last_s = max(job.at_s for job in jobs)
     return Recorded(
         run=past.run,
-        trace=Trace(jobs=tuple(jobs), after=_after(past, jobs)),
+        trace=Trace(jobs=tuple(jobs), after=groups_after(past, jobs)),
         pace=pace,
         rented=pace_of(cloud, written) if cloud.decode_squares else None,
         slots=slots,
         startup_s=max(0.0, makespan_s - edge.busy_s - last_s),
         makespan_s=makespan_s,
         calls=edge.decode_calls + edge.prefill_calls,
-        notes=tuple(_notes(pace)),
+        notes=tuple(notes_of(pace, held_up_s(own, Clock(own)))),
     )
 
 
@@ -103,7 +104,27 @@ class Clock:
         return max(0.0, (ts - self._began - away) / 1e6)
 
 
-def _measured(own: list[Event]) -> tuple[Counts, Counts, int]:
+def held_up_s(own: list[Event], clock: Clock) -> float:
+    """Seconds in which the run was paused, or waited for an answer: nothing new began."""
+    held_s, since, why = 0.0, 0, set[str]()
+    for event in own:
+        body, was_held = event.body, bool(why)
+        if isinstance(body, e.RunPaused):
+            why.add("")
+        elif isinstance(body, e.RunContinued):
+            why.discard("")
+        elif isinstance(body, e.QuestionAsked):
+            why.add(body.question)
+        elif isinstance(body, e.QuestionAnswered):
+            why.discard(body.question)
+        if why and not was_held:
+            since = event.ts
+        elif was_held and not why:
+            held_s += clock.seconds(event.ts) - clock.seconds(since)
+    return held_s
+
+
+def measured(own: list[Event]) -> tuple[Counts, Counts, int]:
     """What the benches here did, what rented ones did, and how many slots there were here."""
     edge, cloud, slots = Counts(), Counts(), 1
     for event in own:
@@ -115,7 +136,7 @@ def _measured(own: list[Event]) -> tuple[Counts, Counts, int]:
     return edge, cloud, slots
 
 
-def _jobs(past: Past, moves: list[Event], clock: Clock) -> list[Job]:
+def jobs_of(past: Past, moves: list[Event], clock: Clock) -> list[Job]:
     """The tasks, in the order in which they were queued. What depends on others comes as soon as those have ended."""
     found: dict[str, Job] = {}
     first = {step.id: step.for_each == "inputs" and not step.needs for step in past.recipe.steps}
@@ -147,7 +168,7 @@ def _jobs(past: Past, moves: list[Event], clock: Clock) -> list[Job]:
     return list(found.values())
 
 
-def _after(past: Past, jobs: list[Job]) -> dict[str, tuple[str, ...]]:
+def groups_after(past: Past, jobs: list[Job]) -> dict[str, tuple[str, ...]]:
     """Which groups wait for which: a level of a reduce for that below, a step for the last level of what it reads."""
     levels: dict[str, list[int]] = {}
     for name, level in sorted({(name, int(level)) for name, level in (job.group.rsplit("/", 1) for job in jobs)}):
@@ -165,10 +186,15 @@ def _needed(step: Step, levels: dict[str, list[int]]) -> list[str]:
     return [f"{name}/{levels[name][-1]}" for name in names if levels.get(name)]
 
 
-def _notes(pace: Pace) -> list[str]:
+def notes_of(pace: Pace, held_s: float) -> list[str]:
     found = []
     if pace.decode.is_assumed:
         found.append("all decode calls had as many rows: how a call's time depends on them is assumed, not measured")
     if pace.rounds > _OWN_ROUNDS:
-        found.append("the bench decoded more than this run wrote: other runs shared it, and are in its times")
+        found.append(
+            "the bench decoded more than this run wrote, for other runs or for attempts that were taken back,"
+            " and that is in its times"
+        )
+    if held_s >= _TOLD_S:
+        found.append(f"the run was held up for {held_s:.0f} s, paused or by a question, and that is in its time")
     return found

@@ -77,13 +77,17 @@ class Rental(Value, frozen=True, kw_only=True):
 
 
 class Policy(Value, frozen=True, kw_only=True):
-    """How a run is to be scheduled: slots of this machine, and what is rented, up to `usd` and by a deadline."""
+    """How a run is to be scheduled: slots of this machine, and what is rented, up to `usd` and by a deadline.
+
+    "auto" takes tasks home that no container has begun, where that ends them sooner; "always" does if it `takes_home`.
+    """
 
     slots: int
     burst: Burst = "off"
     containers: int = 0
     usd: float | None = None
     deadline_s: float | None = None
+    takes_home: bool = False
 
 
 class Played(Value, frozen=True, kw_only=True):

@@ -1,0 +1,122 @@
+"""Who rents containers out to runs: Modal, or for a rehearsal a control plane on this machine.
+
+It puts together what others know: rates (`cloud.cost`), containers (`cloud.rented`), the worker over them, and the
+stand of a rehearsal. What a run needs of its containers it is told by `Needs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from cloud import deploy
+from cloud.app import START_UP_S
+from cloud.cost import COLD_START_S, RATES, SCALEDOWN_S
+from cloud.message import Weights
+from cloud.rehearsal import Stand, rehearsing
+from cloud.rented import Account, Pool, rent
+from cloud.worker import CloudWorker
+from gx.core.errors import CloudError
+from gx.core.gpus import times_a_laptop
+from gx.core.ledger import LEASE_S
+from gx.core.message import Value
+from gx.core.task import Offer, Quote
+
+SLOTS = 32
+"""What a bench runs at once where nobody says otherwise."""
+_REPORT_S = 5.0
+REHEARSED_START_S = 5.0
+"""What a start takes in a rehearsal: a process, and a model that is on this disk."""
+
+
+class Needs(Value, frozen=True, kw_only=True):
+    """What a run needs of a container: its models, with their files by SHA-256, and how long one input may take."""
+
+    weights: tuple[Weights, ...]
+    files: dict[str, Path]
+    timeout_s: float
+    slots: int = 0
+    is_rehearsal: bool = False
+
+
+class ModalLandlord:
+    """Rents to the runs of one driver, which is known as `driver`. `needs` says what a run needs, by its id.
+
+    Rehearsals happen in `folder`, and leave their report there as RUN.json.
+    """
+
+    def __init__(self, *, driver: str, needs: Callable[[str], Needs], folder: Path, account: Account) -> None:
+        self._driver, self._needs, self._folder, self._account = driver, needs, folder, account
+
+    def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
+        """Every GPU that has a rate, as fast as its memory makes it beside this machine."""
+        needs = self._needs(run)
+        return [
+            Offer(
+                gpu=gpu,
+                tokens_per_s=max(1.0, edge_tokens_per_s) * times_a_laptop(gpu),
+                usd_per_s=rates.usd_per_s,
+                cold_start_s=REHEARSED_START_S if needs.is_rehearsal else COLD_START_S,
+                window_s=SCALEDOWN_S,
+                reserve_usd=rates.usd_per_s * (START_UP_S + LEASE_S + needs.timeout_s + SCALEDOWN_S),
+                start_limit_s=START_UP_S,
+                timeout_s=needs.timeout_s,
+                source=rates.source,
+                date=rates.date,
+            )
+            for gpu, rates in RATES.items()
+        ]
+
+    @asynccontextmanager
+    async def rent(self, run: str, gpu: str) -> AsyncIterator[CloudWorker]:
+        """The containers of a run. :raises CloudError: without an account, the app, or a model of the run there."""
+        needs = self._needs(run)
+        async with AsyncExitStack() as exits:
+            account = self._account
+            if needs.is_rehearsal:
+                stand = await exits.enter_async_context(self._rehearse(run, needs))
+                account = stand.account
+            elif missing := await deploy.missing(account, needs.files):
+                names = ", ".join(needs.files[sha256].name for sha256 in missing)
+                raise CloudError(
+                    f"not on the volume: {names}",
+                    code="cloud.model",
+                    hint="put it there with: gx cloud deploy --recipe FILE",
+                )
+            pool = Pool(
+                run=run,
+                gpu=gpu or None,
+                slots=needs.slots,
+                inputs=needs.slots or SLOTS,
+                scaledown_s=int(SCALEDOWN_S),
+                timeout_s=int(needs.timeout_s),
+            )
+            calls = await exits.enter_async_context(rent(pool, account))
+            rates, slots = RATES[gpu], needs.slots or SLOTS
+            worker = CloudWorker(
+                calls,
+                run=run,
+                gpu=gpu,
+                driver=self._driver,
+                inputs=slots,
+                quote=Quote(usd_per_s=rates.usd_per_s, cold_start_s=COLD_START_S, source=rates.source, date=rates.date),
+            )
+            for weights in needs.weights:
+                worker.register(weights)
+            yield await exits.enter_async_context(worker)
+
+    @asynccontextmanager
+    async def _rehearse(self, run: str, needs: Needs) -> AsyncIterator[Stand]:
+        """A stand for the run, with its models; what happened there is written down at its end."""
+        async with rehearsing(self._folder / run) as stand:
+            await stand.furnish(needs.files)
+            try:
+                yield stand
+            finally:
+                with anyio.move_on_after(_REPORT_S, shield=True):
+                    report = await stand.report()
+                    (self._folder / f"{run}.json").write_bytes(msgspec.json.encode(report))

@@ -1,0 +1,79 @@
+"""`gx audit egress`: what of a run left this machine, from the events that were committed before it did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gx import output
+from gx.cli.place import RunArg, WorkspaceOpt
+
+if TYPE_CHECKING:
+    from gx.run.history.past import Ask
+
+JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON or text on stdout.")]
+_COLUMNS = ("at", "task", "step", "attempt", "to", "bytes", "digest", "fields")
+_DIGEST_CHARS = 12
+"""Of a digest on a terminal; --json has all of it."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    verbs = typer.Typer(help="List what the log says of a run's privacy.", no_args_is_help=True)
+    verbs.callback()(_audit)
+    verbs.command("egress")(egress)
+    app.add_typer(verbs, name="audit")
+
+
+def _audit() -> None:
+    """Check a run's conduct by the log."""
+
+
+def egress(run: RunArg, as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
+    """List what of a run left this machine: which task, where to, made from which fields, how many bytes.
+
+    Each row is an event that was committed before the bytes left. No content is in it; the digest is that of the bytes.
+
+    Example: gx audit egress triage
+    """
+    from gx.cli.asking import asked
+    from gx.cli.place import workspace_of
+
+    name, rows = asked(workspace_of(workspace), lambda ask: departures(ask, run), runs=(run,))
+    if output.wants_json(as_json):
+        output.emit(rows, as_json=True)
+    else:
+        output.emit(map(_shown, rows), columns=_COLUMNS, as_json=False)
+    output.note(total(name, rows))
+
+
+def departures(ask: Ask, start: str) -> tuple[str, list[dict[str, Any]]]:
+    """The run whose id starts so, and a row for each departure, in order. :raises NotFound: if there is no such run."""
+    from gx.run.history.past import find_run, text
+
+    run = find_run(ask, start)
+    found = ask(
+        f"""SELECT e.at, t.step, e.task, e.attempt, e.destination AS "to", e.bytes, e.digest, e.fields
+        FROM egress e LEFT JOIN tasks t USING (task) WHERE e.run = {text(run)} ORDER BY e.seq"""
+    )
+    return run, [{**row, "fields": _names(row["fields"])} for row in found]
+
+
+def _names(fields: Any) -> list[str]:
+    return list(json.loads(fields) if isinstance(fields, str) else fields or ())
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "digest": row["digest"][:_DIGEST_CHARS], "fields": ", ".join(row["fields"])}
+
+
+def total(run: str, rows: Sequence[dict[str, Any]]) -> str:
+    """All of it in a sentence."""
+    if not rows:
+        return f"nothing of {run} left this machine"
+    tasks, places = len({row["task"] for row in rows}), ", ".join(sorted({row["to"] for row in rows}))
+    things = f"{tasks:,} {'task' if tasks == 1 else 'tasks'} in {len(rows):,} {'turn' if len(rows) == 1 else 'turns'}"
+    return f"{things} of {run} left this machine for {places}: {sum(row['bytes'] for row in rows):,} bytes"
