@@ -65,8 +65,10 @@ class Container:
 
     async def execute(self, payload: bytes, call: str) -> bytes:
         """Run one job, which came as `call`. Cancelled, it stops the attempt and disturbs no other."""
-        job = m.read_job(payload)
-        reply = await self._reply(job, call)
+        try:
+            reply = await self._reply(m.read_job(payload), call)
+        except Exception as error:  # noqa: BLE001 - the driver would be given it as it is, of whatever class
+            reply = m.Lost(reason=f"its container failed: {type(error).__name__}: {error}", is_suspect=False)
         seat = m.Seat(container=self._name, began_at=self._began_at, now=time.time())
         return m.pack(m.Report(seat=seat, reply=reply))
 
@@ -84,7 +86,7 @@ class Container:
         except ModelError as error:
             return _done(Failure(code=error.code, message=error.message, retryable=False), 0.0)
         except GxError as error:
-            return m.Lost(reason=error.message, alone=not self._running)
+            return m.Lost(reason=error.message, is_suspect=False)
         return await self._run(worker, job.turn)
 
     def _register(self, worker: EdgeWorker, weights: m.Weights) -> None:

@@ -75,6 +75,8 @@ class ModalLandlord:
     async def rent(self, run: str, gpu: str) -> AsyncIterator[CloudWorker]:
         """The containers of a run. :raises CloudError: without an account, the app, or a model of the run there."""
         needs = self._needs(run)
+        if gpu not in RATES:
+            raise CloudError(f"nobody knows what a container with {gpu or 'no GPU'} costs", code="cloud.gpu")
         async with AsyncExitStack() as exits:
             account = self._account
             if needs.is_rehearsal:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import modal
 import modal.exception as refused
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal.config import config
 
 from cloud.names import APP, CLASS, board_of
@@ -107,6 +108,8 @@ class Rented:
             raise Gone(_words(error) or "it was cancelled") from None
         except _ERRORS as error:
             raise cloud_error(error) from None
+        except Exception as error:  # noqa: BLE001 - what was raised in the container comes as it is
+            raise Gone(f"its container failed: {type(error).__name__}: {_words(error)}") from None
 
     async def cancel(self, call: str) -> None:
         """End a call; one that has ended is left as it is. :raises CloudError: if that can't be asked."""
@@ -176,7 +179,7 @@ def _server(url: str | None) -> Iterator[None]:
                 os.environ["MODAL_SERVER_URL"] = before
 
 
-_ERRORS = (refused.Error, OSError)
+_ERRORS = (refused.Error, OSError, GRPCError, StreamTerminatedError)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ _AT_ONCE = 24
 _LONGEST_BACKOFF_S = 30.0
 _AGAIN_S = 2.0
 _ENDING_S = 10.0
+_REST_S = 30.0
+"""How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
 
 _Name = tuple[str, int]
 _T = TypeVar("_T")
@@ -76,11 +78,14 @@ class CloudWorker:
         self._weights: dict[str, m.Weights] = {}
         self._waiting: OrderedDict[_Name, Turn] = OrderedDict()
         self._spawning: set[_Name] = set()
+        self._asked = set[anyio.Event]()
         self._open: dict[_Name, str] = {}
+        self._unwanted: dict[str, None] = {}
+        """Calls that are to be cancelled, and perhaps were not yet."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
-        self._has_news = anyio.Event()
-        self._backoff_s = 0.0
+        self._has_news, self._has_unwanted = anyio.Event(), anyio.Event()
+        self._backoff_s = self._rest_s = 0.0
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -110,13 +115,16 @@ class CloudWorker:
         """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started")
-        for loop in (self._tell, self._spawn, self._follow):
+        for loop in (self._tell, self._spawn, self._follow, self._clear):
             self._tasks.start_soon(loop)
 
     async def aclose(self) -> None:
         """Cancel what is under way; outstanding attempts get no further event."""
         self._waiting.clear()
-        calls, self._open = list(self._open.values()), {}
+        self._spawning.clear()
+        for answered in list(self._asked):  # a call that is made meanwhile is to be cancelled too
+            await answered.wait()
+        calls, self._open = [*self._open.values(), *self._unwanted], {}
         await _each(self._cancel, calls)
 
     def scale(self, containers: int) -> None:
@@ -136,8 +144,11 @@ class CloudWorker:
         return Capacity(slots=fitting, leases=fitting + (fitting + 1) // 2)
 
     def lease(self) -> CloudLease | None:
-        """The binding of a lease granted now: its call is known when it is made. `None` while nothing is rented."""
-        return CloudLease(call="", gpu=self._gpu) if self._containers else None
+        """The binding of a lease granted now: its call is known when it is made. `None` while nothing is rented, or
+        nobody pays.
+        """
+        is_paid = self._until > self._now()
+        return CloudLease(call="", gpu=self._gpu) if self._containers and is_paid else None
 
     async def describe(self, model: str) -> ModelCard:
         """Not asked of containers. :raises BenchError: always."""
@@ -168,10 +179,16 @@ class CloudWorker:
         call = self._open.pop(name, None)
         is_known = call is not None or name in self._spawning or self._waiting.pop(name, None) is not None
         self._spawning.discard(name)
-        if call is not None and self._tasks is not None:
-            self._tasks.start_soon(self._cancel, call)
+        if call is not None:
+            self._drop(call)
         if is_known:
             self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
+
+    def give_back(self, most: int | None = None) -> None:
+        """Let go of attempts that no call was made for, the last first."""
+        for name in list(reversed(self._waiting))[:most]:
+            del self._waiting[name]
+            self._lose(name, "no call was made for it", is_suspect=False)
 
     def restart(self, reason: str) -> None:
         """An attempt doesn't end: give up what is under way. Containers hold nothing else."""
@@ -219,7 +236,8 @@ class CloudWorker:
         while True:
             self._has_work = anyio.Event()
             chosen = list[Turn]()
-            while self._waiting and len(chosen) < _AT_ONCE and self._told_until > self._now():
+            may_begin = self._told_containers > 0 and self._told_until > self._now()
+            while may_begin and self._waiting and len(chosen) < _AT_ONCE:
                 name, turn = self._waiting.popitem(last=False)
                 self._spawning.add(name)
                 chosen.append(turn)
@@ -228,23 +246,30 @@ class CloudWorker:
                     await self._has_work.wait()
                 continue
             await _each(self._spawn_one, chosen)
-            await anyio.sleep(self._backoff_s)
+            await anyio.sleep(max(self._backoff_s, self._rest_s))
 
     async def _spawn_one(self, turn: Turn) -> None:
         name = (turn.task, turn.attempt)
         claim = f"{self._run}/{turn.task}/{turn.attempt}"
         job = m.Job(turn=turn, weights=self._weights[turn.model], claim=claim, driver=self._driver)
+        answered = anyio.Event()
+        self._asked.add(answered)
+        call, reason = "", "there is no answer"
         try:
-            call = await self._calls.spawn(m.pack(job))
+            with anyio.move_on_after(_ENDING_S, shield=True):  # or nobody would know of the call
+                call = await self._calls.spawn(m.pack(job))
         except (Refused, CloudError) as error:
-            self._put_off(name, turn, str(error))
-            return
-        self._backoff_s = 0.0
-        if name not in self._spawning:  # it was given up meanwhile
-            await self._cancel(call)
-            return
-        self._spawning.discard(name)
-        self._follow_call(name, call)
+            reason = str(error)
+        if not call:
+            self._put_off(name, turn, reason)
+        elif name in self._spawning:
+            self._backoff_s = 0.0
+            self._spawning.discard(name)
+            self._follow_call(name, call)
+        else:  # it was given up meanwhile
+            self._drop(call)
+        self._asked.discard(answered)
+        answered.set()
 
     def _put_off(self, name: _Name, turn: Turn, reason: str) -> None:
         if not self._backoff_s:
@@ -289,14 +314,26 @@ class CloudWorker:
         self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
         match reply:
             case m.Done() if outcome is not None:
+                self._rest_s = 0.0
                 self._open.pop(name)
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
             case m.Lost():
-                self._lose(name, reply.reason, is_suspect=True, alone=reply.alone)
+                if not reply.is_suspect:
+                    self._rest_s = _REST_S
+                    self._emit(RentRefused(reason=f"a container does not work: {reply.reason}"))
+                self._lose(name, reply.reason, is_suspect=reply.is_suspect, alone=reply.alone)
             case m.Unpaid():
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
+
+    async def _clear(self) -> None:
+        """Cancel what is not wanted any more, until that is done."""
+        while True:
+            self._has_unwanted = anyio.Event()
+            await _each(self._cancel, list(self._unwanted))
+            with anyio.move_on_after(_AGAIN_S if self._unwanted else None):
+                await self._has_unwanted.wait()
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
@@ -308,18 +345,25 @@ class CloudWorker:
     def _lose(self, name: _Name, reason: str, *, is_suspect: bool, alone: bool = False) -> None:
         call = self._open.pop(name, None)
         self._spawning.discard(name)
-        if call is not None and self._tasks is not None:
-            self._tasks.start_soon(self._cancel, call)
+        if call is not None:
+            self._drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
+
+    def _drop(self, call: str) -> None:
+        """Have a call cancelled: until it is, it costs."""
+        self._unwanted[call] = None
+        self._has_unwanted.set()
 
     async def _cancel(self, call: str) -> None:
         try:
             await self._calls.cancel(call)
         except CloudError as error:
             self._emit(RentRefused(reason=f"a call can't be cancelled: {error.message}"))
+            return
+        self._unwanted.pop(call, None)
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)

@@ -21,7 +21,7 @@ from gx.run.inputs import Row
 from gx.run.log import EventLog
 from gx.run.prepare import Preparer
 from gx.run.record import Record
-from tests.fakes import ManualClock, ScriptedWorker
+from tests.fakes import ManualClock, ScriptedLandlord, ScriptedWorker
 
 
 def rows_of(items: list[Any]) -> Iterator[Row]:
@@ -98,7 +98,10 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(
-    folder: Path, worker: ScriptedWorker | None = None, clock: ManualClock | None = None
+    folder: Path,
+    worker: ScriptedWorker | None = None,
+    clock: ManualClock | None = None,
+    landlord: ScriptedLandlord | None = None,
 ) -> AsyncIterator[Desk]:
     """A desk over the log in `folder`, in an epoch of its own."""
     worker, clock = worker or ScriptedWorker(), clock or ManualClock()
@@ -110,7 +113,13 @@ async def open_desk(
         worker.epoch = view.epoch + 1
         contents = Contents(log.blobs)
         dispatcher = Dispatcher(
-            log=log, view=view, contents=contents, make_worker=lambda: worker, clock=clock, epoch=worker.epoch
+            log=log,
+            view=view,
+            contents=contents,
+            make_worker=lambda: worker,
+            clock=clock,
+            epoch=worker.epoch,
+            landlord=landlord,
         )
         await dispatcher.commit([e.NodeStarted(epoch=worker.epoch, pid=0)])
         async with dispatcher:

@@ -56,7 +56,8 @@ class Place(Value, frozen=True, kw_only=True):
 class Loaded:
     """A model in memory with its lanes. The lanes are for the engine's thread alone.
 
-    `claim` is the memory that is kept for it, `since_s` when it was loaded; both are its shelf's, as `users` is.
+    `claim` is the memory that is kept for it, `since_s` when it was loaded and `used_s` when it was last given back;
+    they are its shelf's, as `users` is.
 
     :raises ModelError: if it can't be loaded.
     """
@@ -72,7 +73,7 @@ class Loaded:
         since_s: float = 0.0,
     ) -> None:
         self.place, self.claim, self.since_s = place, claim, since_s
-        self.users, self.is_retired = 0, False
+        self.users, self.used_s, self.is_retired = 0, float("-inf"), False
         self._encoder: Encoder | None = None
         self.model = Model(digest, place.path, place.adapters)
         try:

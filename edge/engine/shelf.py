@@ -2,8 +2,9 @@
 
 It knows paths, digests and who is using what; it doesn't know turns. It may be called from any thread. Whoever asks for
 a model that is being loaded waits for that one; whoever asks for one that there is no room for waits until others
-have been given back. A model in use goes on to be given out meanwhile, but not for ever: once it has been there for
-`PATIENCE_S`, and somebody has waited as long, it is given to nobody before that one has had its turn.
+have been given back. A model in use, or used a moment ago, goes on to be given out meanwhile, but not for ever: once it
+has been there for `PATIENCE_S`, and somebody has waited as long, it is given to nobody before that one has had its
+turn.
 
 Invariants: a model with users is never closed, and is in memory once; what models claim together, those that are being
 loaded included, is within the budget.
@@ -26,6 +27,8 @@ __all__ = ["PATIENCE_S", "Loaded", "MakeLanes", "Place", "Shelf"]
 
 PATIENCE_S = 10.0
 """How long models that don't fit together are used in turns: a load takes seconds, and should pay."""
+BETWEEN_TURNS_S = 0.3
+"""How soon after its last use a model may be wanted again by the same user, so that it is worth keeping."""
 _LOOK_S = 0.05
 """How often whoever waits looks whether it is still wanted."""
 
@@ -100,7 +103,7 @@ class Shelf:
     def give_back(self, loaded: Loaded) -> None:
         """End one use of a model."""
         with self._changed:
-            loaded.users -= 1
+            loaded.users, loaded.used_s = loaded.users - 1, self._now()
             if loaded.users:
                 return
             if loaded.is_retired:
@@ -208,7 +211,7 @@ class Shelf:
             return None
         if want.digest in self._loaded:
             self._retire(want.digest)  # from another place
-        unused = [loaded for loaded in self._loaded.values() if not loaded.users]
+        unused = [loaded for loaded in self._loaded.values() if self._may_leave(loaded)]
         for n in range(len(unused) + 1):
             cache = self._budget.cache_for(want.claim, self._claims(without=unused[:n]))
             if cache is not None:
@@ -216,6 +219,12 @@ class Shelf:
                     self._retire(loaded.model.digest)
                 return cache
         return None
+
+    def _may_leave(self, loaded: Loaded) -> bool:
+        """Whether nobody uses a model, and nobody is about to: one turn often follows another."""
+        now_s = self._now()
+        is_fresh = now_s - loaded.used_s < BETWEEN_TURNS_S and now_s - loaded.since_s < PATIENCE_S
+        return not loaded.users and not is_fresh
 
     def _claims(self, without: Sequence[Loaded] = ()) -> list[Claim]:
         """Of all models in memory, those that are being loaded included."""

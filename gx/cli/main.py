@@ -26,13 +26,16 @@ def main() -> None:
 def _run() -> None:
     from gx import output
     from gx.cli.app import app
-    from gx.core.errors import GxError
+    from gx.core.errors import GxError, UsageError
 
     try:
         app(prog_name="gx")
     except GxError as error:
         output.show_error(error)
         sys.exit(output.exit_code_of(error))
+    except UnicodeEncodeError as error:
+        output.show_error(UsageError(f"expected UTF-8 on the command line, got {error.object!a}"))
+        sys.exit(output.ExitCode.usage)
     except RuntimeError as error:
         if str(error) != "Query interrupted":  # what DuckDB makes of a KeyboardInterrupt
             raise

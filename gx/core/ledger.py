@@ -95,8 +95,7 @@ def renewable(ledger: Ledger, now_s: float) -> list[str]:
 
 
 def renewed(ledger: Ledger, ids: Iterable[str], now_s: float) -> Ledger:
-    """With those spoken for; to be recorded before they are told. What was said before holds, if the clock went back.
-    """
+    """With those spoken for; to be recorded before they are told. If the clock went back, what was said holds."""
     alive = {i: ledger.alive[i] for i in ids}
     later = {i: msgspec.structs.replace(one, renewed_s=max(now_s, one.renewed_s)) for i, one in alive.items()}
     return msgspec.structs.replace(ledger, alive=ledger.alive | later)

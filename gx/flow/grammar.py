@@ -312,7 +312,7 @@ ACTIONS = {
         Number(least=0, most=1_000_000, is_whole=True), "At most so many tasks at once; 0 lifts that limit."
     ),
     "route": Field(ROUTE, "Prepare a step's tasks for another agent or model; with neither, as the step says, again."),
-    "burst": Field(_REASON, "Ask for rented containers, for this reason. Recorded; there is no cloud yet."),
+    "burst": Field(_REASON, "Rent what the run may, for this reason, worth it or not."),
     "stop": Field(_REASON, "Stop the run, for this reason; what is running ends."),
     "ask": Field(
         Either((Text("the question", longest=2000), QUESTION)),

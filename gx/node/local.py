@@ -320,7 +320,7 @@ class LocalNode:
                 self.steer(live, _allowed(live.state, wanted))
                 return live.state, True
             state = await self._unfold(run_id)
-            if state.status is not RunStatus.finished:
+            if state.status not in (RunStatus.finished, RunStatus.cancelled):
                 resumed = e.RunResumed(
                     run=run_id,
                     deadline_at=now + wanted.deadline_s if wanted.deadline_s is not None else None,

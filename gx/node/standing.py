@@ -27,7 +27,7 @@ def progress_of(state: RunState, plan: Plan, *, elapsed_s: float) -> Progress:
         tokens_in=state.tokens_in,
         tokens_out=state.tokens_out,
         elapsed_s=elapsed_s,
-        notes=tuple(rules.notes(state)),
+        notes=(*rules.notes(state), *_of_renting(state)),
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),
         waits=waits_for_person(state),
@@ -106,3 +106,13 @@ def end_of(
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),
     )
+
+
+def _of_renting(state: RunState) -> list[str]:
+    """What was decided about renting, and why nothing could be, for who follows the run."""
+    if state.rent is None:
+        return []
+    told = [] if state.rent.verdict is None else [f"placement: {state.rent.verdict.reason}"]
+    if state.rent.refused is not None:
+        told.append(f"nothing could be rented, and the run goes on here: {state.rent.refused.reason}")
+    return told

@@ -13,6 +13,7 @@ from itertools import islice
 from gx.core.errors import LogError
 from gx.core.event import Blob, Ref
 from gx.core.ids import digest
+from gx.core.message import Label
 
 CAPACITY_BYTES = 16 << 20
 AHEAD = 8192
@@ -23,9 +24,9 @@ _ENTRY_BYTES = 300
 """What an entry takes beside its content: the digest, the head of the bytes and a place in the dict; measured."""
 
 
-def blob_of(content: bytes) -> Blob:
+def blob_of(content: bytes, label: Label = Label.shared) -> Blob:
     """The blob of `content`, which is to be committed with the event that names it."""
-    return Blob(digest=digest(content), content=content)
+    return Blob(digest=digest(content), content=content, label=label)
 
 
 class Contents:
@@ -39,9 +40,9 @@ class Contents:
         self._kept: OrderedDict[Ref, bytes] = OrderedDict()
         self._bytes = 0
 
-    def put(self, content: bytes) -> Blob:
-        """`blob_of(content)`, which is kept, since somebody will ask for it soon."""
-        blob = blob_of(content)
+    def put(self, content: bytes, label: Label = Label.shared) -> Blob:
+        """`blob_of(content)` with that label, which is kept, since somebody will ask for it soon."""
+        blob = blob_of(content, label)
         self._keep(blob.digest, content)
         return blob
 

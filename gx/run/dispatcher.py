@@ -17,11 +17,13 @@ from anyio.abc import TaskGroup
 
 from gx.core import event as e
 from gx.core.errors import GxError
-from gx.core.message import Signal
+from gx.core.message import Label, Signal
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, Landlord, WorkerEvent
 from gx.core.projection import fold
-from gx.core.view import RunState, View
+from gx.core.task import CloudLease
+from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
+from gx.flow.privacy import private_fields
 from gx.run import egress, feeder, grouping, likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
@@ -128,7 +130,7 @@ class Dispatcher:
         chosen = [run.state.tasks[name] for name in (run.state.tasks if tasks is None else tasks)]
         for task in chosen:
             if task.id in run.state.leased:
-                self._station(run, task.worker).cancel(task.id, task.attempt)
+                self._cancel_attempt(run, task)
         self._pending.extend(outcomes.cancel(run.state, reason, by=by, tasks=chosen))
         self._wake()
 
@@ -137,7 +139,7 @@ class Dispatcher:
         run = self._active[run_id]
         leased = [run.state.leased[name] for name in tasks if name in run.state.leased]
         for task in leased:
-            self._station(run, task.worker).cancel(task.id, task.attempt)
+            self._cancel_attempt(run, task)
         self._pending.extend(outcomes.take_back(run.state, leased, by))
         self._wake()
 
@@ -146,6 +148,9 @@ class Dispatcher:
         made: list[e.Body] = []
         for run_id, run in self._active.items():
             made.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
+            if run.renter is not None:  # its worker was left, and cancelled what was under way
+                made.extend(outcomes.lose_rented(run.state, "its node ended", worker=run.renter.station.name))
+                made.extend(run.renter.let_go(self._clock.now()))
             made.extend(self._meter.end(run_id))
             made.append(run.draining or e.RunInterrupted(run=run_id, reason="stopped at once"))
         return made
@@ -190,8 +195,8 @@ class Dispatcher:
                 if run.is_dirty:
                     run.is_dirty = False
                     bodies.extend(graph.unfold(run.plan, run.state))
-        if any(isinstance(body, e.StepRouted) for body in bodies):  # what is prepared now would go the old way
-            return bodies, blobs
+        if any(isinstance(body, e.StepRouted | e.BurstAllowed) for body in bodies):
+            return bodies, blobs  # what is prepared now would go the old way, or be rented under the old cap
         at, last = self._moment(), self._last
         self._last = at
         if (jump_s := scheduler.clock_jump(last, at)) is not None:
@@ -218,21 +223,23 @@ class Dispatcher:
             bodies.extend(self._settle(station, event, at.wall, blobs))
             bodies.extend(renter.settle(event))
         if missing := renter.came_up(run.turns):
-            run.turns.update(run.preparer.prepare(missing).turns)
-            renter.came_up(run.turns)
-        if run.draining is None:
-            bodies.extend(renter.move(at.wall, None if self._edge.worker is None else self._edge.worker.rate()))
+            run.turns.update(run.preparer.prepare(task_id for task_id, _ in missing).turns)
+            bodies.extend(renter.lose(renter.came_up(run.turns), "its node ended before it was begun"))
+        may_begin = run.draining is None and not run.is_held_up
+        pace = None if self._edge.worker is None else self._edge.worker.rate()
+        bodies.extend(renter.move(at.wall, pace, may_begin=may_begin))
         return bodies
 
     def _let_rent(self, run: ActiveRun) -> None:
         """Where the run has terms on which it may rent, see to it."""
-        if run.state.rent is None or run.renter is not None or self._landlord is None:
+        rent = run.state.rent
+        if rent is None or run.renter is not None or self._landlord is None:
             return
 
         def may_travel(task_id: str) -> bool:
             return scheduler.may_travel(run.state, task_id, run.turns)
 
-        run.renter = Renter(run.state, self._landlord, may_travel=may_travel, on_news=self._wake)
+        run.renter = Renter(run.state, rent, self._landlord, may_travel=may_travel, on_news=self._wake)
         self._group.start_soon(self._serve_rented, run, run.renter)
 
     async def _serve_rented(self, run: ActiveRun, renter: Renter) -> None:
@@ -264,11 +271,12 @@ class Dispatcher:
             run.drain(move.stop, at.monotonic)
         if move.is_cut_off:
             self._cancel_leased(run)
-        if move.hung:
+        if move.hung and len(run.state.leased) > scheduler.rented(run.state):  # containers keep their own time
             run.was_cut_off(at.monotonic)
             edge.restart(move.hung)
         if move.last is not None:
-            return [*self._meter.end(run.state.id), move.last]
+            rented = [] if renter is None else renter.let_go(at.wall)
+            return [*self._meter.end(run.state.id), *rented, move.last]
         bodies = list[e.Body]()
         if move.prepare:
             prepared = run.preparer.prepare(move.prepare)
@@ -285,11 +293,15 @@ class Dispatcher:
             if renter is not None:
                 granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}
                 bodies.extend(self._lend(run, renter.station, at, granted))
+        elif renter is not None and move.may_grant and edge.lease() is not None and edge.room > 0:
+            renter.give_back(edge.room)  # this machine has nothing to do
         return bodies
 
     def _lend(self, run: ActiveRun, station: Station, at: scheduler.Moment, granted: set[str]) -> list[e.Body]:
         """Leases for containers, of tasks that may travel and were not `granted` here, each with what leaves."""
         lease, free = station.lease(), station.room
+        if run.state.concurrency is not None:
+            free = min(free, run.state.concurrency - len(run.state.leased) - len(granted))
         if lease is None or free <= 0:
             return []
         may_go = {
@@ -311,7 +323,13 @@ class Dispatcher:
 
     def _cancel_leased(self, run: ActiveRun) -> None:
         for task in run.state.leased.values():
-            self._station(run, task.worker).cancel(task.id, task.attempt)
+            self._cancel_attempt(run, task)
+
+    def _cancel_attempt(self, run: ActiveRun, task: TaskState) -> None:
+        if run.renter is not None and isinstance(task.lease, CloudLease):
+            run.renter.cancel(task.id, task.attempt)
+        else:
+            self._edge.cancel(task.id, task.attempt)
 
     def _settle(self, station: Station, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from a worker's event."""
@@ -337,20 +355,20 @@ class Dispatcher:
         is_stale = outcomes.is_stale(run.state, ended)  # what no event refers to could never be erased
         content = None if is_stale else outcomes.content_of(ended.outcome)
         told = None if is_stale else likelihoods.content_of(ended.outcome)
-        turn = run.turns.get(ended.task)
+        turn, label = run.turns.get(ended.task), run.state.tasks[ended.task].label
         return outcomes.settle(
             run.state,
             ended,
             now,
             worker=worker,
             retry=run.plan.step(run.state.tasks[ended.task].step).step.retry,
-            kept=None if content is None else self._put(content, blobs),
-            told=None if told is None else self._put(told, blobs),
+            kept=None if content is None else self._put(content, blobs, label),
+            told=None if told is None else self._put(told, blobs, label),
             max_tokens=turn.sampling.max_tokens if turn is not None else None,
         )
 
-    def _put(self, content: bytes, blobs: list[e.Blob]) -> e.Ref:
-        blob = self._contents.put(content)
+    def _put(self, content: bytes, blobs: list[e.Blob], label: Label) -> e.Ref:
+        blob = self._contents.put(content, label)
         blobs.append(blob)
         return blob.digest
 
@@ -391,6 +409,9 @@ class Dispatcher:
             if station is self._edge:  # containers keep their own time
                 run.leased_at[turn.task] = self._clock.monotonic()
             station.submit(turn)
+        elif turn is not None and run.renter is not None and station is run.renter.station:
+            name = (leased.task, leased.attempt)
+            self._pending.extend(run.renter.lose([name], "nothing is rented any more"))
 
     def _end(self, run: ActiveRun) -> None:
         del self._active[run.state.id]
@@ -422,7 +443,7 @@ class Dispatcher:
             return True
 
         try:
-            await feeder.feed(run.state, rows, self._contents, commit)
+            await feeder.feed(run.state, rows, self._contents, commit, private=private_fields(run.plan.recipe))
         except GxError as error:
             self._fail(run, error)
 

@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio.to_thread
+import msgspec
 
 from gx.core import event as e
 from gx.core.errors import InputError
+from gx.core.message import Label
 from gx.core.view import RunState
+from gx.flow.withheld import named_in
 from gx.run.contents import Contents
 from gx.run.inputs import Row
 
@@ -30,8 +33,12 @@ Commit = Callable[[list[e.Body], list[e.Blob]], Awaitable[bool]]
 """Takes events and their blobs, and says whether more are wanted."""
 
 
-async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: Commit) -> None:
+async def feed(
+    run: RunState, rows: Iterator[Row], contents: Contents, commit: Commit, *, private: frozenset[str] = frozenset()
+) -> None:
     """Hand every row to `commit` as `inputs.read` events, then `inputs.ended`, as long as it wants them.
+
+    The content of a row that has one of the `private` fields is private.
 
     :raises InputError: if the input can't be read on; what was read before stays.
     """
@@ -51,7 +58,7 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
             elif isinstance(row, Exception):
                 broken = row
             else:
-                blob = None if row.value is None else contents.put(row.value)
+                blob = None if row.value is None else contents.put(row.value, _label(row.value, private))
                 entry = e.InputRow(
                     index=max(index, row.index),
                     id=row.id if row.id is not None else str(row.index),
@@ -79,6 +86,12 @@ async def feed(run: RunState, rows: Iterator[Row], contents: Contents, commit: C
 def _placed(row: Row) -> str | None:
     """Why the row can't be used, after its line."""
     return row.error if row.error is None or row.line is None else f"line {row.line}: {row.error}"
+
+
+def _label(value: bytes, private: frozenset[str]) -> Label:
+    """Whether a row has a private field, at any depth."""
+    is_private = bool(private) and bool(named_in(msgspec.json.decode(value), private))
+    return Label.private if is_private else Label.shared
 
 
 def _identity(row_id: str, item: e.Ref | None, error: str | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ Invariant: no container may be alive that the ledger has no reservation for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from math import inf
 
@@ -35,30 +35,33 @@ class Renter:
     def __init__(
         self,
         run: RunState,
+        rent: RentState,
         landlord: Landlord,
         *,
         may_travel: Callable[[str], bool],
         on_news: Callable[[], None],
     ) -> None:
-        self._run, self._landlord, self._may_travel, self._on_news = run, landlord, may_travel, on_news
+        self._run, self._rent, self._landlord = run, rent, landlord
+        self._may_travel, self._on_news = may_travel, on_news
         self.station = Station(NAME, self._open, on_news=on_news, on_failure=self._failed)
         self._bodies: list[e.Body] = []
-        self._orphans = {t.id: t.lease for t in run.leased.values() if isinstance(t.lease, CloudLease)}
+        self._seen: list[ContainerSeen] = []
+        self._orphans = {(t.id, t.attempt): t.lease for t in run.leased.values() if isinstance(t.lease, CloudLease)}
+        self._unwanted = set[tuple[str, int]]()
         self._offers: dict[str, Offer] = {}
+        self._rents: tuple[str, bool] | None = None
+        """The GPU of the worker that is up, and whether that is a rehearsal: it keeps both as long as it lives."""
         self._is_broken = False
+        self._refusal = "" if rent.refused is None else rent.refused.reason
         self._greeted: RentedWorker | None = None
         self._moved_s = self._renewed_s = -inf
+        self._vouched_s = 0.0
         self._idle_since: float | None = None
         if self._orphans:
             self.station.want()
 
     def __repr__(self) -> str:
         return f"<Renter of {self._run.id}: {len(self._rent.ledger.alive)} reserved, {self.station}>"
-
-    @property
-    def _rent(self) -> RentState:
-        assert self._run.rent is not None
-        return self._run.rent
 
     @property
     def worker(self) -> RentedWorker | None:
@@ -76,21 +79,26 @@ class Renter:
 
     # ── before a commit ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def move(self, now: float, edge: Rate | None) -> list[e.Body]:
-        """What is to be committed by time alone: a verdict, reservations, renewals, ends.
+    def move(self, now: float, edge: Rate | None, *, may_begin: bool) -> list[e.Body]:
+        """What is to be committed by what was seen and by time alone: a verdict, reservations, renewals, ends.
 
-        `edge` is the pace of this machine's bench, None while there is none.
+        `edge` is the pace of this machine's bench, None while there is none. Unless something `may_begin`, nothing is
+        decided, and what is under way is looked after.
         """
         made, self._bodies = self._bodies, []
-        if now < self.next_s():
+        heard, self._seen = self._seen, []
+        made.extend(renting.seen(self._run, self._rent, heard))
+        if self._moved_s <= now < self.next_s():
             return made
         self._moved_s = now
         is_idle = not scheduler.rented(self._run)
         self._idle_since = (self._idle_since or now) if is_idle else None
         made.extend(renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now))
-        if now - self._renewed_s >= RENEW_EVERY_S and self._rent.ledger.alive:
+        if not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             made.extend(renting.renew(self._run, self._rent, now))
-        if edge is not None and not self._is_broken and not made:
+        if self.worker is not None and self._vouched_s <= now:
+            self.worker.give_back()  # nobody pays for what it would begin
+        if may_begin and edge is not None and not self._is_broken and not made:
             made.extend(self._decide(now, edge))
         return made
 
@@ -98,14 +106,18 @@ class Renter:
         """A verdict, if it is another one than that in force, and the reservations that it needs."""
         rent, terms = self._rent, self._rent.terms
         last = renting.verdict_of(rent.verdict)
-        offers = [] if terms.mode == "off" else list(self._known(edge).values())
+        try:
+            offers = [] if terms.mode == "off" else list(self._known(edge).values())
+        except GxError as error:
+            self._failed(error)
+            return []
         usual_s = max((offer.cold_start_s for offer in offers), default=0.0)
         waits = [now - one.spawned_s for seat, one in rent.ledger.alive.items() if seat not in rent.names]
         start_left_s = max(0.0, usual_s - max(waits, default=0.0))
         found = renting.figures(
             self._run, rent, edge=edge, start_left_s=start_left_s, may_travel=self._may_travel, now=now
         )
-        if terms.mode == "force":
+        if terms.mode == "force" or (terms.mode == "auto" and self._run.burst_asked is not None):
             verdict = renting.forced(offers, rent, found)
         else:
             verdict = placement.decide(found, offers, last)
@@ -117,8 +129,13 @@ class Renter:
         return made
 
     def _known(self, edge: Rate) -> dict[str, Offer]:
+        """What may be rented on these terms, beside what is rented already."""
+        terms = self._rent.terms
         found = self._landlord.offers(self._run.id, edge.tokens_in_per_s + edge.tokens_out_per_s)
-        self._offers = {one.gpu: one for one in found if one.gpu in self._rent.terms.gpu or not self._rent.terms.gpu}
+        allowed = [one for one in found if one.gpu in terms.gpu or not terms.gpu]
+        if self._rents is not None:
+            allowed = [one for one in allowed if (one.gpu, terms.is_rehearsal) == self._rents]
+        self._offers = {one.gpu: one for one in allowed}
         return self._offers
 
     def settle(self, event: WorkerEvent) -> list[e.Body]:
@@ -133,29 +150,57 @@ class Renter:
             case AttemptGone():
                 return outcomes.gone(run, event, worker=NAME)
             case ContainerSeen():
-                return renting.seen(run, self._rent, event)
+                self._seen.append(event)
             case RentRefused():
                 return self._refused(event.reason)
         return []
 
     def _refused(self, reason: str, code: str = "") -> list[e.Body]:
-        last = self._rent.refused
-        return (
-            []
-            if last is not None and last.reason == reason
-            else [e.RentRefused(run=self._run.id, reason=reason, code=code)]
-        )
+        """Each reason once in a row."""
+        if self._refusal == reason:
+            return []
+        self._refusal = reason
+        return [e.RentRefused(run=self._run.id, reason=reason, code=code)]
+
+    def lose(self, names: Iterable[tuple[str, int]], reason: str) -> list[e.Body]:
+        """Attempts that no container has, nor ever will: they run anew."""
+        made: list[e.Body] = []
+        for name in names:
+            self._orphans.pop(name, None)
+            event = AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=False)
+            made.extend(outcomes.gone(self._run, event, worker=NAME))
+        return made
+
+    def let_go(self, now: float) -> list[e.Body]:
+        """What is to be committed with the run's last word here: nothing of it is under way any more."""
+        return renting.let_go(self._run, self._rent, idle_since=self._idle_since, now=now)
 
     # ── after a commit ───────────────────────────────────────────────────────────────────────────────────────────
 
     def act(self, body: e.Body) -> None:
         """Tell the worker what was committed."""
-        if isinstance(body, e.ContainersRenewed):
-            self._renewed_s = body.at
-            if self.worker is not None:
-                self.worker.vouch(body.at + LEASE_S)
-        elif isinstance(body, e.PlacementDecided | e.ContainerReserved | e.ContainerEnded):
-            self._scale()
+        match body:
+            case e.TaskLeased() if isinstance(body.lease, CloudLease):
+                self._idle_since = None
+            case e.ContainersRenewed():
+                self._renewed_s = body.at
+                self._vouch()
+            case e.PlacementDecided() | e.ContainerReserved() | e.ContainerEnded():
+                self._vouch()
+                self._scale()
+            case e.ContainerSeen():
+                self._refusal = ""
+            case e.BurstAllowed():
+                self._is_broken, self._refusal, self._moved_s = False, "", -inf
+                self._scale()
+
+    def _vouch(self) -> None:
+        """Pay for as long as the ledger has room for each of them: the driver's lease is one for all."""
+        alive = self._rent.ledger.alive.values()
+        until = min((max(one.spawned_s, one.renewed_s) + one.lease_s for one in alive), default=0.0)
+        if self.worker is not None and until != self._vouched_s:
+            self._vouched_s = until
+            self.worker.vouch(until)
 
     def _scale(self) -> None:
         """As many containers as were decided on, and no more than are reserved."""
@@ -165,41 +210,59 @@ class Renter:
             self.station.want()
         if self.worker is not None:
             self.worker.scale(number)
+            if not number:
+                self.worker.give_back()
 
-    def came_up(self, turns: Mapping[str, Turn]) -> list[str]:
-        """Once its worker is up: take over what an earlier process had begun. Which tasks need their `turns` first."""
+    def give_back(self, most: int) -> None:
+        """This machine is idle: have so many attempts back that nothing was begun of."""
+        if self.worker is not None:
+            self.worker.give_back(most)
+
+    def cancel(self, task: str, attempt: int) -> None:
+        """End an attempt, also one that an earlier process began and that nobody follows yet."""
+        if (task, attempt) in self._orphans:
+            self._unwanted.add((task, attempt))
+        self.station.cancel(task, attempt)
+
+    def came_up(self, turns: Mapping[str, Turn]) -> list[tuple[str, int]]:
+        """Once its worker is up: take over what an earlier process had begun. Which attempts need their `turns`, and
+        have none that may leave.
+        """
         worker = self.worker
         if worker is None:
             return []
         if worker is not self._greeted:
-            self._greeted = worker
-            alive = self._rent.ledger.alive.values()
-            worker.vouch(min((max(one.spawned_s, one.renewed_s) + one.lease_s for one in alive), default=0.0))
+            self._greeted, self._vouched_s = worker, 0.0
+            self._vouch()
             self._scale()
-        missing: list[str] = []
-        for task_id, lease in list(self._orphans.items()):
-            task = self._run.leased.get(task_id)
-            if task is None or task.lease != lease:
-                del self._orphans[task_id]
-            elif lease.call:
-                self.station.hold(task_id, task.attempt)
-                worker.reattach(task_id, task.attempt, lease.call)
-                del self._orphans[task_id]
-            elif task_id in turns:
-                self.station.submit(turns[task_id].for_attempt(task.attempt, turns[task_id].sampling.seed))
-                del self._orphans[task_id]
+        missing: list[tuple[str, int]] = []
+        for name, lease in list(self._orphans.items()):
+            task = self._run.leased.get(name[0])
+            if task is not None and (task.attempt != name[1] or name in self._unwanted):
+                task = None
+            if lease.call:
+                self.station.hold(*name)
+                worker.reattach(*name, lease.call)
+                if task is None:
+                    worker.cancel(*name)
+            elif task is not None and name[0] in turns and self._may_travel(name[0]):
+                self.station.submit(scheduler.own_turn(task, turns[name[0]]))
             else:
-                missing.append(task_id)
+                missing.append(name)
+                continue
+            del self._orphans[name]
         return missing
 
     def _open(self) -> AbstractAsyncContextManager[RentedWorker]:
         gpus = [one.gpu for one in self._rent.ledger.alive.values()]
         gpus += [lease.gpu for lease in self._orphans.values()]
-        return self._landlord.rent(self._run.id, gpus[0] if gpus else "")
+        gpus += [] if self._rent.verdict is None else [self._rent.verdict.gpu]
+        self._rents = (gpus[0] if gpus else "", self._rent.terms.is_rehearsal)
+        return self._landlord.rent(self._run.id, self._rents[0])
 
     def _failed(self, error: GxError) -> None:
         """Nothing can be rented: the run goes on here, with what containers had."""
-        self._is_broken = True
+        self._is_broken, self._rents = True, None
         self._orphans.clear()
         self._bodies.extend(self._refused(error.message, error.code))
         self._bodies.extend(outcomes.lose_rented(self._run, error.message, worker=NAME))

@@ -154,9 +154,7 @@ def seen(run: RunState, rent: RentState, events: Iterable[ContainerSeen]) -> lis
         if seat is None or event.seen_at - seen_at.get(seat, -inf) < SEEN_EVERY_S:
             continue
         seen_at[seat] = event.seen_at
-        made.append(
-            e.ContainerSeen(run=run.id, container=seat, name=name, began_at=event.began_at, at=event.seen_at)
-        )
+        made.append(e.ContainerSeen(run=run.id, container=seat, name=name, began_at=event.began_at, at=event.seen_at))
     return made
 
 

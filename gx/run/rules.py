@@ -116,6 +116,7 @@ def notes(run: RunState) -> list[str]:
             again = ", for the 3rd time" if rule.fired == 3 else again
             told.append(f"rule {name} fired{again}: {rule.did}")
         told.extend(f"rule {name} had no answer, and the run goes on without it: {m}" for m in rule.errors)
-    if run.burst_asked is not None:
-        told.append(f"no cloud is configured: the burst that {run.burst_asked.by} asked for is recorded, nothing more")
+    if run.burst_asked is not None and run.rent is None:
+        asked = f"{run.burst_asked.by} asked for a burst, and the run may not rent"
+        told.append(f"{asked}; let it: gx burst --cloud {run.id}")
     return told

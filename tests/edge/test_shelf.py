@@ -17,7 +17,7 @@ from edge.engine.lanes import Lanes
 from edge.engine.llama import Model
 from edge.engine.llama.library import llama_cpp
 from edge.engine.memory import MOVABLE_BYTES, Claim, claim_of, total
-from edge.engine.shelf import PATIENCE_S, Loaded, Place, Shelf
+from edge.engine.shelf import BETWEEN_TURNS_S, PATIENCE_S, Loaded, Place, Shelf
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import Message
@@ -111,7 +111,7 @@ def test_models_in_use_and_being_loaded_never_claim_more_than_the_budget(
         return lanes(model, context_tokens)
 
     def use(seed: int) -> None:
-        for digest in random.Random(seed).choices("abcdef", k=30):
+        for digest in random.Random(seed).choices("abcdef", k=6):
             with shelf.borrow(digest) as loaded:
                 assert not loaded.model.is_closed
                 seen.append(total(shelf._claims()))
@@ -206,6 +206,24 @@ def test_two_models_that_are_used_in_turns_are_not_loaded_for_each_request(
     shelf.close()
 
 
+def test_two_models_that_one_turn_after_the_other_uses_are_not_loaded_for_each_turn(
+    tiny: str, threads: ThreadPoolExecutor
+) -> None:
+    loads = Loads()
+    shelf = made(tiny, room(tiny, 1), make=loads)
+
+    def use(digest: str) -> None:
+        for _ in range(15):
+            with shelf.borrow(digest):
+                time.sleep(0.01)
+            time.sleep(0.002)  # the next turn is on its way
+
+    for used in [threads.submit(use, digest) for digest in "ab"]:
+        used.result(60)
+    assert len(loads.of) <= 4, loads.of
+    shelf.close()
+
+
 def test_who_waited_longest_is_not_overtaken_for_ever(tiny: str, tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     large = tmp_path / "large.gguf"
     large.write_bytes(Path(tiny).read_bytes() + bytes(Path(tiny).stat().st_size))
@@ -222,6 +240,7 @@ def test_who_waited_longest_is_not_overtaken_for_ever(tiny: str, tmp_path: Path,
     assert not small.done() and not third.done()
     shelf.give_back(second)
     shelf.give_back(third.result(10))
+    clock.s += BETWEEN_TURNS_S
     shelf.give_back(small.result(10))
     shelf.close()
 

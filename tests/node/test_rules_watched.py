@@ -87,7 +87,7 @@ def test_a_burst_is_recorded_and_said_not_to_be_rented(served: Served) -> None:
     ).run
     served.until(lambda: served.bodies(run, e.BurstAsked))
     notes = served.inside(lambda: served.node.run(run).progress().notes)
-    assert notes[-1] == "no cloud is configured: the burst that rule more asked for is recorded, nothing more"
+    assert notes[-1] == f"rule more asked for a burst, and the run may not rent; let it: gx burst --cloud {run}"
 
 
 def test_a_question_is_open_until_it_is_answered_and_the_answer_says_by_whom(served: Served) -> None:

@@ -94,7 +94,8 @@ def refs_of(body: Body) -> Iterator[Ref]:
 def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) -> ErasedReport:
     """Erase the content of a task or a run, by its whole id, and close `log`: its file is another one afterwards.
 
-    `log` is open for writing, and no run is live in it. Nothing is changed where nothing is left to erase.
+    `log` is open for writing, and no run is live in it. That a subject was erased is recorded though others need all
+    of it still, so that it goes with the last of them. Nothing is changed where nothing is left to erase.
     :raises NotFound: if there is no such task or run. :raises LogError: if the new file can't be written.
     """
     run, where = subject, "run = ?"
@@ -115,7 +116,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
         )
     )
     copies = tuple(sorted(path.name for kind in ("salvage-*", "damaged-*") for path in log.folder.glob(kind)))
-    if not sizes:
+    if not sizes and (not kept or subject in _erased_before(log)):
         return ErasedReport(subject=subject, seq=log.last_seq, blobs=0, size_bytes=0, kept=kept, copies=copies)
     tail, path = log.file.tail(), log.file.path
     log.close()
@@ -133,6 +134,12 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
     return ErasedReport(
         subject=subject, seq=tail.seq + 1, blobs=len(sizes), size_bytes=sum(sizes.values()), kept=kept, copies=copies
     )
+
+
+def _erased_before(log: EventLog) -> set[str | None]:
+    """The tasks and runs that somebody wished gone: what they shared with others, they need no more."""
+    rows = log.file.ask("SELECT DISTINCT coalesce(task, run) FROM events WHERE type = 'content.erased'")
+    return {subject for (subject,) in rows}
 
 
 def _made_of(log: EventLog, run: str, task: str) -> list[str]:
@@ -159,12 +166,14 @@ def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Re
     keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {where}", [subject]) if key}
     others: dict[str, set[Ref]] = {}
     runs: dict[str, set[Ref]] = {}
+    before = _erased_before(log)
     for data in _outside(log, where, subject):
         body = e.decode_body(data)
         if shared := wanted.intersection(refs_of(body)):
             run = str(getattr(body, "run", ""))
             runs.setdefault(run, set()).update(shared)
-            if not isinstance(body, e.InputsRead):  # each of its rows is a task's as well, or will be
+            is_needed = before.isdisjoint((run, getattr(body, "task", None)))
+            if is_needed and not isinstance(body, e.InputsRead):  # each of its rows is a task's as well, or will be
                 others.setdefault(str(getattr(body, "task", None) or run), set()).update(shared)
     their_keys = dict(
         log.file.ask(

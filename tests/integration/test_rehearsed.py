@@ -1,0 +1,92 @@
+"""A rehearsed burst in a real node: the bench here, and containers of the deployed app on a loopback, share a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cloud.rehearsal import Rehearsed
+from gx.core import event as e
+from gx.core.terms import Terms
+from gx.node import wire
+from gx.settings import Settings
+from tests import nodes
+from tests.node.served import ROWS, Served, ended, records, serve
+
+pytestmark = pytest.mark.timeout(180)
+REHEARSED = Terms(mode="force", gpu=("L4",), max_containers=2, is_rehearsal=True)
+COLD = ROWS.replace("temperature: 1", "temperature: 0")
+
+
+@pytest.fixture
+def served(tmp_path: Path, tiny: Path) -> Iterator[Served]:
+    """A node with one slot, so that this machine is not done before containers are up."""
+    (tmp_path / "tiny.gguf").symlink_to(tiny)
+    with serve(tmp_path / "ws", Settings(threads=1, slots=1)) as served:
+        yield served
+        served.end_runs()
+
+
+def recipe(text: str, name: str, tokens: int) -> str:
+    return text.replace("NAME", name).replace("TOKENS", str(tokens))
+
+
+def left_running(served: Served) -> list[str]:
+    """The loopback and its containers, whose files are below the workspace."""
+    return [p.command for p in nodes.processes() if str(served.folder / "rehearsals") in p.command]
+
+
+def watched(served: Served, run: str) -> list[wire.Frame]:
+    with served.watched(run) as frames:
+        return list(frames)
+
+
+def test_a_run_is_shared_with_containers_and_nothing_is_left_of_them(served: Served) -> None:
+    started = served.submit(recipe(ROWS, "shared", 250), rows=120, burst=REHEARSED)
+    found = records(watched(served, started.run))
+    assert len({record["id"] for record in found}) == len(found) == 120
+    assert {record["status"] for record in found} == {"succeeded"}
+    ended(served, started.run)
+    succeeded = served.bodies(started.run, e.TaskSucceeded)
+    assert {body.worker for body in succeeded} == {"edge", "cloud"} and len(succeeded) == 120
+    assert not served.bodies(started.run, e.AttemptLost) and not served.bodies(started.run, e.RentRefused)
+    calls = {(body.task, body.attempt) for body in served.bodies(started.run, e.CallMade)}
+    assert {(b.task, b.attempt) for b in succeeded if b.worker == "cloud"} == calls
+    leaving = {body.task for body in served.bodies(started.run, e.Egress)}
+    assert {body.task for body in succeeded if body.worker == "cloud"} <= leaving
+    rent = served.state(started.run).rent
+    assert rent is not None and not rent.ledger.alive, "what it cost is settled"
+    assert nodes.until(lambda: not left_running(served)), left_running(served)
+    report = msgspec.json.decode((served.folder / "rehearsals" / f"{started.run}.json").read_bytes(), type=Rehearsed)
+    assert report.bills[0].gpu == "L4" and 1 <= report.containers <= 2
+    assert set(report.calls) == {"succeeded"} and sum(report.calls.values()) == len(calls)
+
+
+def test_a_run_that_is_given_up_leaves_no_call_and_no_process(served: Served) -> None:
+    started = served.submit(recipe(ROWS, "dropped", 490), rows=121, burst=REHEARSED, is_detached=True)
+    served.until(lambda: len(served.bodies(started.run, e.CallMade)) > 2)
+    served.tell(started.run, "cancel")
+    ended(served, started.run)
+    assert served.state(started.run).status.value == "cancelled" and not served.state(started.run).leased
+    assert nodes.until(lambda: not left_running(served)), left_running(served)
+    report = msgspec.json.decode((served.folder / "rehearsals" / f"{started.run}.json").read_bytes(), type=Rehearsed)
+    assert not {"running", "queued"} & set(report.calls), report.calls
+
+
+def test_a_container_answers_as_this_machine_does(served: Served) -> None:
+    """At temperature 0 on one slot, a decode has the same company there and here."""
+    started = served.submit(recipe(COLD, "there", 200), rows=60, burst=REHEARSED)
+    there = {record["id"]: record["output"] for record in records(watched(served, started.run))}
+    tasks = served.state(started.run).tasks
+    rented = [tasks[b.task] for b in served.bodies(started.run, e.TaskSucceeded) if b.worker == "cloud"][:5]
+    assert rented, "containers took part"
+    rows = [{"id": task.row_id, "text": f"Say {task.index}."} for task in rented]
+    (served.folder.parent / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = served.submit(recipe(COLD, "here", 200), inputs="again.jsonl", fresh=True)
+    here = {record["id"]: record["output"] for record in records(watched(served, again.run))}
+    assert {body.worker for body in served.bodies(again.run, e.TaskSucceeded)} == {"edge"}
+    assert here == {name: there[name] for name in here} and len(here) == len(rented)
