@@ -7,9 +7,8 @@ was not detached on purpose, gets no grants, and is interrupted if nobody comes 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
@@ -23,15 +22,14 @@ from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.projection import fold
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
-from gx.node import problem, wire
+from gx.node import beginning, problem, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
-from gx.node.client import OpenQuestion, RunEnd, Started, Submission
+from gx.node.client import OpenQuestion, RunEnd, Started
 from gx.node.rulewatch import RuleWatch
 from gx.node.standing import chosen, continuations, end_of, question_of
 from gx.node.upload import Upload
-from gx.node.wanted import Wanted, read, terms_of
-from gx.node.workspace import Workspace
+from gx.node.wanted import Wanted, read
 from gx.run import rules
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
@@ -299,63 +297,28 @@ class LocalNode:
 
     async def _take_up(self, asked: wire.Asked, read: Wanted) -> tuple[RunState, bool]:
         """The run's state: the live or unfinished one that was asked for, or a new one."""
-        wanted, recipe, now = asked.submission, read.plan.recipe, self.clock.now()
-        deadline_s = wanted.deadline_s if wanted.deadline_s is not None else recipe.deadline_s
-        budget = wanted.budget_tokens if wanted.budget_tokens is not None else recipe.budget.tokens
-        own = ids.run_id(wanted.name or recipe.name, bytes.fromhex(wanted.token) if wanted.token else os.urandom(6))
+        wanted, now = asked.submission, self.clock.now()
+        name = wanted.name or read.plan.recipe.name
+        own = ids.run_id(name, bytes.fromhex(wanted.token) if wanted.token else os.urandom(6))
         run_id = own if wanted.token and self.log.has_run(own) else None
         if run_id is None and read.fingerprint is not None and not wanted.fresh:
             run_id = self.log.newest_run(read.fingerprint)
-        if run_id is not None:
-            live = self.runs.get(run_id)
-            if live is not None and not live.active.is_over:
-                if live.active.draining is not None:
-                    raise _Ending(live)
-                if wanted.deadline_s is not None or wanted.budget_tokens is not None:
-                    deadline_at = None if wanted.deadline_s is None else now + wanted.deadline_s
-                    limits = e.RunChanged(
-                        run=run_id, deadline_at=deadline_at, budget_tokens=wanted.budget_tokens, by=wanted.by
-                    )
-                    self.change(live, limits)
-                self.steer(live, _allowed(live.state, wanted))
-                return live.state, True
-            state = await self._unfold(run_id)
-            if state.status not in (RunStatus.finished, RunStatus.cancelled):
-                resumed = e.RunResumed(
-                    run=run_id,
-                    deadline_at=now + wanted.deadline_s if wanted.deadline_s is not None else None,
-                    budget_tokens=wanted.budget_tokens,
-                    is_detached=wanted.is_detached,
-                    by=wanted.by,
-                )
-                is_asked_anew = run_id != own  # and not by one who waits for it since it was live
-                goes_on = continuations(state, wanted.by) if is_asked_anew else []
-                await self._dispatcher.commit([resumed, *goes_on, *_allowed(state, wanted)])
-            return state, True
-        text = self._contents.put(wanted.recipe_text.encode())
-        settled = self._contents.put(ids.canonical(read.plan.params))
-        whole = self._contents.put(problem.encode(asked))
-        created = e.RunCreated(
-            run=own,
-            name=wanted.name or recipe.name,
-            fingerprint=read.fingerprint or "",
-            recipe=text.digest,
-            params=settled.digest,
-            file=wanted.recipe_file,
-            inputs=read.source.describe() if read.source is not None else "",
-            is_streamed=read.source is not None and read.fingerprint is None,
-            fresh=wanted.fresh,
-            started_at=now,
-            deadline_at=now + deadline_s if deadline_s is not None else None,
-            budget_tokens=budget,
-            asked=whole.digest,
-            is_detached=wanted.is_detached,
-            priority=wanted.priority,
-            burst=terms_of(wanted, recipe),
-            by=wanted.by,
-        )
-        await self._dispatcher.commit([created], [text, settled, whole])
-        return self.view.runs[own], False
+        if run_id is None:
+            created, blobs = beginning.created(own, asked, read, self._contents, now)
+            await self._dispatcher.commit([created], blobs)
+            return self.view.runs[own], False
+        live = self.runs.get(run_id)
+        if live is not None and not live.active.is_over:
+            if live.active.draining is not None:
+                raise _Ending(live)
+            self.steer(live, beginning.joined(live.state, wanted, now))
+            return live.state, True
+        state = await self._unfold(run_id)
+        if state.status not in (RunStatus.finished, RunStatus.cancelled):
+            is_asked_anew = run_id != own  # and not by one who waits for it since it was live
+            goes_on = continuations(state, wanted.by) if is_asked_anew else []
+            await self._dispatcher.commit([*beginning.resumed(state, wanted, now), *goes_on])
+        return state, True
 
     async def _unfold(self, run_id: str) -> RunState:
         """The state of a run that isn't live, read from the log into the view."""
@@ -399,44 +362,10 @@ class LocalNode:
             await anyio.sleep(1.0)
 
     @asynccontextmanager
-    async def _serving(self) -> AsyncIterator[None]:
+    async def serving(self) -> AsyncIterator[None]:
+        """Keep time and look after runs as long as the block lasts."""
         async with anyio.create_task_group() as group:
             self._group = group
             group.start_soon(self._keep_time)
             yield
             group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float = 2.0) -> AsyncIterator[LocalNode]:
-    """Own the workspace as long as the block lasts. :raises GxError: if it can't be owned, or its log can't be read."""
-    async with AsyncExitStack() as stack:
-        log = stack.enter_context(workspace.exclusive(wait_s=wait_s))
-        view = View()
-        for event in log.read(run=""):
-            fold(view, event)
-        epoch = view.epoch + 1
-        contents = Contents(log.blobs)
-        models: dict[str, wiring.LocalModel] = {}
-        bench = Bench(lambda: wiring.edge_worker(settings, epoch, lambda: list(models.values())))
-        dispatcher = Dispatcher(
-            log=log,
-            view=view,
-            contents=contents,
-            make_worker=bench.open,
-            clock=wiring.SystemClock(),
-            epoch=epoch,
-            landlord=wiring.landlord(settings, workspace.folder, epoch=epoch, runs=lambda run: node.rented(run)),
-        )
-        await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
-        node = LocalNode(log, settings, view, dispatcher, contents, bench, models)
-        async with dispatcher, node._serving():
-            yield node
-        await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])
-
-
-def _allowed(state: RunState, wanted: Submission) -> list[e.Body]:
-    """The terms that a client asks for anew, of a run that has others."""
-    if wanted.burst is None or (state.rent is not None and state.rent.terms == wanted.burst):
-        return []
-    return [e.BurstAllowed(run=state.id, terms=wanted.burst, by=wanted.by)]

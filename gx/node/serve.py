@@ -28,7 +28,8 @@ from gx.node import problem
 from gx.node.address import listen, peer_uid, socket_path
 from gx.node.api import Api
 from gx.node.call import find
-from gx.node.local import LocalNode, open_node
+from gx.node.local import LocalNode
+from gx.node.opening import open_node
 from gx.node.start import LOG_FILE
 from gx.node.workspace import Workspace
 

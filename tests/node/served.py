@@ -25,7 +25,8 @@ from gx.node.address import listen, socket_path
 from gx.node.api import Api
 from gx.node.call import Client
 from gx.node.client import Started, Submission
-from gx.node.local import LocalNode, open_node
+from gx.node.local import LocalNode
+from gx.node.opening import open_node
 from gx.node.serve import _Owned
 from gx.node.workspace import Workspace
 from gx.settings import Settings

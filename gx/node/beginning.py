@@ -1,0 +1,77 @@
+"""What a submission writes: of a new run, of one that it resumes, of a live one that it joins."""
+
+from __future__ import annotations
+
+from gx.core import event as e
+from gx.core import ids
+from gx.core.event import Blob
+from gx.core.view import RunState
+from gx.node import problem, wire
+from gx.node.client import Submission
+from gx.node.wanted import Wanted, terms_of
+from gx.run.contents import Contents
+
+
+def created(
+    run: str, asked: wire.Asked, read: Wanted, contents: Contents, now: float
+) -> tuple[e.RunCreated, list[Blob]]:
+    """The first event of a run, with the blobs that it names. What the submission leaves out the recipe says."""
+    wanted, recipe = asked.submission, read.plan.recipe
+    deadline_s = wanted.deadline_s if wanted.deadline_s is not None else recipe.deadline_s
+    text = contents.put(wanted.recipe_text.encode())
+    params = contents.put(ids.canonical(read.plan.params))
+    whole = contents.put(problem.encode(asked))
+    body = e.RunCreated(
+        run=run,
+        name=wanted.name or recipe.name,
+        fingerprint=read.fingerprint or "",
+        recipe=text.digest,
+        params=params.digest,
+        file=wanted.recipe_file,
+        inputs=read.source.describe() if read.source is not None else "",
+        is_streamed=read.source is not None and read.fingerprint is None,
+        fresh=wanted.fresh,
+        started_at=now,
+        deadline_at=now + deadline_s if deadline_s is not None else None,
+        budget_tokens=wanted.budget_tokens if wanted.budget_tokens is not None else recipe.budget.tokens,
+        asked=whole.digest,
+        is_detached=wanted.is_detached,
+        priority=wanted.priority,
+        burst=terms_of(wanted, recipe),
+        by=wanted.by,
+    )
+    return body, [text, params, whole]
+
+
+def resumed(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
+    """A run that wasn't live goes on; a limit that is given replaces its own."""
+    body = e.RunResumed(
+        run=run.id,
+        deadline_at=_deadline_at(wanted, now),
+        budget_tokens=wanted.budget_tokens,
+        is_detached=wanted.is_detached,
+        by=wanted.by,
+    )
+    return [body, *_allowed(run, wanted)]
+
+
+def joined(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
+    """What a client that joins a live run changes of it: the limits that it gives."""
+    made = _allowed(run, wanted)
+    if wanted.deadline_s is not None or wanted.budget_tokens is not None:
+        changed = e.RunChanged(
+            run=run.id, deadline_at=_deadline_at(wanted, now), budget_tokens=wanted.budget_tokens, by=wanted.by
+        )
+        made.append(changed)
+    return made
+
+
+def _deadline_at(wanted: Submission, now: float) -> float | None:
+    return None if wanted.deadline_s is None else now + wanted.deadline_s
+
+
+def _allowed(run: RunState, wanted: Submission) -> list[e.Body]:
+    """The terms that are asked for, of a run that has others."""
+    if wanted.burst is None or (run.rent is not None and run.rent.terms == wanted.burst):
+        return []
+    return [e.BurstAllowed(run=run.id, terms=wanted.burst, by=wanted.by)]
