@@ -56,7 +56,7 @@ version: 1
 name: burst
 models: {tiny: ./tiny.gguf}
 agents:
-  a: {model: tiny, persona: You answer., sampling: {temperature: 1, max_tokens: 120}}
+  a: {model: tiny, persona: You answer., sampling: {temperature: 1, max_tokens: 300}}
 steps:
   - {id: write, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
 budget: {usd: BUDGET}
@@ -74,8 +74,8 @@ class Trial(NamedTuple):
     seed: int
 
     def faults(self) -> Faults:
-        """What the loopback does, spread over what is expected to be rented: half of the tasks."""
-        chance, most = random.Random(self.seed), max(4, self.tasks // 2)
+        """What the loopback does, spread over what is surely rented: a quarter of the tasks."""
+        chance, most = random.Random(self.seed), max(4, self.tasks // 4)
         drawn = [chance.choice(LOST_RPCS) for _ in range(self.lost)]
         return Faults(
             kill=tuple(sorted(chance.sample(range(2, most + self.container_kills), self.container_kills))),

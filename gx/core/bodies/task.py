@@ -1,0 +1,160 @@
+"""What happened to a task and its attempts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gx.core.bodies.blob import Ref
+from gx.core.message import Label, Scores, Value
+from gx.core.task import Lease
+
+
+class TaskQueued(Value, frozen=True, kw_only=True, tag="task.queued"):
+    """A task of the plan. `path` is its place in the step, `index` the row's own; `item` and `input` are blobs.
+
+    `error` says why the row can't be used. `span` and `level` belong to a reduce: which part of the level below the
+    task takes.
+    """
+
+    run: str
+    task: str
+    step: str
+    path: str
+    index: int
+    id: str
+    item: Ref | None = None
+    input: Ref | None = None
+    error: str | None = None
+    is_batch: bool = False
+    matrix: dict[str, Any] = {}
+    level: int = 0
+    span: tuple[int, int] | None = None
+    label: Label = Label.shared
+
+
+class PromptPart(Value, frozen=True, kw_only=True, array_like=True):
+    """A message of a prompt: its role, and its content as a blob."""
+
+    role: str
+    content: Ref
+
+
+class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
+    run: str
+    task: str
+    attempt: int
+    key: str
+    model: str
+    prompt: tuple[PromptPart, ...]
+    seed: int = 0
+    label: Label = Label.shared
+
+
+class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    lease: Lease
+    alone: bool = False
+
+
+class TaskSucceeded(Value, frozen=True, kw_only=True, tag="task.succeeded"):
+    """The result, once. `cached` names the task whose equal key was already answered; it cost nothing again.
+
+    `finish` is "length" for a text that was cut at `max_tokens`, "context" for one that was cut where the context
+    ended: the latter is never reused, since no part of the key says how large the context was. `likelihoods` is a
+    blob: the probabilities of a choice's options, or of the answer's tokens where they were asked for. `scores` were
+    those of a choice, in logs that were written before there were such blobs.
+    """
+
+    run: str
+    task: str
+    attempt: int
+    key: str
+    output: Ref
+    worker: str | None = None
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+    tok_cached: int = 0
+    cached: str | None = None
+    finish: str = "stop"
+    scores: Scores | None = None
+    likelihoods: Ref | None = None
+
+
+class AttemptFailed(Value, frozen=True, kw_only=True, tag="attempt.failed"):
+    """An attempt ended in a failure. `detail` is a blob: a traceback or an excerpt."""
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    code: str
+    message: str
+    detail: Ref | None = None
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+
+
+class AttemptLost(Value, frozen=True, kw_only=True, tag="attempt.lost"):
+    """The worker went away under the attempt: it costs no retry.
+
+    `is_suspect` says that the task may be why: its bench died, rather than being ended with its node or on purpose.
+    `alone` says that nothing else ran beside it.
+    """
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    reason: str
+    is_suspect: bool = True
+    alone: bool = False
+
+
+class AttemptSuperseded(Value, frozen=True, kw_only=True, tag="attempt.superseded"):
+    """A stale attempt spoke after all; it changes nothing but what was spent."""
+
+    run: str
+    task: str
+    attempt: int
+    worker: str
+    outcome: str
+    ms: float | None = None
+    tok_in: int = 0
+    tok_out: int = 0
+
+
+class TaskRetried(Value, frozen=True, kw_only=True, tag="task.retried"):
+    """After the failure of `attempt`, the task goes back to prepared with the next one, not before `not_before`."""
+
+    run: str
+    task: str
+    attempt: int
+    not_before: float
+
+
+class TaskFailed(Value, frozen=True, kw_only=True, tag="task.failed"):
+    run: str
+    task: str
+    attempt: int
+    code: str
+    message: str
+
+
+class TaskCancelled(Value, frozen=True, kw_only=True, tag="task.cancelled"):
+    run: str
+    task: str
+    attempt: int
+    reason: str
+    by: str = ""
+
+
+class TaskSkipped(Value, frozen=True, kw_only=True, tag="task.skipped"):
+    run: str
+    task: str
+    attempt: int
+    reason: str
