@@ -69,6 +69,7 @@ class Station:
             except GxError as error:
                 self.worker = None
                 self._held.clear()
+                self.hung.clear()
                 self._is_settled.set()
                 self._on_failure(error)
             self._is_wanted, self._is_settled = anyio.Event(), anyio.Event()
