@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 import modal
@@ -112,8 +112,8 @@ class Rented:
             raise Gone(f"its container failed: {type(error).__name__}: {_words(error)}") from None
 
     async def cancel(self, call: str) -> None:
-        """End a call; one that has ended is left as it is. :raises CloudError: if that can't be asked."""
-        with mapped():
+        """End a call; one that is over or forgotten is left as it is. :raises CloudError: if that can't be asked."""
+        with mapped(), suppress(refused.NotFoundError):
             await modal.FunctionCall.from_id(call, self._control).cancel.aio()
 
     async def scale(self, max_containers: int) -> None:

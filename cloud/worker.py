@@ -86,6 +86,7 @@ class CloudWorker:
         self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
         self._has_news, self._has_unwanted = anyio.Event(), anyio.Event()
         self._backoff_s = self._rest_s = 0.0
+        self._is_deaf = False
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -295,6 +296,7 @@ class CloudWorker:
             payload = await self._calls.poll(call)
         except Gone as gone:
             if self._open.get(name) == call:
+                del self._open[name]
                 self._lose(name, gone.reason, is_suspect=not gone.is_expired)
             return
         except CloudError:
@@ -311,11 +313,11 @@ class CloudWorker:
             self._lose(name, f"its container's answer can't be read: {error}", is_suspect=False)
             return
         seat, reply = report.seat, report.reply
+        del self._open[name]  # the call is over
         self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
         match reply:
             case m.Done() if outcome is not None:
                 self._rest_s = 0.0
-                self._open.pop(name)
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
@@ -361,9 +363,12 @@ class CloudWorker:
         try:
             await self._calls.cancel(call)
         except CloudError as error:
-            self._emit(RentRefused(reason=f"a call can't be cancelled: {error.message}"))
+            if not self._is_deaf:
+                self._emit(RentRefused(reason=f"a call can't be cancelled yet: {error.message}"))
+            self._is_deaf = True
             return
         self._unwanted.pop(call, None)
+        self._is_deaf = False
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)

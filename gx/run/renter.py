@@ -93,14 +93,14 @@ class Renter:
         self._moved_s = now
         is_idle = not scheduler.rented(self._run)
         self._idle_since = (self._idle_since or now) if is_idle else None
-        made.extend(renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now))
+        kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now)
         if not 0 <= now - self._renewed_s < RENEW_EVERY_S:
-            made.extend(renting.renew(self._run, self._rent, now))
+            kept.extend(renting.renew(self._run, self._rent, now))
         if self.worker is not None and self._vouched_s <= now:
             self.worker.give_back()  # nobody pays for what it would begin
-        if may_begin and edge is not None and not self._is_broken and not made:
+        if may_begin and edge is not None and not self._is_broken and not kept:  # which change what there is room for
             made.extend(self._decide(now, edge))
-        return made
+        return [*made, *kept]
 
     def _decide(self, now: float, edge: Rate) -> list[e.Body]:
         """A verdict, if it is another one than that in force, and the reservations that it needs."""

@@ -91,7 +91,7 @@ def forced(offers: Sequence[Offer], rent: RentState, seen: Figures) -> Verdict:
     as long as something waits that may go.
     """
     if seen.backlog_tokens - seen.private_tokens + seen.cloud_tokens <= 0:
-        return Verdict(reason="edge only: nothing waits that may leave this machine")
+        return Verdict(reason="edge only: nothing more waits that may leave this machine")
     usable = [one for one in offers if one.gpu == seen.gpu or not seen.containers]
     if not usable:
         return Verdict(reason="edge only: nothing is on offer")

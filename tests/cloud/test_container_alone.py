@@ -145,3 +145,9 @@ async def test_a_job_that_is_cancelled_leaves_its_neighbours_alone(models: Path)
         done = m.read_report(await neighbour).reply
         assert isinstance(done, m.Done) and isinstance(done.outcome, Answer)
         assert not one._running
+
+
+async def test_what_goes_wrong_in_a_container_is_told_and_never_raised(models: Path) -> None:
+    async with container(models, Noticeboard()) as made:
+        lost = await reply(made, b"no job")
+    assert isinstance(lost, m.Lost) and not lost.is_suspect and lost.reason.startswith("its container failed")

@@ -46,7 +46,7 @@ def watched(served: Served, run: str) -> list[wire.Frame]:
 
 
 def test_a_run_is_shared_with_containers_and_nothing_is_left_of_them(served: Served) -> None:
-    started = served.submit(recipe(ROWS, "shared", 250), rows=120, burst=REHEARSED)
+    started = served.submit(recipe(ROWS, "shared", 150), rows=120, burst=REHEARSED)
     found = records(watched(served, started.run))
     assert len({record["id"] for record in found}) == len(found) == 120
     assert {record["status"] for record in found} == {"succeeded"}

@@ -177,6 +177,7 @@ def _live(folder: Path, trial: Trial, texts: dict[str, str]) -> None:
         claim(set(records) == set(texts), f"{len(records)} records, expected {len(texts)}")
         bad = [record for record in records.values() if record["status"] != "succeeded"]
         claim(not bad, f"expected successes: {bad[:3]}")
+        claim(bool(nodes.until(lambda: not nodes.nodes_of(folder / "ws"))), "a node stays with nobody there")
     finally:
         process.kill()
         nodes.end_nodes(folder / "ws")

@@ -1,0 +1,197 @@
+"""The worker over rented containers, without any: what it begins, gives back, and cancels before it is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from cloud import message as m
+from cloud.rented import Gone, Refused
+from cloud.worker import CloudWorker
+from edge.frames import pack_outcome
+from gx.core.errors import CloudError
+from gx.core.message import Answer, Message, Outcome, Turn
+from gx.core.ports import AttemptEnded, AttemptGone, CallMade, RentRefused, WorkerEvent
+from gx.core.task import Quote
+from tests.fakes import echo
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+class ScriptedCalls:
+    """Calls that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.spawned: list[m.Job] = []
+        self.open: dict[str, m.Job] = {}
+        self.replies: dict[str, bytes] = {}
+        self.cancelled: list[str] = []
+        self.refuses = self.is_deaf = False
+        self.spawning, self.may_answer = anyio.Event(), anyio.Event()
+        self.may_answer.set()
+
+    async def spawn(self, payload: bytes) -> str:
+        if self.refuses:
+            raise Refused("the quota is reached")
+        job = m.read_job(payload)
+        self.spawned.append(job)
+        call = f"fc-{len(self.spawned)}"
+        self.open[call] = job
+        self.spawning.set()
+        await self.may_answer.wait()
+        return call
+
+    async def poll(self, call: str) -> bytes | None:
+        if call in self.cancelled:
+            raise Gone("it was cancelled")
+        return self.replies.get(call)
+
+    async def cancel(self, call: str) -> None:
+        if self.is_deaf:
+            raise CloudError("no way there")
+        self.cancelled.append(call)
+        self.open.pop(call, None)
+
+    async def scale(self, max_containers: int) -> None:
+        pass
+
+    async def vouch(self, driver: str, until: float) -> None:
+        pass
+
+    def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid) -> None:
+        seat = m.Seat(container="ta-1", began_at=time.time(), now=time.time())
+        self.replies[call] = m.pack(m.Report(seat=seat, reply=reply))
+        self.open.pop(call, None)
+
+
+def done(outcome: Outcome) -> m.Done:
+    return m.Done(packed=pack_outcome(outcome), ms=1.0)
+
+
+@asynccontextmanager
+async def working(calls: ScriptedCalls) -> AsyncIterator[CloudWorker]:
+    async with CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote()) as worker:
+        worker.register(m.Weights(digest="tiny", sha256="ab"))
+        worker.scale(1)
+        worker.vouch(time.time() + 60)
+        yield worker
+
+
+def turn(task: str) -> Turn:
+    return Turn(run="r", task=task, attempt=1, model="tiny", messages=(Message(role="user", content=task),))
+
+
+async def next_of(worker: CloudWorker, kind: type) -> list[WorkerEvent]:
+    """What it says up to the first of that kind; that is the last."""
+    heard: list[WorkerEvent] = []
+    with anyio.fail_after(20):
+        while not any(isinstance(event, kind) for event in heard):
+            heard.extend(await worker.events())
+    return heard
+
+
+async def test_nothing_begins_while_nothing_is_rented_or_paid_and_what_waits_is_given_back() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.scale(0)
+        assert worker.lease() is None
+        await anyio.wait_all_tasks_blocked()
+        for task in "abc":
+            worker.submit(turn(task))
+        await anyio.wait_all_tasks_blocked()
+        assert not calls.spawned
+        worker.give_back(1)
+        worker.give_back()
+        gone = [event for event in await next_of(worker, AttemptGone) if isinstance(event, AttemptGone)]
+        assert [event.task for event in gone] == ["c", "b", "a"] and not any(event.is_suspect for event in gone)
+        worker.scale(1)
+        worker.vouch(time.time() - 1)
+        assert worker.lease() is None
+        worker.submit(turn("d"))
+        await anyio.wait_all_tasks_blocked()
+        assert not calls.spawned
+        worker.vouch(time.time() + 60)
+        (made,) = [event for event in await next_of(worker, CallMade) if isinstance(event, CallMade)]
+        assert (made.task, made.call) == ("d", "fc-1")
+        worker.give_back()
+        assert calls.open, "what a call was made for is not given back"
+
+
+async def test_what_was_cancelled_just_before_it_is_left_is_cancelled_at_the_landlord() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        worker.submit(turn("b"))
+        await next_of(worker, CallMade)
+        worker.cancel("a", 1)
+    assert not calls.open and set(calls.cancelled) == {"fc-1", "fc-2"}
+
+
+async def test_a_call_that_is_being_made_while_it_is_left_is_cancelled_too() -> None:
+    calls = ScriptedCalls()
+    calls.may_answer = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def live() -> None:
+            async with working(calls) as worker:
+                worker.submit(turn("a"))
+                await anyio.sleep_forever()
+
+        group.start_soon(live)
+        await calls.spawning.wait()
+        group.cancel_scope.cancel()
+        calls.may_answer.set()
+    assert calls.cancelled == ["fc-1"] and not calls.open
+
+
+async def test_a_call_that_can_t_be_cancelled_is_cancelled_later() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.is_deaf = True
+        worker.cancel("a", 1)
+        await next_of(worker, RentRefused)
+        calls.is_deaf = False
+        with anyio.fail_after(20):
+            while not calls.cancelled:
+                await anyio.wait_all_tasks_blocked()
+
+
+async def test_a_container_whose_bench_does_not_come_up_is_not_the_attempt_s_fault() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False))
+        heard = await next_of(worker, AttemptGone)
+        assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
+        assert "no GPU" in next(event for event in heard if isinstance(event, RentRefused)).reason
+    assert not calls.cancelled, "a call that is over is not cancelled"
+
+
+async def test_each_attempt_has_one_end() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        for task in "abc":
+            worker.submit(turn(task))
+        with anyio.fail_after(20):
+            heard: list[WorkerEvent] = []
+            while sum(isinstance(event, CallMade) for event in heard) < 3:
+                heard.extend(await worker.events())
+        calls.reply("fc-1", done(echo(turn("a"))))
+        calls.reply("fc-2", m.Unpaid())
+        worker.cancel("c", 1)
+        ends: dict[str, WorkerEvent] = {}
+        with anyio.fail_after(20):
+            while len(ends) < 3:
+                for event in await worker.events():
+                    if isinstance(event, AttemptEnded | AttemptGone):
+                        assert event.task not in ends
+                        ends[event.task] = event
+        assert isinstance(ends["a"], AttemptEnded) and isinstance(ends["a"].outcome, Answer)
+        assert isinstance(ends["b"], AttemptGone) and not ends["b"].is_suspect
