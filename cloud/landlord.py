@@ -13,9 +13,9 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from cloud import deploy
+from cloud import deploy, prices
 from cloud.app import START_UP_S
-from cloud.cost import COLD_START_S, RATES, SCALEDOWN_S
+from cloud.cost import COLD_START_S, SCALEDOWN_S
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
 from cloud.rented import Account, Pool, rent
@@ -51,6 +51,7 @@ class ModalLandlord:
 
     def __init__(self, *, driver: str, needs: Callable[[str], Needs], folder: Path, account: Account) -> None:
         self._driver, self._needs, self._folder, self._account = driver, needs, folder, account
+        self._rates = prices.known()
 
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
         """Every GPU that has a rate, as fast as its memory makes it beside this machine."""
@@ -68,14 +69,14 @@ class ModalLandlord:
                 source=rates.source,
                 date=rates.date,
             )
-            for gpu, rates in RATES.items()
+            for gpu, rates in self._rates.items()
         ]
 
     @asynccontextmanager
     async def rent(self, run: str, gpu: str) -> AsyncIterator[CloudWorker]:
         """The containers of a run. :raises CloudError: without an account, the app, or a model of the run there."""
         needs = self._needs(run)
-        if gpu not in RATES:
+        if gpu not in self._rates:
             raise CloudError(f"nobody knows what a container with {gpu or 'no GPU'} costs", code="cloud.gpu")
         async with AsyncExitStack() as exits:
             account = self._account
@@ -98,7 +99,7 @@ class ModalLandlord:
                 timeout_s=int(needs.timeout_s),
             )
             calls = await exits.enter_async_context(rent(pool, account))
-            rates, slots = RATES[gpu], needs.slots or SLOTS
+            rates, slots = self._rates[gpu], needs.slots or SLOTS
             worker = CloudWorker(
                 calls,
                 run=run,

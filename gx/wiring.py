@@ -10,10 +10,11 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gx.core.errors import ModelError
+from gx.core.errors import CloudError, ModelError
 from gx.core.message import Value
 from gx.core.ports import Landlord, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
@@ -165,6 +166,8 @@ class _Lazily:
 
     def _landlord(self) -> Landlord:
         if self._found is None:
+            if find_spec("modal") is None:
+                raise CloudError("renting needs Modal's SDK", code="cloud.sdk", hint="pip install 'gx[cloud]'")
             from cloud.landlord import ModalLandlord
             from cloud.rented import Account
 

@@ -2,7 +2,8 @@
 
 It holds no rules. What follows from what is in `gx.flow.graph`, `gx.run.scheduler` and `gx.run.outcomes`; this file
 gathers their events, commits them in one batch, folds them, and only then acts. A turn reaches a worker only after its
-lease is durable; a result reaches the client only after its success is.
+lease is durable; a result reaches the client only after its success is. It is long because it is the one place where
+what was decided is done: for runs, for this machine's worker, and for those that are rented.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gx.core.task import CloudLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
 from gx.flow.privacy import private_fields
-from gx.run import egress, feeder, grouping, likelihoods, outcomes, scheduler
+from gx.run import feeder, grouping, lending, likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
@@ -292,34 +293,10 @@ class Dispatcher:
             )
             if renter is not None:
                 granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}
-                bodies.extend(self._lend(run, renter.station, at, granted))
+                bodies.extend(lending.lend(run, renter.station, at, granted))
         elif renter is not None and move.may_grant and edge.lease() is not None and edge.room > 0:
             renter.give_back(edge.room)  # this machine has nothing to do
         return bodies
-
-    def _lend(self, run: ActiveRun, station: Station, at: scheduler.Moment, granted: set[str]) -> list[e.Body]:
-        """Leases for containers, of tasks that may travel and were not `granted` here, each with what leaves."""
-        lease, free = station.lease(), station.room
-        if run.state.concurrency is not None:
-            free = min(free, run.state.concurrency - len(run.state.leased) - len(granted))
-        if lease is None or free <= 0:
-            return []
-        may_go = {
-            task_id: turn
-            for task_id, turn in run.turns.items()
-            if task_id not in granted and scheduler.may_travel(run.state, task_id, run.turns)
-        }
-        granted_here = scheduler.decide(run.state, at.wall, worker=station.name, lease=lease, free=free, at_hand=may_go)
-        leased = [body for body in granted_here if isinstance(body, e.TaskLeased) and not body.alone]
-        return [*(self._leaving(run, body.task) for body in leased), *leased]
-
-    def _leaving(self, run: ActiveRun, task_id: str) -> e.Egress:
-        """What of a task is about to leave this machine."""
-        task = run.state.tasks[task_id]
-        turn, rent = scheduler.own_turn(task, run.turns[task_id]), run.state.rent
-        to = "rehearsal" if rent is not None and rent.terms.is_rehearsal else "modal"
-        read = egress.fields(run.plan, run.state, task)
-        return egress.leaving(turn, read, run=run.state.id, task=task_id, attempt=task.attempt, to=to)
 
     def _cancel_leased(self, run: ActiveRun) -> None:
         for task in run.state.leased.values():
