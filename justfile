@@ -22,15 +22,18 @@ tests *ARGS:
 bench:
     python -m tests.bench.startup
     python -m tests.bench.orchestration
+    python -m tests.bench.beside
+    python -m tests.bench.loopback
     python -m tests.bench.placement
 
 # The engine beside llama-server and llama-cpp-python; builds those first.
 bench-engine *ARGS:
     python -m tests.bench.engine {{ARGS}}
 
-# What takes long: 50 kills of a run, an hour of all that the engine may be asked, 20,000 recipes, 10,000 requests.
+# What takes long: 50 kills of a run, a burst under kills, an hour of all that the engine may be asked, 20,000 recipes, 10,000 requests.
 soak:
     python -m tests.soak.kill --kills 50
+    python -m tests.soak.burst --tasks 500 --driver-kills 5 --container-kills 10 --lost 10
     python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
     python -m tests.fuzz.schemas --cases 10000

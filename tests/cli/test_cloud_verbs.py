@@ -118,14 +118,14 @@ def test_from_an_empty_account_to_one_that_a_burst_can_use(
 def test_logs_have_what_a_container_wrote(desk: Callable[[dict[str, str]], Desk], loopback: Loopback) -> None:
     here = desk(loopback.hello["environ"])
     here.gx("deploy")
-    code = (  # a container that can't read its job says so
+    code = (  # a container that is called wrongly says so
         "import modal\n"
-        "try: modal.Cls.from_name('gx', 'Bench')(run='r').execute.remote(b'not a job')\n"
+        "try: modal.Cls.from_name('gx', 'Bench')(run='r').execute.remote('a job', 'and another')\n"
         "except Exception: pass"
     )
     subprocess.run([sys.executable, "-c", code], env=here.env, capture_output=True, timeout=60, check=True)
     rows = here.rows("logs", "-n", "50")
-    assert rows and any("DecodeError" in row["text"] or "ValidationError" in row["text"] for row in rows)
+    assert rows and any("TypeError" in row["text"] for row in rows)
     assert all(row["time"].endswith("Z") and row["source"] in ("stdout", "stderr", "system") for row in rows)
     assert any(row["text"][:20] in here.gx("logs", "--plain")[0] for row in rows if row["text"])
 
