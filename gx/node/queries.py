@@ -18,7 +18,7 @@ from gx.core.errors import GxError
 from gx.core.tables import Table
 from gx.node.endpoints import Query
 
-SHARE = 1 / 8
+SHARE = 1 / 16
 """Of one core's time that answers may take while runs go on."""
 LONGEST_REST_S = 2.0
 AT_ONCE = 2
