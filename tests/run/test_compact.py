@@ -341,7 +341,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_log_whole(folder: Path, 
     compact(log, [ONE])
     takes_s = time.monotonic() - began
     outcomes = set()
-    for n in range(12):
+    for n in range(6):
         place = tmp_path_factory.mktemp("killed") / "ws"
         shutil.copytree(folder, place)
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(place), ONE], stdout=subprocess.PIPE)

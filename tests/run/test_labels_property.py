@@ -125,7 +125,7 @@ ROWS = 2
 def test_no_turn_that_may_leave_holds_anything_private() -> None:
     turns: Counter[str] = Counter()
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(recipes(), st.sampled_from([4096, 48]))
     def holds(recipe: dict[str, Any], context: int) -> None:
         anyio.run(live, recipe, context)
