@@ -5,9 +5,12 @@ Pure. What a run may cost at most, and the ledger of that, is in `gx.core.ledger
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
+from gx.core.ledger import LEASE_S
 from gx.core.message import Value
+from gx.core.task import Offer
 
 SCALEDOWN_S = 10.0
 """How long a container idles before it ends; Modal takes 2 to 3,600."""
@@ -56,6 +59,29 @@ RATES = {
     }.items()
 }
 """By Modal's name of the GPU, as of `DATE`; live ones, where they were fetched, take their place."""
+
+
+def offers(rates: Mapping[str, Rates], *, timeout_s: float, start_limit_s: float) -> dict[str, Offer]:
+    """What may be rented at those rates, by GPU, its pace not known.
+
+    An input that takes longer than `timeout_s` is given up, and so is a start that takes longer than `start_limit_s`.
+    """
+    reserve_s = start_limit_s + LEASE_S + timeout_s + SCALEDOWN_S
+    return {
+        gpu: Offer(
+            gpu=gpu,
+            tokens_per_s=0.0,
+            usd_per_s=one.usd_per_s,
+            cold_start_s=COLD_START_S,
+            window_s=SCALEDOWN_S,
+            reserve_usd=one.usd_per_s * reserve_s,
+            start_limit_s=start_limit_s,
+            timeout_s=timeout_s,
+            source=one.source,
+            date=one.date,
+        )
+        for gpu, one in rates.items()
+    }
 
 
 # ── estimates ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,11 +20,9 @@ import anyio.to_thread
 import msgspec
 import platformdirs
 
-from cloud.cost import COLD_START_S, RATES, SCALEDOWN_S, Rates
+from cloud.cost import RATES, Rates
 from cloud.rented import Account, connect, mapped
 from gx.core.errors import CloudError
-from gx.core.ledger import LEASE_S
-from gx.core.task import Offer
 
 FRESH_S = 24 * 3600.0
 """How long rates are taken for today's."""
@@ -93,29 +91,6 @@ def dated(kept: Kept) -> dict[str, Rates]:
         if gpu in RATES and usd > 0
     }
     return RATES | fresh
-
-
-def offers(rates: Mapping[str, Rates], *, timeout_s: float, start_limit_s: float) -> dict[str, Offer]:
-    """What may be rented at those rates, by GPU, its pace not known.
-
-    An input that takes longer than `timeout_s` is given up, and so is a start that takes longer than `start_limit_s`.
-    """
-    reserve_s = start_limit_s + LEASE_S + timeout_s + SCALEDOWN_S
-    return {
-        gpu: Offer(
-            gpu=gpu,
-            tokens_per_s=0.0,
-            usd_per_s=one.usd_per_s,
-            cold_start_s=COLD_START_S,
-            window_s=SCALEDOWN_S,
-            reserve_usd=one.usd_per_s * reserve_s,
-            start_limit_s=start_limit_s,
-            timeout_s=timeout_s,
-            source=one.source,
-            date=one.date,
-        )
-        for gpu, one in rates.items()
-    }
 
 
 async def _asked(account: Account) -> dict[str, Decimal]:

@@ -164,7 +164,7 @@ def _rates() -> dict[str, Rates]:
 
 def _offers(rates: dict[str, Rates], gpus: Sequence[str], timeout_s: float) -> list[Offer]:
     from cloud.app import START_UP_S
-    from cloud.prices import offers
+    from cloud.cost import offers
 
     made = offers(rates, timeout_s=timeout_s, start_limit_s=START_UP_S)
     return [made[gpu] for gpu in gpus]

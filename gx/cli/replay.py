@@ -67,24 +67,9 @@ def replay(
 
 def _offers() -> dict[str, Offer]:
     """What may be rented, at known prices."""
-    from cloud.cost import COLD_START_S, RATES, SCALEDOWN_S
-    from gx.core.ledger import LEASE_S
-    from gx.core.task import Offer
+    from cloud.cost import COLD_START_S, RATES, offers
 
-    reserve_s = COLD_START_S + TIMEOUT_S + LEASE_S + SCALEDOWN_S
-    return {
-        gpu: Offer(
-            gpu=gpu,
-            tokens_per_s=0.0,
-            usd_per_s=rates.usd_per_s,
-            cold_start_s=COLD_START_S,
-            window_s=SCALEDOWN_S,
-            reserve_usd=rates.usd_per_s * reserve_s,
-            source=rates.source,
-            date=rates.date,
-        )
-        for gpu, rates in RATES.items()
-    }
+    return offers(RATES, timeout_s=TIMEOUT_S, start_limit_s=COLD_START_S)
 
 
 # ── showing ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -160,6 +160,7 @@ async def test_a_call_that_can_t_be_cancelled_is_cancelled_later() -> None:
         with anyio.fail_after(20):
             while not calls.cancelled:
                 await anyio.wait_all_tasks_blocked()
+    assert calls.cancelled == ["fc-1"]
 
 
 async def test_a_container_whose_bench_does_not_come_up_is_not_the_attempt_s_fault() -> None:

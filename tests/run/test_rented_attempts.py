@@ -114,6 +114,7 @@ async def test_after_a_failure_new_terms_are_a_new_try(tmp_path: Path) -> None:
         landlord.failure = None
         desk.dispatcher.steer([e.BurstAllowed(run="r", terms=FORCE)])
         await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        assert len(desk.bodies(e.RentRefused)) == 1
 
 
 async def test_a_landlord_that_came_back_has_all_of_its_room(tmp_path: Path) -> None:
@@ -128,6 +129,7 @@ async def test_a_landlord_that_came_back_has_all_of_its_room(tmp_path: Path) -> 
         landlord.failure = None
         desk.dispatcher.steer([e.BurstAllowed(run="r", terms=FORCE)])
         await until_passing(desk, lambda: len(landlord.workers) == 2 and len(landlord.worker.open) == 8)
+        assert len(desk.bodies(e.AttemptLost)) == 8
 
 
 async def test_each_refusal_is_told_once_in_a_row(tmp_path: Path) -> None:

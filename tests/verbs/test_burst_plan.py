@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from cloud.cost import RATES
-from cloud.prices import offers
+from cloud.cost import RATES, offers
 from gx import output
 from gx.cli import burst
 from gx.cli.leave import agreed, dollars, terms_of, tokens_or_dollars
