@@ -40,11 +40,15 @@ AWAY_S = 60.0
 
 
 class Told(NamedTuple):
-    """What a trial saw: a few words on each step, how often the main run was started, takeovers in seconds."""
+    """What a trial saw: a few words on each step, how often the main run was started, takeovers in seconds.
+
+    `late` counts kills that found nobody to kill any more; for each of them the run is started once more.
+    """
 
     seen: list[str]
     starts: int
     takeovers_s: list[float]
+    late: int
 
 
 def run_trial(folder: Path, trial: Trial, tasks: int) -> Told:
@@ -63,6 +67,7 @@ class _Story:
         self._steps = list(trial.steps)
         self._seen: list[str] = []
         self._takeovers_s: list[float] = []
+        self._late = 0
         self._killed: list[Other] = []
 
     def tell(self) -> Told:
@@ -83,7 +88,7 @@ class _Story:
                 self._run(other)
             check_log(self._workspace, self._texts)
             claim(bool(nodes.until(lambda: not nodes.nodes_of(self._workspace))), "a node stays with nobody there")
-            return Told(self._seen, starts, self._takeovers_s)
+            return Told(self._seen, starts, self._takeovers_s, self._late)
         finally:
             for process in self._processes:
                 process.kill()
@@ -101,6 +106,7 @@ class _Story:
             steps.pop(0)
             has_struck, benches, takeover_s = attached[0].strike(kill)
             if not has_struck:  # too late: the next process, which has less to do, is killed earlier
+                self._late += 1
                 steps.insert(0, Kill("gx", None, kill.share / 2))
                 break
             claim(kill.whom == "gx" or nodes.are_gone(benches), "a bench outlived its node")
