@@ -217,10 +217,13 @@ async def test_an_attempt_that_failed_and_waits_for_its_retry_hangs_nobody(tmp_p
         active = await desk.begin(recipe, texts("a"))
         await until(lambda: active.state.delayed)
         worker.answer = echo
-        for _ in range(8):
+        for _ in range(2):  # 50 s: past what an attempt of 5 s may take, and before its retry
             clock.time += 25
             desk.dispatcher._wake()
             await anyio.sleep(0.01)
+        assert not desk.bodies(e.BenchExited)
+        clock.time += 25
+        desk.dispatcher._wake()
         await desk.finish(active)
         assert not desk.bodies(e.BenchExited)
 
