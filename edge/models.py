@@ -7,7 +7,7 @@ engine: no model, and no package that ships one, is ever loaded here. The invari
 file that somebody put there by hand has no promise but the catalogue's.) What was hashed is remembered in digests.json.
 
 ModelError codes: model.source (can't be read as a source), model.unknown, model.missing, model.offline, model.http,
-model.digest, model.truncated, model.not_gguf, model.disk, model.busy.
+model.digest, model.truncated, model.not_gguf, model.disk, model.busy, model.convert.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 from edge.catalogue import BY_NAME, Missing, of_entry, parse
 from edge.download import ATTEMPTS, BACKOFF_S, Progress, download, wrong_digest
 from edge.sidecars import MAGIC, Sidecar, beside, lock, read_json, write_json
+from edge.weights import convert, weights_of
 from gx.core.errors import ModelError
 
 __all__ = ["Missing", "ModelFile", "Progress", "digest", "fetch", "list_local", "remove", "resolve"]
@@ -139,18 +140,21 @@ def fetch(
 ) -> ModelFile:
     """The model's file, downloaded if it is not on this machine. Blocking; what came before a failure is kept.
 
+    Where a package brings its weights, the file is made of them instead, and the network isn't asked.
+
     `endpoint` and `token` default to HF_ENDPOINT and HF_TOKEN; the token goes to the hub only. `attempts` counts the
     failures in a row that brought not one new byte. A second process waits for the first and takes its file.
 
-    :raises ModelError: as `resolve`, and `model.missing`, `.offline`, `.http`, `.digest`, `.truncated`, `.not_gguf`
-        or `.disk`.
+    :raises ModelError: as `resolve`, and `model.missing`, `.offline`, `.http`, `.digest`, `.truncated`, `.not_gguf`,
+        `.disk` or `.convert`.
     """
     found = resolve(source, base_dir=Path.cwd(), models_dir=models_dir, endpoint=endpoint)
     if isinstance(found, ModelFile):
         return found
     if found.url is None:
         raise found.error()
-    if offline:
+    folder = weights_of(found)
+    if offline and folder is None:
         raise found.offline_error("gx is offline", otherwise="unset GX_OFFLINE, or `offline` in the settings")
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
@@ -158,8 +162,12 @@ def fetch(
             again = resolve(source, base_dir=Path.cwd(), models_dir=models_dir, endpoint=endpoint)
             if isinstance(again, ModelFile):  # another process fetched it while this one waited
                 return again
-            token = token or os.environ.get("HF_TOKEN")
-            side = download(found, token=token, on_progress=on_progress, attempts=attempts, backoff_s=backoff_s)
+            if folder is not None:
+                side = convert(found, folder)
+                on_progress(side.size_bytes, side.size_bytes)
+            else:
+                token = token or os.environ.get("HF_TOKEN")
+                side = download(found, token=token, on_progress=on_progress, attempts=attempts, backoff_s=backoff_s)
             _remember(models_dir, found.path.resolve(), side.sha256)
             return ModelFile(name=found.name, path=found.path, **msgspec.structs.asdict(side))
     except OSError as error:
