@@ -12,6 +12,7 @@ from aiohttp import web
 from modal_proto import api_pb2
 
 from cloud.loopback.contents import Contents
+from cloud.loopback.record import Record
 from cloud.loopback.rpc import Caller, new_id, not_found
 
 _CHUNK_BYTES = 1 << 20
@@ -22,9 +23,9 @@ BLOCK_BYTES = 8 << 20
 class Blobs:
     """Blobs as files, and the small HTTP server that takes and gives them. `url` is set once it serves."""
 
-    def __init__(self, folder: Path, contents: Contents, volumes: Path) -> None:
+    def __init__(self, folder: Path, contents: Contents, volumes: Path, record: Record) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._contents, self._volumes = folder, contents, volumes
+        self._folder, self._contents, self._volumes, self._record = folder, contents, volumes, record
         self._runner: web.AppRunner | None = None
         self.url = ""
         self.uploaded_bytes = 0
@@ -32,6 +33,7 @@ class Blobs:
     async def start(self) -> None:
         """Serve on a free port of 127.0.0.1."""
         app = web.Application(client_max_size=2 * BLOCK_BYTES)
+        app.on_response_prepare.append(self._recorded)
         app.router.add_put("/blob/{id}", self._put_blob)
         app.router.add_get("/blob/{id}", self._get_blob)
         app.router.add_put("/block/{sha256}", self._put_block)
@@ -61,6 +63,9 @@ class Blobs:
     async def BlobGet(self, request: api_pb2.BlobGetRequest, caller: Caller) -> api_pb2.BlobGetResponse:
         self.file(request.blob_id)
         return api_pb2.BlobGetResponse(download_url=f"{self.url}/blob/{request.blob_id}")
+
+    async def _recorded(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._record.write(f"{request.method} {request.path_qs}", request.headers)
 
     async def _put_blob(self, request: web.Request) -> web.Response:
         path = self._folder / Path(request.match_info["id"]).name

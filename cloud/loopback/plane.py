@@ -31,6 +31,7 @@ from cloud.loopback.inside import Inside
 from cloud.loopback.launch import Launcher
 from cloud.loopback.ledger import Bill, Ledger, Stay, bills
 from cloud.loopback.logs import Logs
+from cloud.loopback.record import Record
 from cloud.loopback.rpc import Caller, Service, new_id
 from cloud.loopback.stores import Dicts, Queues, Secrets
 from cloud.loopback.volumes import Volumes
@@ -58,8 +59,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Plane:
     """A control plane. Enter it to start it; leaving it kills its containers and nothing else.
 
-    `folder` is made, and keeps what was uploaded and what the containers left. `cold_start_s` passes before a
-    container's process starts. Entering raises OSError if the folder can't be written.
+    `folder` is made, and keeps what was uploaded and what the containers left; with `is_recorded` each message too, in
+    the file `record`. `cold_start_s` passes before a container's process starts. Entering raises OSError if the folder
+    can't be written.
     """
 
     def __init__(
@@ -69,10 +71,12 @@ class Plane:
         faults: Faults | None = None,
         cold_start_s: float = 0.0,
         max_containers: int = MAX_CONTAINERS,
+        is_recorded: bool = False,
     ) -> None:
         self._folder = folder.resolve()
         self._faults = FaultCounter(faults or Faults())
         self._cold_start_s, self._max_containers = cold_start_s, max_containers
+        self._record = Record(self._folder / "record" if is_recorded else None)
         self._exits = AsyncExitStack()
         self._backlog, self._ledger, self.logs = Backlog(), Ledger(), Logs()
         self._token = (new_id("ak"), new_id("as"))
@@ -143,7 +147,7 @@ class Plane:
         """Build every part; each gets what it needs of those before it."""
         tasks = await self._exits.enter_async_context(asyncio.TaskGroup())
         contents = Contents(self._folder / "files")
-        self._blobs = Blobs(self._folder / "blobs", contents, self._folder / "volumes")
+        self._blobs = Blobs(self._folder / "blobs", contents, self._folder / "volumes", self._record)
         volumes = Volumes(self._folder / "volumes", contents, self._blobs)
         images, secrets = Images(contents, self._blobs), Secrets()
         self._apps = Apps(self._published, self._stopped)
@@ -185,7 +189,7 @@ class Plane:
             on_ended=self._calls.ended,
         )
         parts = (self._apps, self._functions, self._calls, inside, images, volumes, secrets, self._blobs, self.logs)
-        self._service = Service([*parts, Dicts(), Queues()], self._faults, self._is_admitted)
+        self._service = Service([*parts, Dicts(), Queues()], self._faults, self._is_admitted, self._record)
 
     def _is_admitted(self, caller: Caller) -> bool:
         return caller.token == self._token or self._containers.find(caller.task_id) is not None

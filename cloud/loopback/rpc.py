@@ -22,6 +22,7 @@ from grpclib.server import Stream
 from modal_proto.api_grpc import ModalClientBase
 
 from cloud.loopback.faults import FaultCounter
+from cloud.loopback.record import Record
 
 # Containers are told to send it with each request: three of their RPCs name no task.
 TASK_HEADER = "x-loop-task-id"
@@ -52,8 +53,15 @@ async def settled(future: asyncio.Future[Any], seconds: float) -> bool:
 class Service:
     """What grpclib serves: every RPC of Modal's client API, by the part that speaks it."""
 
-    def __init__(self, parts: Sequence[object], faults: FaultCounter, is_admitted: Callable[[Caller], bool]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[object],
+        faults: FaultCounter,
+        is_admitted: Callable[[Caller], bool],
+        record: Record | None = None,
+    ) -> None:
         self._parts, self._faults, self._is_admitted = parts, faults, is_admitted
+        self._record = record or Record()
         self.unspoken: set[str] = set()
         self.broken: list[str] = []
 
@@ -76,9 +84,11 @@ class Service:
                 self.unspoken.add(name)
                 raise grpclib.GRPCError(Status.UNIMPLEMENTED, f"the loopback doesn't speak {name}")
             request = await stream.recv_message()
+            self._record.write(name, stream.metadata, b"" if request is None else request.SerializeToString())
             try:
                 if spec.cardinality.server_streaming:
                     async for reply in method(request, caller):
+                        self._record.write(f"{name} to {caller.task_id}", None, reply.SerializeToString())
                         await stream.send_message(reply)
                     return
                 reply = await method(request, caller) or spec.reply_type()
@@ -89,6 +99,7 @@ class Service:
                 raise grpclib.GRPCError(Status.INTERNAL, f"the loopback failed in {name}: {error!r}") from error
             if self._faults.is_lost(name):
                 raise grpclib.GRPCError(Status.UNAVAILABLE, f"the reply to {name} was lost, as asked")
+            self._record.write(f"{name} to {caller.task_id}", None, reply.SerializeToString())
             await stream.send_message(reply)
 
         return Handler(serve, spec.cardinality, spec.request_type, spec.reply_type)

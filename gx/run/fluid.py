@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from math import exp, inf
+from math import inf
 from typing import NamedTuple
 
 
@@ -55,11 +55,18 @@ class Bound(NamedTuple):
     cap_usd: float = inf
     reserve_usd: float = 0.0
 
-    def alive_s(self, until_s: float) -> float:
-        """The most container-seconds until an instant: n(t) · reservation + spent(t) ≤ cap, where n(t) spends."""
+    def alive_s(self, until_s: float, number: int) -> float:
+        """The most container-seconds that so many may have until an instant: as many at each moment as there are
+        reservations for beside what was spent. Containers are whole, so their number falls in steps.
+        """
         if not self.reserve_usd or self.cap_usd == inf:
             return inf
-        return self.cap_usd / self.usd_per_s * (1 - exp(-self.usd_per_s * until_s / self.reserve_usd))
+        now_s = alive_s = 0.0
+        for n in range(number, 0, -1):
+            room_s = (self.cap_usd - n * self.reserve_usd) / self.usd_per_s - alive_s
+            step_s = min(until_s - now_s, max(0.0, room_s) / n)
+            now_s, alive_s = now_s + step_s, alive_s + n * step_s
+        return alive_s
 
 
 def lower_bound_s(tasks: Sequence[Work], rented: Bound, usd: float) -> float:
@@ -88,7 +95,7 @@ def _least_s(tasks: Sequence[Work], rented: Bound, number: int, usd: float) -> f
     for _ in range(50):
         middle = (low + high) / 2
         there_s = min(number * max(0.0, middle - rented.cold_start_s), bought_s)
-        there_s = min(there_s, max(0.0, rented.alive_s(middle) - number * rented.cold_start_s))
+        there_s = min(there_s, max(0.0, rented.alive_s(middle, number) - number * rented.cold_start_s))
         left_s = spared_s[-1] - _at(there_s, rented_s, spared_s)
         low, high = (low, middle) if middle >= left_s else (middle, high)
     return high

@@ -78,7 +78,7 @@ def test_a_tail_that_is_begun_elsewhere_needs_no_container() -> None:
 def test_fewer_containers_are_wanted_as_the_backlog_falls() -> None:
     last, numbers = None, []
     for backlog in (360_000, 60_000, 10_000, 1000, 0):
-        alive = {"gpu": "L4", "containers": last.containers} if last else {}
+        alive: dict[str, Any] = {"gpu": "L4", "containers": last.containers} if last else {}
         last = decide(figures(backlog_tokens=backlog, deadline_s=60 + backlog / 1000, **alive), [L4], last)
         numbers.append(last.containers)
     assert numbers[0] > 0 and numbers[-1] == 0 and numbers == sorted(numbers, reverse=True)
@@ -150,6 +150,13 @@ def test_more_money_never_raises_the_lower_bound(one: float, more: float) -> Non
     rented = Bound(usd_per_s=0.001, cold_start_s=30, window_s=10, containers=4)
     assert lower_bound_s(tasks, rented, one + more) <= lower_bound_s(tasks, rented, one) + 1e-6
     assert lower_bound_s(tasks, rented, 0.0) == pytest.approx(500.0)
+
+
+def test_the_bound_counts_whole_containers_each_with_its_reservation() -> None:
+    rented = Bound(usd_per_s=0.001, cold_start_s=0, window_s=0, containers=2, cap_usd=1.0, reserve_usd=0.3)
+    assert rented.alive_s(100, 2) == pytest.approx(200)
+    assert rented.alive_s(300, 2) == pytest.approx(400 + 100), "two for 200 s, then one, as 0.4 of a dollar are spent"
+    assert rented.alive_s(1e6, 2) == rented.alive_s(1e6, 1) == pytest.approx(700), "a reservation is never spent"
 
 
 @pytest.mark.parametrize("kind", bench.KINDS)
