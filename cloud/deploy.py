@@ -25,6 +25,7 @@ from modal.volume import AbstractVolumeUploadContextManager
 
 from cloud.names import APP, VOLUME
 from cloud.rented import Account, connect, mapped
+from cloud.snapshot import first_on_path, snapshot
 from gx import __version__
 from gx.core.errors import CloudError
 from gx.core.message import Value
@@ -73,11 +74,16 @@ class Line(Value, frozen=True, kw_only=True):
     text: str
 
 
-def here() -> Version:
-    """The gx that is here."""
+def _root() -> Path:
+    """The folder of the packages that are here."""
     import gx
 
-    root = Path(gx.__file__).resolve().parent.parent
+    return Path(gx.__file__).resolve().parent.parent
+
+
+def here() -> Version:
+    """The gx that is here."""
+    root = _root()
     found = hashlib.sha256()
     for package in SHIPPED:
         for file in sorted((root / package).rglob("*.py")):
@@ -99,14 +105,15 @@ async def deploy(account: Account, *, is_told: bool = False) -> str:
     """Deploy the app, anew where it stands already, and give its id.
 
     If it `is_told`, the SDK says on stderr what it does. In a process of its own: the SDK remembers in the app's
-    objects where they were deployed first.
+    objects where they were deployed first. And from a copy of the source, which may be edited meanwhile.
 
     :raises CloudError: if that fails.
     """
     command = [sys.executable, "-P", "-m", "cloud.deploy", *(["--tell"] if is_told else [])]
-    env = os.environ | account.environ()
     stderr: dict[str, Any] = {"stderr": None} if is_told else {}
-    done = await anyio.run_process(command, env=env, check=False, **stderr)
+    with snapshot(_root(), SHIPPED) as source:
+        env = os.environ | account.environ() | first_on_path(source)
+        done = await anyio.run_process(command, env=env, check=False, **stderr)
     try:
         said = msgspec.json.decode(done.stdout, type=_Said)
     except msgspec.MsgspecError:

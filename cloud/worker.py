@@ -5,50 +5,40 @@ may rent, and until when, it is told. There is no incarnation: containers come a
 queues again, so each attempt has an end of its own.
 
 Invariant: each submitted or reattached attempt is answered by one `AttemptEnded` or one `AttemptGone`; and by the time
-of either no call of it is followed any more.
+of either no call of it is followed any more. Only one that was recalled, and whose call could not be cancelled at once,
+may speak again: with its answer, if it had one.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
 from cloud import message as m
+from cloud.calls import AT_ONCE, Calls, each
+from cloud.clearing import Clearing
 from cloud.rented import Gone, Refused
+from cloud.telling import Telling
 from gx.core.errors import BenchError, CloudError
-from gx.core.message import Failure, Message, ModelCard, Turn
+from gx.core.message import Failure, Message, ModelCard, Outcome, Turn
 from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Capacity, CloudLease, Quote, Rate
 
 POLL_S = 0.2
 """How long after a round of polls the next one begins."""
-_AT_ONCE = 24
-"""Calls of the SDK that are under way at once: far fewer than the streams of a connection."""
 _LONGEST_BACKOFF_S = 30.0
-_AGAIN_S = 2.0
 _ENDING_S = 10.0
 _REST_S = 30.0
 """How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
 
 _Name = tuple[str, int]
-_T = TypeVar("_T")
-
-
-class Calls(Protocol):
-    """What a worker needs of `cloud.rented.Rented`."""
-
-    async def spawn(self, payload: bytes) -> str: ...
-    async def poll(self, call: str) -> bytes | None: ...
-    async def cancel(self, call: str) -> None: ...
-    async def scale(self, max_containers: int) -> None: ...
-    async def vouch(self, driver: str, until: float) -> None: ...
 
 
 class CloudWorker:
@@ -73,24 +63,23 @@ class CloudWorker:
     ) -> None:
         self._calls, self._run, self._gpu, self._driver, self._inputs = calls, run, gpu, driver, inputs
         self._quote, self._now = quote, now
-        self._containers = self._told_containers = 0
-        self._until = self._told_until = 0.0
+        self._telling = Telling(calls, driver, on_told=self._look_for_work, on_refusal=self._refuse)
+        self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._weights: dict[str, m.Weights] = {}
         self._waiting: OrderedDict[_Name, Turn] = OrderedDict()
         self._spawning: set[_Name] = set()
         self._asked = set[anyio.Event]()
         self._open: dict[_Name, str] = {}
-        self._unwanted: dict[str, None] = {}
-        """Calls that are to be cancelled, and perhaps were not yet."""
+        self._recalled = set[_Name]()
+        """Attempts that are wanted back and have not ended yet."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
-        self._has_news, self._has_unwanted = anyio.Event(), anyio.Event()
         self._backoff_s = self._rest_s = 0.0
-        self._is_deaf = False
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
-        return f"<CloudWorker {self._containers} × {self._gpu}, {len(self._open)} open, {len(self._waiting)} waiting>"
+        number = self._telling.containers
+        return f"<CloudWorker {number} × {self._gpu}, {len(self._open)} open, {len(self._waiting)} waiting>"
 
     async def __aenter__(self) -> Self:
         self._tasks = await anyio.create_task_group().__aenter__()
@@ -116,7 +105,7 @@ class CloudWorker:
         """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started")
-        for loop in (self._tell, self._spawn, self._follow, self._clear):
+        for loop in (self._telling.serve, self._spawn, self._follow, self._clearing.serve):
             self._tasks.start_soon(loop)
 
     async def aclose(self) -> None:
@@ -125,31 +114,29 @@ class CloudWorker:
         self._spawning.clear()
         for answered in list(self._asked):  # a call that is made meanwhile is to be cancelled too
             await answered.wait()
-        calls, self._open = [*self._open.values(), *self._unwanted], {}
-        await _each(self._cancel, calls)
+        calls, self._open = [*self._open.values(), *self._clearing.unwanted], {}
+        await each(self._clearing.cancel, calls)
 
     def scale(self, containers: int) -> None:
         """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
-        self._containers = containers
-        self._has_news.set()
-        self._has_work.set()
+        self._telling.scale(containers)
+        self._look_for_work()
 
     def vouch(self, until: float) -> None:
         """Pay for what containers begin before `until`, in wall-clock seconds. Nothing unpaid is begun."""
-        self._until = until
-        self._has_news.set()
+        self._telling.vouch(until)
 
     def capacity(self) -> Capacity:
         """Half as many leases more than fit, so that no container waits for its next turn."""
-        fitting = self._containers * self._inputs
+        fitting = self._telling.containers * self._inputs
         return Capacity(slots=fitting, leases=fitting + (fitting + 1) // 2)
 
     def lease(self) -> CloudLease | None:
         """The binding of a lease granted now: its call is known when it is made. `None` while nothing is rented, or
         nobody pays.
         """
-        is_paid = self._until > self._now()
-        return CloudLease(call="", gpu=self._gpu) if self._containers and is_paid else None
+        is_paid = self._telling.until > self._now()
+        return CloudLease(call="", gpu=self._gpu) if self._telling.containers and is_paid else None
 
     async def describe(self, model: str) -> ModelCard:
         """Not asked of containers. :raises BenchError: always."""
@@ -181,9 +168,21 @@ class CloudWorker:
         is_known = call is not None or name in self._spawning or self._waiting.pop(name, None) is not None
         self._spawning.discard(name)
         if call is not None:
-            self._drop(call)
+            self._clearing.drop(call)
         if is_known:
             self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
+
+    def recall(self, task: str, attempt: int, reason: str) -> None:
+        """Have an attempt back that may have begun: its call is cancelled. It ends with its answer, where that was
+        there first, else it is gone for that `reason`; one whose call can't be cancelled now is gone at once, and what
+        that may answer yet comes late. Unknown ones are ignored.
+        """
+        name = (task, attempt)
+        if self._waiting.pop(name, None) is not None or name in self._spawning:
+            self._lose(name, reason, is_suspect=False)
+        elif (call := self._open.pop(name, None)) is not None:
+            self._recalled.add(name)
+            self._clearing.drop(call, lambda answer: self._came_back(name, answer, reason))
 
     def give_back(self, most: int | None = None) -> None:
         """Let go of attempts that no call was made for, the last first."""
@@ -213,32 +212,13 @@ class CloudWorker:
 
     # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _tell(self) -> None:
-        """Tell the containers what this worker was told. As long as that fails, nothing is begun."""
-        while True:
-            self._has_news = anyio.Event()
-            wanted, until = self._containers, self._until
-            try:
-                if wanted and wanted != self._told_containers:
-                    await self._calls.scale(wanted)
-                if until != self._told_until:
-                    await self._calls.vouch(self._driver, until)
-            except CloudError as error:
-                self._emit(RentRefused(reason=error.message))
-                await anyio.sleep(_AGAIN_S)
-                continue
-            self._told_containers, self._told_until = wanted, until
-            self._has_work.set()
-            if (self._containers, self._until) == (wanted, until):
-                await self._has_news.wait()
-
     async def _spawn(self) -> None:
         """Begin what waits, as long as it may be paid."""
         while True:
             self._has_work = anyio.Event()
             chosen = list[Turn]()
-            may_begin = self._told_containers > 0 and self._told_until > self._now()
-            while may_begin and self._waiting and len(chosen) < _AT_ONCE:
+            may_begin = self._telling.may_begin(self._now())
+            while may_begin and self._waiting and len(chosen) < AT_ONCE:
                 name, turn = self._waiting.popitem(last=False)
                 self._spawning.add(name)
                 chosen.append(turn)
@@ -246,7 +226,7 @@ class CloudWorker:
                 with anyio.move_on_after(1.0 if self._waiting else None):
                     await self._has_work.wait()
                 continue
-            await _each(self._spawn_one, chosen)
+            await each(self._spawn_one, chosen)
             await anyio.sleep(max(self._backoff_s, self._rest_s))
 
     async def _spawn_one(self, turn: Turn) -> None:
@@ -268,7 +248,7 @@ class CloudWorker:
             self._spawning.discard(name)
             self._follow_call(name, call)
         else:  # it was given up meanwhile
-            self._drop(call)
+            self._clearing.drop(call)
         self._asked.discard(answered)
         answered.set()
 
@@ -287,7 +267,7 @@ class CloudWorker:
             self._has_calls = anyio.Event()
             if not self._open:
                 await self._has_calls.wait()
-            await _each(self._poll, list(self._open.items()))
+            await each(self._poll, list(self._open.items()))
             await anyio.sleep(POLL_S)
 
     async def _poll(self, known: tuple[_Name, str]) -> None:
@@ -303,6 +283,15 @@ class CloudWorker:
             return  # the next round asks again
         if payload is not None and self._open.get(name) == call:
             self._settle(name, payload)
+
+    def _came_back(self, name: _Name, answer: bytes | None, reason: str) -> None:
+        """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
+        is_awaited = name in self._recalled
+        self._recalled.discard(name)
+        if (ended := None if answer is None else _outcome_of(answer)) is not None:
+            self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
+        elif is_awaited:
+            self._lose(name, reason, is_suspect=False)
 
     def _settle(self, name: _Name, payload: bytes) -> None:
         """What follows from a report."""
@@ -329,14 +318,6 @@ class CloudWorker:
             case m.Unpaid():
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
 
-    async def _clear(self) -> None:
-        """Cancel what is not wanted any more, until that is done."""
-        while True:
-            self._has_unwanted = anyio.Event()
-            await _each(self._cancel, list(self._unwanted))
-            with anyio.move_on_after(_AGAIN_S if self._unwanted else None):
-                await self._has_unwanted.wait()
-
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
     def _follow_call(self, name: _Name, call: str) -> None:
@@ -348,27 +329,17 @@ class CloudWorker:
         call = self._open.pop(name, None)
         self._spawning.discard(name)
         if call is not None:
-            self._drop(call)
+            self._clearing.drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
 
-    def _drop(self, call: str) -> None:
-        """Have a call cancelled: until it is, it costs."""
-        self._unwanted[call] = None
-        self._has_unwanted.set()
+    def _refuse(self, reason: str) -> None:
+        self._emit(RentRefused(reason=reason))
 
-    async def _cancel(self, call: str) -> None:
-        try:
-            await self._calls.cancel(call)
-        except CloudError as error:
-            if not self._is_deaf:
-                self._emit(RentRefused(reason=f"a call can't be cancelled yet: {error.message}"))
-            self._is_deaf = True
-            return
-        self._unwanted.pop(call, None)
-        self._is_deaf = False
+    def _look_for_work(self) -> None:
+        self._has_work.set()
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)
@@ -381,14 +352,10 @@ class CloudWorker:
             await tasks.__aexit__(None, None, None)
 
 
-async def _each(do: Callable[[_T], Awaitable[None]], items: Iterable[_T]) -> None:
-    """Do it to each, some at a time."""
-    room = anyio.CapacityLimiter(_AT_ONCE)
-
-    async def one(item: _T) -> None:
-        async with room:
-            await do(item)
-
-    async with anyio.create_task_group() as group:
-        for item in items:
-            group.start_soon(one, item)
+def _outcome_of(payload: bytes) -> tuple[Outcome, float] | None:
+    """What a report says that an attempt came to, and its ms; `None` if it came to nothing, or can't be read."""
+    try:
+        reply = m.read_report(payload).reply
+        return (reply.outcome, reply.ms) if isinstance(reply, m.Done) else None
+    except (msgspec.MsgspecError, BenchError):
+        return None

@@ -37,6 +37,8 @@ from gx.core.message import (
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     Execute,
     Failure,
     Finished,
@@ -57,6 +59,8 @@ _OUTGOING_FRAMES, _OUTGOING_SIGNALS = 256, 64
 _READ_BYTES = 1 << 16
 # A load may wait for another model to make way; so many do at a time, and nothing else waits for them.
 _LOADS = 8
+# The engine takes them in turn, a batch of each, so that one with few texts never waits for those with many.
+_EMBEDDINGS = 32
 _MEASURE_EVERY_S = 2.0
 # The engine's thread is idle when it is asked for the last reading. If it isn't after all, the reading can wait.
 _LAST_READING_S = 0.1
@@ -85,6 +89,7 @@ class Bench:
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
         self._asides, self._loads = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_LOADS)
+        self._embeddings = anyio.CapacityLimiter(_EMBEDDINGS)
         self._told = Measured()
         self._is_told = True  # all that was done until now
 
@@ -111,6 +116,8 @@ class Bench:
                 tasks.start_soon(self._answer, message.request, lambda: self._load(message), self._loads)
             case Count():
                 tasks.start_soon(self._answer, message.request, lambda: self._count(message), self._asides)
+            case Embed():
+                tasks.start_soon(self._answer, message.request, lambda: self._embed(message), self._embeddings)
             case Execute(turn=turn):
                 self._cancelled[turn.task, turn.attempt] = threading.Event()
                 self._is_told = False
@@ -125,6 +132,11 @@ class Bench:
 
     def _count(self, message: Count) -> FromBench:
         return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats))
+
+    def _embed(self, message: Embed) -> FromBench:
+        vectors = self._engine.embed(message.model, message.texts).result()
+        made = vectors.astype("<f4", copy=False)
+        return Embedded(request=message.request, dimensions=made.shape[1], vectors=made.tobytes())
 
     async def _answer(self, request: int, work: Callable[[], FromBench], limiter: anyio.CapacityLimiter) -> None:
         """Send what `work`, in a thread, returns, or why it failed."""

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import anyio
 
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import Counted, Loaded, Refused, ToBench
+from gx.core.message import Counted, Embedded, Loaded, Refused, ToBench
 
-Reply = Loaded | Counted | Refused
+Given = Loaded | Counted | Embedded
+Reply = Given | Refused
 
 
 class Questions:
@@ -34,7 +35,7 @@ class Questions:
         self._last += 1
         return self._last
 
-    async def ask(self, send: Callable[[ToBench], None], make: Callable[[int], ToBench]) -> Loaded | Counted:
+    async def ask(self, send: Callable[[ToBench], None], make: Callable[[int], ToBench]) -> Given:
         """Send what `make` makes of a fresh number, and wait for its answer.
 
         :raises ModelError: if the bench refuses.

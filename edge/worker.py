@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from edge.cpu import cpu_sets
 from edge.process import BenchProcess
-from edge.questions import Questions
+from edge.questions import Given, Questions
 from edge.slowness import warnings
 from edge.throughput import Throughput
 from gx.core.errors import BenchError, ModelError
@@ -32,6 +32,8 @@ from gx.core.message import (
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     Execute,
     Failure,
     Finished,
@@ -197,6 +199,15 @@ class EdgeWorker:
             raise BenchError(f"the bench answered a count with {type(answer).__name__}")
         return list(answer.tokens)
 
+    async def embed(self, model: str, texts: Sequence[str]) -> list[bytes]:
+        """The vector of each text, [dimensions] float32 of norm 1; as `count`, or "context" where one is too long."""
+        self._place(model)
+        answer = await self._ask(lambda n: Embed(request=n, model=model, texts=tuple(texts)), model)
+        if not isinstance(answer, Embedded):
+            raise BenchError(f"the bench answered an embedding with {type(answer).__name__}")
+        size = 4 * answer.dimensions
+        return [answer.vectors[n * size : (n + 1) * size] for n in range(len(texts))]
+
     def submit(self, turn: Turn) -> None:
         """Begin an attempt; it never blocks. An unknown model fails it at once."""
         if self._bench is None or self._is_down_untold:
@@ -297,7 +308,7 @@ class EdgeWorker:
                 self._emit(up)
                 if self._incarnation == 1:
                     task_status.started()
-            case Loaded() | Counted() | Refused():
+            case Loaded() | Counted() | Embedded() | Refused():
                 self._questions.settle(message)
             case Finished():
                 begun_s = self._running.pop((message.task, message.attempt), None)
@@ -334,7 +345,7 @@ class EdgeWorker:
         self._questions.fail(error.message)
         self._announce()
 
-    async def _ask(self, make: Callable[[int], ToBench], model: str | None = None) -> Loaded | Counted:
+    async def _ask(self, make: Callable[[int], ToBench], model: str | None = None) -> Given:
         """Ask the bench that is up, or the next one, and wait for its answer. `model` is one that it must know."""
         bench = await self._up()
         if model is not None:

@@ -37,8 +37,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A longer input row fails as a row."""
     drain_s: float = 30.0
     """How long the first Ctrl-C waits for what is running."""
+    memory_model: str = "minilm"
+    """The model that embeds what is remembered, where the workspace has none yet; `none` searches by words only."""
     node_linger_s: float = 10.0
     """How long the node stays, with the model loaded, when no run is live and nothing was asked."""
+    monitor_theme: str = "dark"
+    """The monitor's colours: dark, light, contrast or plain."""
+    monitor_ascii: bool | None = None
+    """Whether the monitor draws with ASCII alone; by default as the terminal's encoding allows."""
+    monitor_keys: dict[str, str] | None = None
+    """Other keys of the monitor, by what its help calls them, such as quit = "ctrl+q"."""
 
 
 _PATHS = {"workspace", "models_dir"}

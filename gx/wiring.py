@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gx.core.errors import CloudError, ModelError
+from gx.core.errors import BenchError, CloudError, ModelError
 from gx.core.message import Value
-from gx.core.ports import Landlord, RentedWorker, Worker
+from gx.core.ports import Embedder, Landlord, MemoryStore, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
 from gx.core.task import Offer
 from gx.settings import Settings
@@ -42,6 +42,19 @@ class LocalModel(Value, frozen=True, kw_only=True):
     adapters: tuple[tuple[str, float], ...] = ()
     adapter_sha256s: tuple[str, ...] = ()
     copy: Path | None = None
+
+
+class EmbeddingModel(Value, frozen=True, kw_only=True):
+    """A model that makes vectors, on this machine: its source, and what it wants before a question and a passage."""
+
+    source: str
+    model: LocalModel
+    question: str = ""
+    passage: str = ""
+
+    @property
+    def digest(self) -> str:
+        return self.model.digest
 
 
 class SystemClock:
@@ -210,3 +223,41 @@ async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:
     from edge.worker import EdgeWorker
 
     return await worker.warnings(digest) if isinstance(worker, EdgeWorker) else ()
+
+
+def embedding_model(source: str, settings: Settings, base_dir: Path) -> EmbeddingModel | None:
+    """The embedding model of that source; `None` if it is not on this machine.
+
+    :raises ModelError: if the source names nothing, or its file is damaged.
+    """
+    from edge import catalogue, models
+
+    place = models.resolve(source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint)
+    if isinstance(place, models.Missing):
+        return None
+    found = LocalModel(
+        name=place.name,
+        path=place.path,
+        sha256=place.sha256,
+        size_bytes=place.size_bytes,
+        context_tokens=None,
+        digest=place.sha256,
+    )
+    entry = catalogue.BY_NAME.get(source)
+    if entry is None:
+        return EmbeddingModel(source=source, model=found)
+    return EmbeddingModel(source=source, model=found, question=entry.query_prefix, passage=entry.document_prefix)
+
+
+def embedder_of(worker: Worker) -> Embedder:
+    """Who embeds beside that worker's turns. :raises BenchError: if it doesn't."""
+    if not isinstance(worker, Embedder):
+        raise BenchError(f"the worker {worker.name} makes no vectors")
+    return worker
+
+
+def memory_store(path: Path) -> MemoryStore:
+    """The file of memories at `path`. :raises WorkspaceError: as `edge.memory.store.MemoryStore`."""
+    from edge.memory.store import MemoryStore
+
+    return MemoryStore(path)

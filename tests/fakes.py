@@ -187,11 +187,11 @@ class ScriptedRenter:
             if (outcome := self._landlord.answer(turn)) is not None:
                 self.end(turn.task, outcome)
 
-    def end(self, task: str, outcome: Outcome, *, container: str = "") -> None:
+    def end(self, task: str, outcome: Outcome, *, container: str = "", began_at: float | None = None) -> None:
         """End what runs of a task, in a container that is seen then."""
         name = next(one for one in self.open if one[0] == task)
         self._landlord.calls.pop(self.open.pop(name))
-        self.seen(container or f"{self.gpu}-1")
+        self.seen(container or f"{self.gpu}-1", began_at)
         self.say(AttemptEnded(task=task, attempt=name[1], outcome=outcome, ms=1.0))
 
     def lose(self, task: str, *, is_suspect: bool = True, alone: bool = False) -> None:
@@ -200,10 +200,15 @@ class ScriptedRenter:
         self._landlord.calls.pop(self.open.pop(name))
         self.say(AttemptGone(task=task, attempt=name[1], reason="it died", is_suspect=is_suspect, alone=alone))
 
-    def seen(self, container: str) -> None:
-        """A container gave an answer just now."""
+    def ended_late(self, task: str, attempt: int, outcome: Outcome) -> None:
+        """An attempt that was recalled had an answer all the same."""
+        self.say(AttemptEnded(task=task, attempt=attempt, outcome=outcome, ms=1.0))
+
+    def seen(self, container: str, began_at: float | None = None) -> None:
+        """A container, which began just now or then, gave an answer just now."""
         now = self._landlord.clock.now()
-        self.say(ContainerSeen(container=container, gpu=self.gpu, began_at=now, seen_at=now))
+        began_at = now if began_at is None else began_at
+        self.say(ContainerSeen(container=container, gpu=self.gpu, began_at=began_at, seen_at=now))
 
     def cancel(self, task: str, attempt: int) -> None:
         name = (task, attempt)
@@ -247,6 +252,13 @@ class ScriptedRenter:
         else:
             self.say(AttemptGone(task=task, attempt=attempt, reason="no longer kept", is_suspect=False))
 
+    def recall(self, task: str, attempt: int, reason: str) -> None:
+        call = self.open.pop((task, attempt), None)
+        if call is not None:
+            self._landlord.calls.pop(call, None)
+            self._landlord.recalled.append((task, attempt))
+            self.say(AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=False))
+
     def give_back(self, most: int | None = None) -> None:
         for name in list(reversed(self.waiting))[:most]:
             del self.waiting[name]
@@ -279,6 +291,7 @@ class ScriptedLandlord:
         self.workers: list[ScriptedRenter] = []
         self.submitted: list[Turn] = []
         self.reattached: list[str] = []
+        self.recalled: list[tuple[str, int]] = []
         self.calls: dict[str, Turn] = {}
         self.claims: dict[tuple[str, int], str] = {}
 

@@ -278,12 +278,14 @@ class Engine:
             self._asked.popleft().set_result(reading)
 
     def _embed(self) -> None:
-        """One batch of the first of those who want vectors."""
+        """One batch of the first of those who want vectors, who then is the last: one with few texts soon has them."""
         embedding, loaded = self._embeddings[0]
         try:
             if embedding.cancelled.is_set():
                 raise BenchError("the texts' embedding was cancelled", code="cancelled")
             if not embedding.advance(loaded.encoder(self._threads)):
+                with self._changed:
+                    self._embeddings.rotate(-1)
                 return
         except Exception as error:  # noqa: BLE001 - the future's owner gets it
             embedding.future.set_exception(error)

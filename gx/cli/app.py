@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from gx import __version__, output
 from gx.cli import (
     answer,
+    ask,
     audit,
     burst,
     cloud,
@@ -29,7 +30,11 @@ from gx.cli import (
     history,
     interrupt,
     live,
+    map,
+    memory,
+    memorykeep,
     models,
+    monitor,
     recipes,
     replay,
     run,
@@ -42,7 +47,7 @@ EPILOG = """\
 A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
 
 Exit codes: 0 all done; 1 error; 2 usage or bad recipe; 3 some tasks failed; 4 budget reached; 5 deadline passed;
-6 waiting for a person; 130 interrupted."""
+6 waiting for a person; 130 interrupted; 141 nobody reads on."""
 
 
 class Verbs(TyperGroup):
@@ -52,13 +57,13 @@ class Verbs(TyperGroup):
         return list(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; a reader of its output that goes away interrupts it."""
+        """Run the verb; a reader of its output that goes away ends it, as SIGPIPE would."""
         interrupt.unwind()
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(output.ExitCode.interrupted) from None
+            raise typer.Exit(output.ExitCode.closed_pipe) from None
 
 
 app = typer.Typer(
@@ -89,9 +94,12 @@ def root(
 
 
 run.register(app)
+map.register(app)
+ask.register(app)
 recipes.register(app)
 evaluate.register(app)
 live.register(app)
+monitor.register(app)
 steer.register(app)
 answer.register(app)
 history.register(app)
@@ -106,6 +114,10 @@ replay.register(app)
 burst.register(app)
 spend.register(app)
 app.add_typer(cloud.app, name="cloud")
+memories = typer.Typer(help=memory.HELP, no_args_is_help=True, rich_markup_mode=None)
+memory.register(memories)
+memorykeep.register(memories)
+app.add_typer(memories, name="memory")
 app.add_typer(models.app, name="models")
 config.register(app)
 doctor.register(app)

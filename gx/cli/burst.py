@@ -14,13 +14,13 @@ import typer
 
 from gx import output
 from gx.cli.place import WorkspaceOpt, seconds
-from gx.cli.run import FormatOpt, InputsOpt, SetOpt
+from gx.cli.run import AtCapOpt, FormatOpt, InputsOpt, SetOpt
 from gx.core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from gx.cli.paper import Plan
     from gx.core.recipe import Recipe
-    from gx.core.terms import Mode, Terms
+    from gx.core.terms import AtCap, Mode, Terms
     from gx.flow.privacy import Outlook
     from gx.node.client import Submission
     from gx.node.workspace import Workspace
@@ -66,6 +66,7 @@ def burst(
         list[str] | None, typer.Option("--gpu", help="A kind that may be rented; several are weighed.")
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="The cap in US dollars, for the run's life.")] = None,
+    cap: AtCapOpt = None,
     deadline: Annotated[
         str | None, typer.Option("--deadline", help="When it should be done, from now: 90s, 30m, 2h.")
     ] = None,
@@ -84,7 +85,7 @@ def burst(
 ) -> None:
     """The verb itself; its help text is HELP."""
     from gx import settings
-    from gx.cli.leave import dollars, terms_of
+    from gx.cli.leave import at_cap, dollars, terms_of
     from gx.cli.paper import show
     from gx.cli.run import submission
     from gx.core.terms import GPUS
@@ -96,7 +97,7 @@ def burst(
         raise UsageError(f"--gpu: expected one of {', '.join(GPUS)}, got {unknown[0]!r}")
     output.set_mode(as_json=as_json, quiet=quiet)
     target_s = None if deadline is None else seconds(deadline, flag="--deadline")
-    usd = dollars(budget)
+    usd, then = dollars(budget), at_cap(cap)
     found = settings.load(workspace=workspace)
     place = Workspace.find(found.workspace)
     asked: Submission | None = None
@@ -118,6 +119,7 @@ def burst(
         gpu=gpu,
         containers=containers or (8 if is_plan and recipe.burst is None else None),
         usd=usd,
+        at_cap=then,
         target_s=target_s,
         is_rehearsal=is_rehearsal,
     )
@@ -130,7 +132,14 @@ def burst(
 
 
 def let_rent(
-    asked: Submission, settings: Settings, place: Workspace, *, mode: Mode | None, usd: float | None, is_yes: bool
+    asked: Submission,
+    settings: Settings,
+    place: Workspace,
+    *,
+    mode: Mode | None,
+    usd: float | None,
+    at_cap: AtCap | None,
+    is_yes: bool,
 ) -> Submission:
     """A submission that may rent, as `gx run --burst` has it. :raises GxError: if nobody agrees to what it may cost."""
     import msgspec
@@ -140,7 +149,7 @@ def let_rent(
     recipe, outlooks = _read(asked)
     if mode is None and recipe.burst is None:
         raise UsageError("dollars are for renting, and nothing says that this run may", hint="add --burst auto")
-    terms = terms_of(recipe, mode=mode, usd=usd)
+    terms = terms_of(recipe, mode=mode, usd=usd, at_cap=at_cap)
     plan = estimated(asked, None, terms, recipe, settings, place)
     return msgspec.structs.replace(asked, burst=agreed(terms, plan, outlooks, is_yes=is_yes))
 

@@ -18,11 +18,12 @@ import typer
 from gx import output
 from gx.cli.paper import Plan
 from gx.core.errors import UsageError
+from gx.core.terms import AT_CAP
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
     from gx.core.recipe import Recipe
-    from gx.core.terms import Mode, Terms
+    from gx.core.terms import AtCap, Mode, Terms
     from gx.flow.privacy import Outlook
 
 
@@ -46,6 +47,16 @@ def burst_mode(text: str | None) -> Mode | None:
     found: Mode | None = next((one for one in get_args(Mode) if one == text), None)
     if text is not None and found is None:
         raise UsageError(f"--burst: expected auto, off or force, got {text!r}")
+    return found
+
+
+def at_cap(text: str | None) -> AtCap | None:
+    """What `--at-cap` says. :raises UsageError: if it says nothing that there is."""
+    from gx.core.terms import AtCap
+
+    found: AtCap | None = next((one for one in get_args(AtCap) if one == text), None)
+    if text is not None and found is None:
+        raise UsageError(f"--at-cap: expected local, stop or ask, got {text!r}")
     return found
 
 
@@ -81,6 +92,7 @@ def terms_of(
     gpu: list[str] | None = None,
     containers: int | None = None,
     usd: float | None = None,
+    at_cap: AtCap | None = None,
     target_s: float | None = None,
     is_rehearsal: bool = False,
 ) -> Terms:
@@ -91,7 +103,8 @@ def terms_of(
     given = {"mode": mode, "gpu": tuple(gpu) if gpu else None, "max_containers": containers, "target_s": target_s}
     changed = {name: value for name, value in given.items() if value is not None}
     cap = recipe.budget.usd if usd is None else usd
-    return msgspec.structs.replace(own, **changed, usd=cap, is_rehearsal=is_rehearsal)
+    then = recipe.budget.at_cap if at_cap is None else at_cap
+    return msgspec.structs.replace(own, **changed, usd=cap, at_cap=then, is_rehearsal=is_rehearsal)
 
 
 def agreed(terms: Terms, plan: Plan | None, outlooks: Mapping[str, Outlook], *, is_yes: bool) -> Terms:
@@ -112,7 +125,7 @@ def agreed(terms: Terms, plan: Plan | None, outlooks: Mapping[str, Outlook], *, 
         raise UsageError(
             "nobody can tell what this would cost, and there is no cap", hint=f"{command()} --budget '$2.00'"
         )
-    output.note(f"cap: ${cap:.2f}, over the run's whole life")
+    output.note(f"cap: ${cap:.2f}, over the run's whole life; when it is reached, {AT_CAP[terms.at_cap]}")
     if not has_budget and not is_yes:
         if not output.has_person():
             raise UsageError(

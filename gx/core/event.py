@@ -13,6 +13,7 @@ from typing import get_args
 import msgspec
 
 from gx.core.bodies.blob import Blob, Ref
+from gx.core.bodies.memory import MemoryForgotten, MemoryModelled, MemoryWritten, Remembered
 from gx.core.bodies.node import (
     BenchExited,
     BenchMeasured,
@@ -26,6 +27,7 @@ from gx.core.bodies.node import (
 from gx.core.bodies.rent import (
     BurstAllowed,
     CallMade,
+    CapReached,
     ContainerEnded,
     ContainerReserved,
     ContainerSeen,
@@ -96,6 +98,7 @@ __all__ = [
     "BurstAllowed",
     "BurstAsked",
     "CallMade",
+    "CapReached",
     "ClockJumped",
     "ContainerEnded",
     "ContainerReserved",
@@ -109,6 +112,9 @@ __all__ = [
     "InputsRead",
     "LogArchived",
     "LogOpened",
+    "MemoryForgotten",
+    "MemoryModelled",
+    "MemoryWritten",
     "NodeStarted",
     "NodeStopped",
     "PlacementDecided",
@@ -116,6 +122,7 @@ __all__ = [
     "QuestionAnswered",
     "QuestionAsked",
     "Ref",
+    "Remembered",
     "RentRefused",
     "RuleCleared",
     "RuleFailed",
@@ -178,6 +185,7 @@ Body = (
     | ContainerSeen
     | ContainerEnded
     | RentRefused
+    | CapReached
     | CallMade
     | InputsRead
     | InputsEnded
@@ -205,6 +213,9 @@ Body = (
     | TaskFailed
     | TaskCancelled
     | TaskSkipped
+    | MemoryWritten
+    | MemoryForgotten
+    | MemoryModelled
     | ContentErased
 )
 

@@ -278,6 +278,17 @@ class Count(Value, frozen=True, kw_only=True, tag="count"):
     chats: tuple[tuple[Message, ...], ...]
 
 
+class Embed(Value, frozen=True, kw_only=True, tag="embed"):
+    """Make a vector of each text, by an embedding model; answered by `Embedded` or `Refused`.
+
+    It is done a batch of few texts at a time, in turn with other such requests, between the steps of turns.
+    """
+
+    request: int
+    model: str
+    texts: tuple[str, ...]
+
+
 class Execute(Value, frozen=True, kw_only=True, tag="execute"):
     """Run a turn; answered by one `Finished`, whatever happens."""
 
@@ -291,7 +302,7 @@ class Cancel(Value, frozen=True, kw_only=True, tag="cancel"):
     attempt: int
 
 
-ToBench = Load | Count | Execute | Cancel
+ToBench = Load | Count | Embed | Execute | Cancel
 
 # ── bench → desk ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -314,8 +325,16 @@ class Counted(Value, frozen=True, kw_only=True, tag="counted"):
     tokens: tuple[int, ...]
 
 
+class Embedded(Value, frozen=True, kw_only=True, tag="embedded"):
+    """Vectors, [n_texts, dimensions] float32, little-endian, one after the other; each has the norm 1."""
+
+    request: int
+    dimensions: int
+    vectors: bytes
+
+
 class Refused(Value, frozen=True, kw_only=True, tag="refused"):
-    """A `Load` or `Count` that failed."""
+    """A `Load`, `Count` or `Embed` that failed."""
 
     request: int
     failure: Failure
@@ -348,4 +367,4 @@ class Signal(Value, frozen=True, kw_only=True, tag="signal"):
     tokens_out: int = 0
 
 
-FromBench = Ready | Loaded | Counted | Refused | Finished | Measured | Signal
+FromBench = Ready | Loaded | Counted | Embedded | Refused | Finished | Measured | Signal

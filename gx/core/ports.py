@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+from gx.core import memory
+from gx.core.memory import (
+    Change,
+    Chosen,
+    Draft,
+    Filter,
+    Found,
+    Hit,
+    Lacking,
+    Mark,
+    Query,
+    Standing,
+    Written,
+)
 from gx.core.message import Measured, Message, ModelCard, Outcome, Signal, Turn, Value
 from gx.core.task import Capacity, Lease, Offer, Quote, Rate
 
@@ -122,6 +137,66 @@ class Worker(Protocol):
     def quote(self) -> Quote: ...
 
 
+@runtime_checkable
+class Embedder(Protocol):
+    """What makes vectors of texts: the worker at home, beside its turns. What travels was searched for before."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[bytes]:
+        """The vector of each text, [dimensions] float32, little-endian, with the norm 1.
+
+        :raises ModelError: if the model is no embedding model; with the code "context" if a text is too long for it.
+        :raises BenchError: if it can't be kept up.
+        """
+
+
+class Memory(Protocol):
+    """What is remembered, as those see it who prepare prompts and write results. Called from one event loop."""
+
+    async def search(self, query: Query) -> Found:
+        """The memories that answer a question best. :raises GxError: if it can't be asked, or vectors don't mix."""
+
+    async def write(self, drafts: Sequence[Draft], *, by: str) -> Written:
+        """Have these remembered: they are in the log when it returns. What is there already is not written again.
+
+        :raises GxError: if one can't be remembered, or vectors don't mix; then nothing is written.
+        """
+
+
+class MemoryStore(Protocol):
+    """The file that memories are kept in, made from the log. Its methods block, and may be called from any thread."""
+
+    mark: Mark
+    chosen: Chosen | None
+
+    def apply(self, changes: Sequence[Change], mark: Mark) -> None: ...
+
+    def put_vectors(self, model: str, made: Sequence[tuple[Lacking, bytes]]) -> None: ...
+
+    def take_vectors(self, path: Path) -> None: ...
+
+    def search(self, query: Query, vector: tuple[str, bytes] | None) -> list[Hit]: ...
+
+    def listed(
+        self, wanted: Filter, *, after: int = -1, limit: int, is_newest: bool = False
+    ) -> list[memory.Memory]: ...
+
+    def named(self, starts: Sequence[str]) -> dict[str, list[str]]: ...
+
+    def uids(self, wanted: Filter) -> list[str]: ...
+
+    def known(self, uids: Sequence[str]) -> dict[str, memory.Memory]: ...
+
+    def lacking(self, limit: int) -> list[Lacking]: ...
+
+    def n_lacking(self) -> int: ...
+
+    def standings(self) -> list[Standing]: ...
+
+    def check_vector(self, model: str, vector: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RentedWorker(Worker, Protocol):
     """A worker over containers that are rented by the second. What it may begin, and for how long, it is told."""
 
@@ -133,6 +208,12 @@ class RentedWorker(Worker, Protocol):
 
     def reattach(self, task: str, attempt: int, call: str) -> None:
         """Follow the call of an attempt that was submitted before this process began."""
+
+    def recall(self, task: str, attempt: int, reason: str) -> None:
+        """Have an attempt back that may have begun there: its call is cancelled.
+
+        It ends with its answer, where that was there first; else it is gone for that `reason`, and nobody's fault.
+        """
 
     def give_back(self, most: int | None = None) -> None:
         """Let go of attempts that no call was made for, the last first: each is gone, and nobody's fault."""

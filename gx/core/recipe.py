@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from gx.core.message import Choice, Sampling, Value
-from gx.core.terms import Terms
+from gx.core.terms import AtCap, Terms
 
 
 class Adapter(Value, frozen=True, kw_only=True):
@@ -88,10 +88,14 @@ class Param(Value, frozen=True, kw_only=True):
 
 
 class Budget(Value, frozen=True, kw_only=True):
-    """Limits for the whole run: `tokens` `None` is no limit, `usd` `None` no leave to spend anything."""
+    """Limits for the whole run: `tokens` `None` is no limit, `usd` `None` no leave to spend anything.
+
+    `at_cap` says what becomes of the rest once the dollars are spent.
+    """
 
     tokens: int | None = None
     usd: float | None = None
+    at_cap: AtCap = "local"
 
 
 class Pause(Value, frozen=True, kw_only=True, tag="pause"):

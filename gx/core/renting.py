@@ -36,7 +36,7 @@ def _burst_allowed(run: RunState, body: e.BurstAllowed) -> None:
     if run.rent is None:
         run.rent = rent_of(body.terms)
         return
-    run.rent.terms, run.rent.refused = body.terms, None
+    run.rent.terms, run.rent.refused, run.rent.capped = body.terms, None, None
     run.rent.ledger = msgspec.structs.replace(run.rent.ledger, cap_usd=_cap(body.terms))
 
 
@@ -92,6 +92,11 @@ def _refused(run: RunState, body: e.RentRefused) -> None:
         run.rent.refused = body
 
 
+def _cap_reached(run: RunState, body: e.CapReached) -> None:
+    if run.rent is not None:
+        run.rent.capped = body
+
+
 RENTING: dict[type, Callable[[RunState, Any], None]] = {
     e.BurstAllowed: _burst_allowed,
     e.PlacementDecided: _placement_decided,
@@ -100,6 +105,7 @@ RENTING: dict[type, Callable[[RunState, Any], None]] = {
     e.ContainerSeen: _seen,
     e.ContainerEnded: _ended,
     e.RentRefused: _refused,
+    e.CapReached: _cap_reached,
 }
 
 

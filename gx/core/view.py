@@ -14,6 +14,7 @@ import msgspec
 
 from gx.core.event import (
     BurstAsked,
+    CapReached,
     InputRow,
     PlacementDecided,
     QuestionAsked,
@@ -116,7 +117,8 @@ class RuleState(msgspec.Struct, kw_only=True):
 class RentState(msgspec.Struct, kw_only=True):
     """What a run rents, as of the last event. `names` are the containers' own, where they were seen.
 
-    `verdict` is where its excess goes, `refused` why nothing can be rented, as long as nothing was since.
+    `verdict` is where its excess goes, `refused` why nothing can be rented, as long as nothing was since. `capped` says
+    that the cap is reached, as long as there are no other terms.
     """
 
     terms: Terms
@@ -125,6 +127,7 @@ class RentState(msgspec.Struct, kw_only=True):
     names: dict[str, str] = {}
     seen_at: dict[str, float] = {}
     refused: RentRefused | None = None
+    capped: CapReached | None = None
 
 
 class RunState(msgspec.Struct, kw_only=True):

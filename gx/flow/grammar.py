@@ -202,6 +202,11 @@ BUDGET = Table(
             Number(least=0, most=1_000_000),
             "The most US dollars that rented containers may cost over the run's whole life. None where left out.",
         ),
+        "at_cap": Field(
+            Text("local, stop or ask", choices=("local", "stop", "ask")),
+            "What becomes of the rest once those dollars are spent: `local` (the default) does it on this machine, "
+            "`stop` stops the run with exit code 4, `ask` asks a person.",
+        ),
     },
 )
 

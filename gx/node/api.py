@@ -1,7 +1,8 @@
 """The node's API, over HTTP on the workspace's socket: every route, and how what goes wrong is answered.
 
-What the routes of runs and of the log do is in `gx.node.runroutes` and `gx.node.logroutes`; `gx.node.describe` makes
-the OpenAPI document of the same table. Whatever goes wrong is answered as a `Problem`.
+What the routes of runs, of the log and of the memory do is in `gx.node.runroutes`, `gx.node.logroutes` and
+`gx.node.memoryroutes`; `gx.node.describe` makes the OpenAPI document of the same table. Whatever goes wrong is
+answered as a `Problem`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gx.node import problem
 from gx.node.endpoints import Done, Endpoint, Leave, by
 from gx.node.local import LocalNode
 from gx.node.logroutes import LogRoutes
+from gx.node.memoryroutes import MemoryRoutes
 from gx.node.runroutes import RunRoutes
 from gx.node.status import NodeStatus, status_of
 from gx.node.upload import Uploads
@@ -47,6 +49,7 @@ class Api:
             Endpoint("POST", "/v1/node/stay", self._stay, "Stay up without a run or a client"),
             *self._runs.endpoints,
             *self._log.endpoints,
+            *MemoryRoutes(node.memories).endpoints,
             Endpoint("GET", "/v1/openapi.json", self._describe, "This document", gives=dict[str, Any]),
         )
         routes = [self._route(endpoint) for endpoint in self.endpoints]

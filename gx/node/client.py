@@ -18,7 +18,7 @@ class Submission(Value, frozen=True, kw_only=True):
     `token` is the client's own: asked again with the same, a node goes on with the same run. A run that `is_detached`
     goes on without a client; `priority` is its share of the tokens beside others. `by` is who asks, in words.
     `fresh_from` is a step: it and what follows from it are computed anew, whatever the log knows. `burst` are terms on
-    which it may rent, in place of the recipe's own.
+    which it may rent, in place of the recipe's own. `notify` are commands and addresses that are told when it ends.
     """
 
     recipe_text: str
@@ -40,6 +40,7 @@ class Submission(Value, frozen=True, kw_only=True):
     by: str = ""
     fresh_from: str | None = None
     burst: Terms | None = None
+    notify: tuple[str, ...] = ()
 
 
 class OpenQuestion(Value, frozen=True, kw_only=True, omit_defaults=False):
@@ -80,7 +81,8 @@ WAITS = "it waits for a person"
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended for this client. `failed` leaves out those of steps with `continue_on_error` (`excused`).
 
-    A run that is finished in the log and whose results this client didn't take, was interrupted for it.
+    A run that is finished in the log and whose results this client didn't take, was interrupted for it; `is_unread`
+    says that this was because its own reader went away.
     """
 
     run: str
@@ -104,12 +106,15 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     error: GxError | None = None
     questions: tuple[OpenQuestion, ...] = ()
     paused_steps: tuple[str, ...] = ()
+    is_unread: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
         """What the client's process ends with: an error comes first, then a limit, then what was left or failed."""
         if self.error is not None:
             return exit_code_of(self.error)
+        if self.is_unread:
+            return ExitCode.closed_pipe
         if self.status is RunStatus.cancelled:
             return ExitCode.error
         if self.status is RunStatus.stopped:
@@ -124,7 +129,7 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.questions or self.paused_steps) and self.reason in ("", WAITS)
 
 
-_LIMITS = {"deadline": ExitCode.deadline, "budget": ExitCode.budget}
+_LIMITS = {"deadline": ExitCode.deadline, "budget": ExitCode.budget, "cap": ExitCode.budget}
 """What a limit ends with; that a rule stopped the run is an error, as that somebody cancelled it."""
 
 

@@ -26,6 +26,8 @@ from gx.node import beginning, problem, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
 from gx.node.client import OpenQuestion, RunEnd, Started
+from gx.node.memories import Memories
+from gx.node.previews import Previews
 from gx.node.rulewatch import RuleWatch
 from gx.node.standing import chosen, continuations, end_of, question_of
 from gx.node.upload import Upload
@@ -64,13 +66,17 @@ class LocalNode:
         contents: Contents,
         bench: Bench,
         models: dict[str, wiring.LocalModel],
+        memories: Memories,
     ) -> None:
         self.log, self.settings, self.view, self.bench = log, settings, view, bench
+        self.memories = memories
         self.clock = wiring.SystemClock()
         self.runs: dict[str, LocalRun] = {}
         """The live ones, and those whose clients haven't taken everything."""
         self._dispatcher, self._contents, self._models = dispatcher, contents, models
         self._taking_up = anyio.Lock()
+        self.previews = Previews()
+        dispatcher.on_signal = self.previews.take
         self._group: TaskGroup
         self._waits: dict[str, anyio.CancelScope] = {}
         self._left: list[tuple[str, str | None, bool]] = []

@@ -1,24 +1,34 @@
-"""A node and its parts put together: the log, the view that it folds to, the bench, the landlord, the dispatcher.
+"""A node and its parts put together: the log, the view that it folds to, the bench, the landlord, the memory.
 
-Invariant: whatever a node writes stands between its `node.started` and, unless it is killed, its `node.stopped`.
+Invariant: whatever a node writes stands between its `node.started` and, unless it is killed, its `node.stopped`. What
+was forgotten is erased from the log's file after that, when nobody writes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import anyio.to_thread
+
 from gx import wiring
 from gx.core import event as e
+from gx.core.errors import LogError
+from gx.core.ports import Embedder
 from gx.core.projection import fold
 from gx.core.view import View
 from gx.node.bench import Bench
 from gx.node.local import LocalNode
+from gx.node.memories import Memories
+from gx.node.memoryfile import MemoryFile
 from gx.node.workspace import Workspace
 from gx.run.contents import Contents
 from gx.run.dispatcher import Dispatcher
+from gx.run.log import EventLog
+from gx.run.log.erase_forgotten import erase_forgotten
 from gx.settings import Settings
 
 
@@ -44,7 +54,33 @@ async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float =
             landlord=wiring.landlord(settings, workspace.folder, epoch=epoch, runs=lambda run: node.rented(run)),
         )
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
-        node = LocalNode(log, settings, view, dispatcher, contents, bench, models)
+        memories = _memories(workspace, settings, log, dispatcher, bench)
+        node = LocalNode(log, settings, view, dispatcher, contents, bench, models, memories)
         async with dispatcher, node.serving():
             yield node
+        await memories.close()
         await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])
+        with contextlib.suppress(LogError):  # the next node tries it again, and `gx memory rm` tells why it can't be
+            erase_forgotten(log)
+
+
+def _memories(
+    workspace: Workspace, settings: Settings, log: EventLog, dispatcher: Dispatcher, bench: Bench
+) -> Memories:
+    """The memory of the workspace, embedded by the node's own worker."""
+
+    async def embedder(model: wiring.EmbeddingModel) -> Embedder:
+        bench.offer([model.model])
+        return wiring.embedder_of(await dispatcher.worker())
+
+    async def find(source: str) -> wiring.EmbeddingModel | None:
+        return await anyio.to_thread.run_sync(wiring.embedding_model, source, settings, workspace.folder.parent)
+
+    return Memories(
+        MemoryFile(log, wiring.memory_store),
+        commit=dispatcher.commit,
+        embedder=embedder,
+        find_model=find,
+        model=None if settings.memory_model == "none" else settings.memory_model,
+        now=wiring.SystemClock().now,
+    )

@@ -9,7 +9,7 @@ from gx.core.view import RunState, RunStatus
 from gx.flow.plan import Plan
 from gx.flow.source import suggest
 from gx.node.client import OpenQuestion, Progress, RunEnd
-from gx.run import rules
+from gx.run import cap, rules
 
 FIRST_ERRORS = 5
 
@@ -115,4 +115,6 @@ def _of_renting(state: RunState) -> list[str]:
     told = [] if state.rent.verdict is None else [f"placement: {state.rent.verdict.reason}"]
     if state.rent.refused is not None:
         told.append(f"nothing could be rented, and the run goes on here: {state.rent.refused.reason}")
+    if state.rent.capped is not None:
+        told.append(cap.note(state.rent.capped))
     return told

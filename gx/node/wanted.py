@@ -71,7 +71,7 @@ def terms_of(asked: Submission, recipe: Recipe) -> Terms | None:
     """On what terms a run may rent: those asked for, or the recipe's own with its budget's dollars as their cap."""
     if asked.burst is not None or recipe.burst is None:
         return asked.burst
-    return msgspec.structs.replace(recipe.burst, usd=recipe.budget.usd)
+    return msgspec.structs.replace(recipe.burst, usd=recipe.budget.usd, at_cap=recipe.budget.at_cap)
 
 
 def fingerprint(

@@ -17,21 +17,22 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gx.core import event as e
-from gx.core.errors import GxError
-from gx.core.message import Label, Signal
-from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Clock, Landlord, WorkerEvent
+from gx.core.errors import BenchError, GxError
+from gx.core.message import Signal
+from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
 from gx.core.task import CloudLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
 from gx.flow.privacy import private_fields
-from gx.run import feeder, grouping, lending, likelihoods, outcomes, scheduler
+from gx.run import feeder, grouping, lending, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
 from gx.run.inputs import Row
 from gx.run.meter import Meter
 from gx.run.renter import Renter
+from gx.run.settling import Settling
 from gx.run.station import MakeWorker, Station
 
 _PENDING_LIMIT = 8192
@@ -69,6 +70,7 @@ class Dispatcher:
         self._active: dict[str, ActiveRun] = {}
         self._edge = Station("edge", make_worker, on_news=self._wake, on_failure=self._fail_all)
         self._meter = Meter(epoch)
+        self._settling = Settling(self._active, contents, self._meter, epoch, lambda signal: self.on_signal(signal))
         self._fairness = Fairness()
         self._last = self._moment()
         self._pending: list[e.Body] = []
@@ -94,6 +96,12 @@ class Dispatcher:
             self._group.start_soon(self._feed, run, run.rows)
         self._start_grouping(run)
         self._wake()
+
+    async def worker(self) -> Worker:
+        """The worker here, brought up for what is no turn. :raises BenchError: if it can't be."""
+        if (worker := await self._edge.settled()) is None:
+            raise BenchError("no bench can be brought up", hint="`gx doctor` tries the engine")
+        return worker
 
     def drain(self, run_id: str, reason: str, by: str = "") -> None:
         """Grant nothing more; when what is leased has ended, the run is interrupted."""
@@ -206,7 +214,7 @@ class Dispatcher:
         edge = self._edge
         inbox, edge.inbox = edge.inbox, []
         for event in inbox:
-            bodies.extend(self._settle(edge, event, at.wall, blobs))
+            bodies.extend(self._settling.follow(edge, event, at, blobs))
         for run in self._active.values():
             if run.renter is not None:
                 bodies.extend(self._rent(run, run.renter, at, blobs))
@@ -221,14 +229,13 @@ class Dispatcher:
         station, bodies = renter.station, list[e.Body]()
         heard, station.inbox = station.inbox, []
         for event in heard:
-            bodies.extend(self._settle(station, event, at.wall, blobs))
+            bodies.extend(self._settling.follow(station, event, at, blobs))
             bodies.extend(renter.settle(event))
         if missing := renter.came_up(run.turns):
             run.turns.update(run.preparer.prepare(task_id for task_id, _ in missing).turns)
             bodies.extend(renter.lose(renter.came_up(run.turns), "its node ended before it was begun"))
         may_begin = run.draining is None and not run.is_held_up
-        pace = None if self._edge.worker is None else self._edge.worker.rate()
-        bodies.extend(renter.move(at.wall, pace, may_begin=may_begin))
+        bodies.extend(renter.move(at.wall, lending.here(run, self._edge), may_begin=may_begin))
         return bodies
 
     def _let_rent(self, run: ActiveRun) -> None:
@@ -240,7 +247,8 @@ class Dispatcher:
         def may_travel(task_id: str) -> bool:
             return scheduler.may_travel(run.state, task_id, run.turns)
 
-        run.renter = Renter(run.state, rent, self._landlord, may_travel=may_travel, on_news=self._wake)
+        now = self._clock.now()
+        run.renter = Renter(run.state, rent, self._landlord, may_travel=may_travel, on_news=self._wake, now=now)
         self._group.start_soon(self._serve_rented, run, run.renter)
 
     async def _serve_rented(self, run: ActiveRun, renter: Renter) -> None:
@@ -288,8 +296,9 @@ class Dispatcher:
             edge.want()
         if move.wants_worker and move.may_grant:
             lease = edge.lease()
+            at_hand = lending.to_begin(run, edge, at)
             bodies.extend(
-                scheduler.decide(run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=run.turns)
+                scheduler.decide(run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=at_hand)
             )
             if renter is not None:
                 granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}
@@ -307,47 +316,6 @@ class Dispatcher:
             run.renter.cancel(task.id, task.attempt)
         else:
             self._edge.cancel(task.id, task.attempt)
-
-    def _settle(self, station: Station, event: WorkerEvent, now: float, blobs: list[e.Blob]) -> list[e.Body]:
-        """What follows from a worker's event."""
-        station.heard(event)
-        worker = station.name
-        if isinstance(event, AttemptEnded):
-            return self._settle_attempt(event, now, blobs, worker)
-        if isinstance(event, BenchUp):
-            return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
-        if isinstance(event, BenchDown):
-            ended = outcomes.bench_down(event, self._states(), worker=worker, epoch=self._epoch, hung=station.hung)
-            return [*self._meter.rest(self._active), *ended]
-        if isinstance(event, BenchReading):
-            return [*self._meter.read(event, self._active, worker=worker, now_s=self._last.monotonic)]
-        if isinstance(event, Signal):
-            self.on_signal(event)
-        return []
-
-    def _settle_attempt(self, ended: AttemptEnded, now: float, blobs: list[e.Blob], worker: str) -> list[e.Body]:
-        run = next((r for r in self._active.values() if ended.task in r.state.tasks), None)
-        if run is None:
-            return []
-        is_stale = outcomes.is_stale(run.state, ended)  # what no event refers to could never be erased
-        content = None if is_stale else outcomes.content_of(ended.outcome)
-        told = None if is_stale else likelihoods.content_of(ended.outcome)
-        turn, label = run.turns.get(ended.task), run.state.tasks[ended.task].label
-        return outcomes.settle(
-            run.state,
-            ended,
-            now,
-            worker=worker,
-            retry=run.plan.step(run.state.tasks[ended.task].step).step.retry,
-            kept=None if content is None else self._put(content, blobs, label),
-            told=None if told is None else self._put(told, blobs, label),
-            max_tokens=turn.sampling.max_tokens if turn is not None else None,
-        )
-
-    def _put(self, content: bytes, blobs: list[e.Blob], label: Label) -> e.Ref:
-        blob = self._contents.put(content, label)
-        blobs.append(blob)
-        return blob.digest
 
     def _apply(self, events: list[e.Event]) -> None:
         """Fold what was committed, unfold what follows, and act on it."""

@@ -1,32 +1,61 @@
 """One run's rented containers while it is live: when placement is asked, what is committed, and what is told then.
 
-It holds no rules: `gx.run.placement` decides, `gx.core.ledger` says what the cap has room for, and `gx.run.renting`
-makes events of both. What must be known before it is done is committed first: `move` and `settle` give events, and
-`act` tells the worker of those that were committed.
+It holds no rules: `gx.run.placement` decides, `gx.core.ledger` says what the cap has room for, `gx.run.renting` makes
+events of both, and `gx.run.cap` what follows when the cap is reached. What must be known before it is done is committed
+first: `move` and `settle` give events, and `act` tells the worker of those that were committed.
 
 Invariant: no container may be alive that the ledger has no reservation for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
+from typing import NamedTuple
 
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.ledger import LEASE_S
 from gx.core.message import Turn
-from gx.core.ports import AttemptGone, CallMade, ContainerSeen, Landlord, RentedWorker, RentRefused, WorkerEvent
+from gx.core.ports import (
+    AttemptEnded,
+    AttemptGone,
+    CallMade,
+    ContainerSeen,
+    Landlord,
+    RentedWorker,
+    RentRefused,
+    WorkerEvent,
+)
 from gx.core.task import CloudLease, Offer, Rate
 from gx.core.view import RentState, RunState
-from gx.run import outcomes, placement, renting, scheduler
+from gx.run import cap, outcomes, placement, renting, scheduler, tail
+from gx.run.fairness import mean_tokens
+from gx.run.orphans import Orphans
+from gx.run.pace import RentedPace
+from gx.run.placement import Verdict
+from gx.run.refusals import Refusals
 from gx.run.station import Station
 
 DECIDE_EVERY_S = 2.0
 """How often placement is asked: a container takes longer to start."""
 RENEW_EVERY_S = LEASE_S / 3
 NAME = "cloud"
+SETTLING_S = 20.0
+"""How long the pace of a bench that has ended its first tasks may be far from the one that it comes to."""
+
+
+class Here(NamedTuple):
+    """This machine's bench: its pace, its slots, and how many of these have nothing to do."""
+
+    pace: Rate
+    slots: int
+    idle: int = 0
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.pace.tokens_in_per_s + self.pace.tokens_out_per_s
 
 
 class Renter:
@@ -40,23 +69,28 @@ class Renter:
         *,
         may_travel: Callable[[str], bool],
         on_news: Callable[[], None],
+        now: float,
     ) -> None:
         self._run, self._rent, self._landlord = run, rent, landlord
         self._may_travel, self._on_news = may_travel, on_news
         self.station = Station(NAME, self._open, on_news=on_news, on_failure=self._failed)
+        self.tail = tail.Tail()
+        self._pace = RentedPace(now)
         self._bodies: list[e.Body] = []
         self._seen: list[ContainerSeen] = []
-        self._orphans = {(t.id, t.attempt): t.lease for t in run.leased.values() if isinstance(t.lease, CloudLease)}
-        self._unwanted = set[tuple[str, int]]()
+        self._orphans = Orphans(run)
         self._offers: dict[str, Offer] = {}
         self._rents: tuple[str, bool] | None = None
         """The GPU of the worker that is up, and whether that is a rehearsal: it keeps both as long as it lives."""
-        self._is_broken = False
-        self._refusal = "" if rent.refused is None else rent.refused.reason
+        self._refusals = Refusals("" if rent.refused is None else rent.refused.reason)
         self._greeted: RentedWorker | None = None
         self._moved_s = self._renewed_s = -inf
         self._vouched_s = 0.0
         self._idle_since: float | None = None
+        self._settling_since: float | None = None
+        self._outlook: Verdict | None = None
+        """What placement expects as of its last word, changed or not."""
+        self._there = tail.There(task_s=inf, at_once=1)
         if self._orphans:
             self.station.want()
 
@@ -77,13 +111,19 @@ class Renter:
         """The wall-clock instant at which there is something to look at, whatever happens."""
         return self._moved_s + DECIDE_EVERY_S
 
+    def is_outlasted(self, here: Here, now: float) -> bool:
+        """Whether a task that this machine began now would end after all that containers do."""
+        here_s = self._here_s(here)
+        is_lending = self.station.lease() is not None and not self._refusals.reason
+        return is_lending and here_s < inf and tail.outlasts(self._outlook, self._there, edge_task_s=here_s, now=now)
+
     # ── before a commit ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def move(self, now: float, edge: Rate | None, *, may_begin: bool) -> list[e.Body]:
+    def move(self, now: float, here: Here | None, *, may_begin: bool) -> list[e.Body]:
         """What is to be committed by what was seen and by time alone: a verdict, reservations, renewals, ends.
 
-        `edge` is the pace of this machine's bench, None while there is none. Unless something `may_begin`, nothing is
-        decided, and what is under way is looked after.
+        `here` is this machine's bench, None while there is none. Unless something `may_begin`, nothing is decided, and
+        what is under way is looked after.
         """
         made, self._bodies = self._bodies, []
         heard, self._seen = self._seen, []
@@ -91,6 +131,7 @@ class Renter:
         if self._moved_s <= now < self.next_s():
             return made
         self._moved_s = now
+        self._refusals.look(now)
         is_idle = not scheduler.rented(self._run)
         self._idle_since = (self._idle_since or now) if is_idle else None
         kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now)
@@ -98,45 +139,54 @@ class Renter:
             kept.extend(renting.renew(self._run, self._rent, now))
         if self.worker is not None and self._vouched_s <= now:
             self.worker.give_back()  # nobody pays for what it would begin
-        if may_begin and edge is not None and not self._is_broken and not kept:  # which change what there is room for
-            made.extend(self._decide(now, edge))
+        may_decide = may_begin and not kept  # what is kept or ends changes what there is room for
+        if may_decide and here is not None and self._is_known(here, now):
+            made.extend(self._decide(now, here))
+            self._have_back(now, here)
         return [*made, *kept]
 
-    def _decide(self, now: float, edge: Rate) -> list[e.Body]:
-        """A verdict, if it is another one than that in force, and the reservations that it needs."""
+    def _decide(self, now: float, here: Here) -> list[e.Body]:
+        """A verdict, if it is another one than that in force, and the reservations that it needs; or the cap."""
         rent, terms = self._rent, self._rent.terms
         last = renting.verdict_of(rent.verdict)
+        start_left_s = self._start_left_s(now)
+        found = renting.figures(
+            self._run, rent, edge=here.pace, start_left_s=start_left_s, may_travel=self._may_travel, now=now
+        )
+        if self._refusals.reason:
+            return self._changed(Verdict(reason=f"edge only: {self._refusals.reason}"), last, found)
         try:
-            offers = [] if terms.mode == "off" else list(self._known(edge).values())
+            offers = [] if terms.mode == "off" else self._known(here)
         except GxError as error:
             self._failed(error)
             return []
-        usual_s = max((offer.cold_start_s for offer in offers), default=0.0)
-        waits = [now - one.spawned_s for seat, one in rent.ledger.alive.items() if seat not in rent.names]
-        start_left_s = max(0.0, usual_s - max(waits, default=0.0))
-        found = renting.figures(
-            self._run, rent, edge=edge, start_left_s=start_left_s, may_travel=self._may_travel, now=now
-        )
-        if terms.mode == "force" or (terms.mode == "auto" and self._run.burst_asked is not None):
-            verdict = renting.forced(offers, rent, found)
-        else:
-            verdict = placement.decide(found, offers, last)
-        made = list[e.Body]()
-        if last is None or (verdict.gpu, verdict.containers) != (last.gpu, last.containers):
-            made.append(renting.decided(self._run, verdict, found))
+        self._there = self._look_there(now)
+        is_forced = terms.mode == "force" or (terms.mode == "auto" and self._run.burst_asked is not None)
+        verdict = renting.forced(offers, rent, found) if is_forced else placement.decide(found, offers, last)
+        self._outlook = verdict
+        made = self._changed(verdict, last, found)
         if (more := verdict.containers - len(rent.ledger.alive)) > 0:
             made.extend(renting.reserve(self._run, rent, self._offers[verdict.gpu], more, now))
+        elif not verdict.containers:
+            made.extend(cap.reached(self._run, rent, offers, found, is_forced=is_forced, now=now))
         return made
 
-    def _known(self, edge: Rate) -> dict[str, Offer]:
-        """What may be rented on these terms, beside what is rented already."""
+    def _changed(self, verdict: Verdict, last: Verdict | None, found: placement.Figures) -> list[e.Body]:
+        if last is not None and (verdict.gpu, verdict.containers) == (last.gpu, last.containers):
+            return []
+        return [renting.decided(self._run, verdict, found)]
+
+    def _known(self, here: Here) -> Sequence[Offer]:
+        """What may be rented on these terms, beside what is rented already, as fast as it was measured to be."""
         terms = self._rent.terms
-        found = self._landlord.offers(self._run.id, edge.tokens_in_per_s + edge.tokens_out_per_s)
+        found = self._landlord.offers(self._run.id, here.tokens_per_s)
+        if self._rents is not None:
+            found = self._pace.corrected(found, self._rents[0], self._under_way())
         allowed = [one for one in found if one.gpu in terms.gpu or not terms.gpu]
         if self._rents is not None:
             allowed = [one for one in allowed if (one.gpu, terms.is_rehearsal) == self._rents]
         self._offers = {one.gpu: one for one in allowed}
-        return self._offers
+        return allowed
 
     def settle(self, event: WorkerEvent) -> list[e.Body]:
         """What follows from what its worker said, beside what follows from any worker's attempts."""
@@ -149,24 +199,30 @@ class Renter:
                 return [e.CallMade(run=run.id, task=task.id, attempt=task.attempt, call=event.call, gpu=task.lease.gpu)]
             case AttemptGone():
                 return outcomes.gone(run, event, worker=NAME)
+            case AttemptEnded() if (usage := event.outcome.usage).tokens_in + usage.tokens_out > 0:
+                self._pace.answered(usage.tokens_in + usage.tokens_out)
             case ContainerSeen():
+                self._pace.seen(event)
+                since_s = min(self._there.up_since_s, event.seen_at) if self._is_up else event.seen_at
+                self._there = self._there._replace(start_s=0.0, up_since_s=since_s, heard_s=event.seen_at)
                 self._seen.append(event)
             case RentRefused():
                 return self._refused(event.reason)
         return []
 
     def _refused(self, reason: str, code: str = "") -> list[e.Body]:
-        """Each reason once in a row."""
-        if self._refusal == reason:
-            return []
-        self._refusal = reason
-        return [e.RentRefused(run=self._run.id, reason=reason, code=code)]
+        """Each reason once in a row. As long as calls are under way it is one of pace; else nothing is rented now."""
+        leases = (task.lease for task in self._run.leased.values())
+        if not any(isinstance(lease, CloudLease) and lease.call for lease in leases):
+            self._refusals.rest(reason, code)
+        is_new = self._refusals.is_new(reason)
+        return [e.RentRefused(run=self._run.id, reason=reason, code=code)] if is_new else []
 
     def lose(self, names: Iterable[tuple[str, int]], reason: str) -> list[e.Body]:
         """Attempts that no container has, nor ever will: they run anew."""
         made: list[e.Body] = []
         for name in names:
-            self._orphans.pop(name, None)
+            self._orphans.drop(name)
             event = AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=False)
             made.extend(outcomes.gone(self._run, event, worker=NAME))
         return made
@@ -175,6 +231,56 @@ class Renter:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
         return renting.let_go(self._run, self._rent, idle_since=self._idle_since, now=now)
 
+    def _is_known(self, here: Here, now: float) -> bool:
+        """Whether this machine's pace can be relied on. The first tasks to end were the shortest or waited for a model,
+        so until each slot has ended one, or for a while, what was decided stays.
+        """
+        if self._rent.verdict is None or not 0 < here.pace.tasks < here.slots:
+            return True
+        self._settling_since = self._settling_since or now
+        return now - self._settling_since >= SETTLING_S
+
+    # ── how it goes there, and here ──────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _is_up(self) -> bool:
+        """Whether a container that is alive was seen."""
+        return bool(self._rent.names)
+
+    def _start_left_s(self, now: float) -> float:
+        """How long the containers that start are taken to need yet."""
+        usual_s = max((offer.cold_start_s for offer in self._offers.values()), default=0.0)
+        alive = self._rent.ledger.alive.items()
+        waits = [now - one.spawned_s for seat, one in alive if seat not in self._rent.names]
+        return max(0.0, usual_s - max(waits, default=0.0))
+
+    def _under_way(self) -> float:
+        """Tokens that containers have computed of what they have: about half of it."""
+        return scheduler.rented(self._run) * mean_tokens(self._run) / 2
+
+    def _look_there(self, now: float) -> tail.There:
+        """How it goes in the containers, by the offer and by what was seen of them."""
+        offer = None if self._rents is None else self._offers.get(self._rents[0])
+        slots = 0 if self.worker is None else self.worker.capacity().slots
+        number = 0 if self._rent.verdict is None else self._rent.verdict.containers
+        if offer is None or not slots or not number:
+            return self._there
+        task_s = slots / number * mean_tokens(self._run) / max(offer.tokens_per_s, 1e-9)
+        is_cold = not self._is_up
+        start_s = max(self._start_left_s(now), tail.LEAST_START_S) if is_cold else 0.0
+        return self._there._replace(task_s=task_s, at_once=slots, start_s=start_s)
+
+    def _here_s(self, here: Here) -> float:
+        """What a task takes on this machine with all slots at work, by Little's law; without end if nobody knows."""
+        pace = here.tokens_per_s
+        return here.slots * mean_tokens(self._run) / pace if pace > 0 else inf
+
+    def _have_back(self, now: float, here: Here) -> None:
+        """Where this machine has nothing to do: have back what it ends sooner."""
+        here_s = self._here_s(here)
+        for taken in self.tail.taken(self._run, self._there, free=here.idle, edge_task_s=here_s, now=now):
+            self.station.recall(*taken)
+
     # ── after a commit ───────────────────────────────────────────────────────────────────────────────────────────
 
     def act(self, body: e.Body) -> None:
@@ -182,6 +288,8 @@ class Renter:
         match body:
             case e.TaskLeased() if isinstance(body.lease, CloudLease):
                 self._idle_since = None
+            case e.TaskSucceeded() | e.TaskFailed() | e.TaskCancelled():
+                self.tail.ended(body.task)
             case e.ContainersRenewed():
                 self._renewed_s = body.at
                 self._vouch()
@@ -189,9 +297,11 @@ class Renter:
                 self._vouch()
                 self._scale()
             case e.ContainerSeen():
-                self._refusal = ""
+                self._refusals.answered()
             case e.BurstAllowed():
-                self._is_broken, self._refusal, self._moved_s = False, "", -inf
+                self._refusals.forget()
+                self._moved_s = -inf
+                self._bodies.extend(cap.answered_by_terms(self._run, body.by))
                 self._scale()
 
     def _vouch(self) -> None:
@@ -206,7 +316,7 @@ class Renter:
         """As many containers as were decided on, and no more than are reserved."""
         verdict = self._rent.verdict
         number = min(0 if verdict is None else verdict.containers, len(self._rent.ledger.alive))
-        if number and self.worker is None and not self._is_broken:
+        if number and self.worker is None and not self._refusals.reason:
             self.station.want()
         if self.worker is not None:
             self.worker.scale(number)
@@ -220,8 +330,7 @@ class Renter:
 
     def cancel(self, task: str, attempt: int) -> None:
         """End an attempt, also one that an earlier process began and that nobody follows yet."""
-        if (task, attempt) in self._orphans:
-            self._unwanted.add((task, attempt))
+        self._orphans.cancel((task, attempt))
         self.station.cancel(task, attempt)
 
     def came_up(self, turns: Mapping[str, Turn]) -> list[tuple[str, int]]:
@@ -235,35 +344,20 @@ class Renter:
             self._greeted, self._vouched_s = worker, 0.0
             self._vouch()
             self._scale()
-        missing: list[tuple[str, int]] = []
-        for name, lease in list(self._orphans.items()):
-            task = self._run.leased.get(name[0])
-            if task is not None and (task.attempt != name[1] or name in self._unwanted):
-                task = None
-            if lease.call:
-                self.station.hold(*name)
-                worker.reattach(*name, lease.call)
-                if task is None:
-                    worker.cancel(*name)
-            elif task is not None and name[0] in turns and self._may_travel(name[0]):
-                self.station.submit(scheduler.own_turn(task, turns[name[0]]))
-            else:
-                missing.append(name)
-                continue
-            del self._orphans[name]
-        return missing
+        return self._orphans.take_over(self.station, turns, self._may_travel)
 
     def _open(self) -> AbstractAsyncContextManager[RentedWorker]:
         gpus = [one.gpu for one in self._rent.ledger.alive.values()]
-        gpus += [lease.gpu for lease in self._orphans.values()]
+        gpus += self._orphans.gpus
         gpus += [] if self._rent.verdict is None else [self._rent.verdict.gpu]
         self._rents = (gpus[0] if gpus else "", self._rent.terms.is_rehearsal)
         return self._landlord.rent(self._run.id, self._rents[0])
 
     def _failed(self, error: GxError) -> None:
         """Nothing can be rented: the run goes on here, with what containers had."""
-        self._is_broken, self._rents = True, None
+        self._rents = None
         self._orphans.clear()
         self._bodies.extend(self._refused(error.message, error.code))
+        self._refusals.rest(error.message, error.code)
         self._bodies.extend(outcomes.lose_rented(self._run, error.message, worker=NAME))
         self._on_news()

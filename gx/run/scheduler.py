@@ -246,6 +246,10 @@ def limit(run: RunState, now: float, unfolded: Iterable[e.Body] = ()) -> e.RunSt
         return e.RunStopped(run=run.id, limit="rule", reason=run.stop_asked.reason + by)
     if run.deadline_at is not None and now >= run.deadline_at:
         return e.RunStopped(run=run.id, limit="deadline", reason="the deadline passed")
+    if (rent := run.rent) is not None and rent.capped is not None and rent.capped.then == "stop":
+        gone = f"${rent.capped.usd:.4f} of ${rent.capped.cap_usd:.4f} are spent"
+        reason = f"the cap is reached: {gone}, and a container more could cost ${rent.capped.reserve_usd:.4f}"
+        return e.RunStopped(run=run.id, limit="cap", reason=reason)
     if run.budget_tokens is None:
         return None
     spending = (b for b in unfolded if isinstance(b, e.TaskSucceeded | e.AttemptFailed) and b.run == run.id)

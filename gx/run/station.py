@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import cast
 
 import anyio
 
 from gx.core.errors import GxError
 from gx.core.message import Turn
-from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp, Worker, WorkerEvent
+from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp, RentedWorker, Worker, WorkerEvent
 from gx.core.task import Lease
 
 MakeWorker = Callable[[], AbstractAsyncContextManager[Worker]]
@@ -80,6 +81,11 @@ class Station:
         return None if self.worker is None else self.worker.capacity().leases
 
     @property
+    def n_held(self) -> int:
+        """How many attempts its worker holds."""
+        return len(self._held)
+
+    @property
     def room(self) -> int:
         """How many more of them there may be, whoever is said to have them."""
         return (self.leases or 0) - len(self._held)
@@ -102,6 +108,11 @@ class Station:
         """End an attempt; unknown ones are ignored."""
         if self.worker is not None:
             self.worker.cancel(task, attempt)
+
+    def recall(self, task: str, attempt: int, reason: str) -> None:
+        """Have an attempt back from a worker that is rented; unknown ones are ignored."""
+        if self.worker is not None:
+            cast("RentedWorker", self.worker).recall(task, attempt, reason)
 
     def restart(self, reason: str) -> None:
         """End the bench, because an attempt in it does not end."""

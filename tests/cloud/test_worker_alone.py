@@ -196,3 +196,49 @@ async def test_each_attempt_has_one_end() -> None:
                         ends[event.task] = event
         assert isinstance(ends["a"], AttemptEnded) and isinstance(ends["a"].outcome, Answer)
         assert isinstance(ends["b"], AttemptGone) and not ends["b"].is_suspect
+
+
+async def test_what_is_recalled_is_cancelled_and_comes_back_for_that_reason() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        worker.recall("a", 1, "this machine is sooner")
+        worker.recall("nobody", 1, "this machine is sooner")
+        (gone,) = [event for event in await next_of(worker, AttemptGone) if isinstance(event, AttemptGone)]
+        assert (gone.task, gone.reason, gone.is_suspect) == ("a", "this machine is sooner", False)
+        assert calls.cancelled == ["fc-1"]
+
+
+async def test_what_had_ended_before_it_was_recalled_is_taken_as_it_is() -> None:
+    class Late(ScriptedCalls):
+        async def poll(self, call: str) -> bytes | None:
+            return self.replies.get(call) if call in self.cancelled else None
+
+    calls = Late()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.reply("fc-1", done(echo(turn("a"))))
+        worker.recall("a", 1, "this machine is sooner")
+        heard = await next_of(worker, AttemptEnded)
+        (ended,) = [event for event in heard if isinstance(event, AttemptEnded | AttemptGone)]
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Answer)
+
+
+async def test_a_recalled_call_that_can_t_be_cancelled_comes_back_at_once_and_its_answer_late() -> None:
+    class Late(ScriptedCalls):
+        async def poll(self, call: str) -> bytes | None:
+            return self.replies.get(call) if call in self.cancelled else None
+
+    calls = Late()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.is_deaf = True
+        worker.recall("a", 1, "this machine is sooner")
+        await next_of(worker, AttemptGone)
+        calls.reply("fc-1", done(echo(turn("a"))))
+        calls.is_deaf = False
+        heard = await next_of(worker, AttemptEnded)
+        assert [event.outcome.usage.tokens_out for event in heard if isinstance(event, AttemptEnded)] == [2]

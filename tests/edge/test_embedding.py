@@ -62,6 +62,13 @@ def test_answers_go_on_while_texts_are_embedded(engine: Engine) -> None:
     assert isinstance(writing.result(60), Completion) and vectors.result(60).shape == (200, 64)
 
 
+def test_few_texts_do_not_wait_for_many(engine: Engine) -> None:
+    many = engine.embed("bert", [f"text {number} " * 40 for number in range(400)])
+    few = engine.embed("bert", ["a question"])
+    assert few.result(60).shape == (1, 64) and not many.done()
+    assert many.result(60).shape == (400, 64)
+
+
 def test_a_text_that_is_too_long_is_refused_with_its_figures(engine: Engine) -> None:
     with pytest.raises(GxError, match=r"text 1 is too long to embed: \d+ tokens, and the model takes 512") as caught:
         engine.embed("bert", ["short", "a b c d " * 200])

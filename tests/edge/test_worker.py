@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ from gx.core.errors import BenchError, ModelError
 from gx.core.message import Answer, Failure, Message, Sampling, Signal, Turn, Usage
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Worker, WorkerEvent
 from gx.core.task import Capacity, EdgeLease
+from tests.tiny_bert import write_tiny_bert
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +72,26 @@ async def test_a_model_that_is_registered_again_is_told_once(tiny: str) -> None:
         assert edge._told == {"tiny"}
         edge.register("tiny", tiny, 100)
         assert not edge._told
+
+
+async def test_texts_get_vectors_beside_a_turn_that_goes_on(tiny: str, tmp_path: Path) -> None:
+    async with worker(tiny) as edge:
+        edge.register("bert", str(write_tiny_bert(tmp_path / "bert.gguf")))
+        edge.submit(turn("a", max_tokens=200))
+        vectors = await edge.embed("bert", ["one text", "another", "one text"])
+        one, other, again = (array("f", vector).tolist() for vector in vectors)
+        assert len(one) == 64 and sum(x * x for x in one) == pytest.approx(1.0, abs=1e-4)
+        assert again == pytest.approx(one, abs=1e-4) and other != pytest.approx(one, abs=1e-2)
+        assert await edge.embed("bert", []) == []
+        for model, text, code in (
+            ("bert", "a b c d " * 200, "context"),
+            ("tiny", "a", "model"),
+            ("none", "a", "model"),
+        ):
+            with pytest.raises(ModelError) as told:
+                await edge.embed(model, [text])
+            assert told.value.code == code
+        assert isinstance((await until(edge, AttemptEnded))[-1], AttemptEnded)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has in memory")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gx.core.message import Value
-from gx.core.terms import Terms
+from gx.core.terms import AtCap, Terms
 
 
 class BurstAllowed(Value, frozen=True, kw_only=True, tag="burst.allowed"):
@@ -88,6 +88,20 @@ class RentRefused(Value, frozen=True, kw_only=True, tag="rent.refused"):
     run: str
     reason: str
     code: str = ""
+
+
+class CapReached(Value, frozen=True, kw_only=True, tag="cap.reached"):
+    """The cap has no room for another container, and none is alive: nothing more is rented on these terms.
+
+    `usd` are spent of `cap_usd`, and a container more could cost `reserve_usd`. `then` is what becomes of the rest:
+    "local", "stop" or "ask", as `gx.core.terms.Terms.at_cap` has it.
+    """
+
+    run: str
+    usd: float
+    cap_usd: float
+    reserve_usd: float
+    then: AtCap = "local"
 
 
 class CallMade(Value, frozen=True, kw_only=True, tag="call.made"):

@@ -13,6 +13,7 @@ from typing import Any
 from gx.core import event as e
 from gx.core.message import Label
 from gx.core.task import EdgeLease, Lease
+from gx.core.terms import AT_CAP
 
 Benches = Mapping[tuple[int, int], e.BenchStarted]
 """Benches by (epoch, incarnation)."""
@@ -57,9 +58,9 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
 
 
-def counted(number: int, thing: str) -> str:
-    """`1 task`, `1,200 tasks`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """`1 task`, `1,200 tasks`; `things` is a plural that isn't made with an s."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def by(body: Any) -> str:
@@ -179,6 +180,10 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     e.ContainerEnded: lambda b: f"container {b.container} is taken to have ended",
     e.RentRefused: lambda b: f"nothing could be rented, and the run went on here: {b.reason}",
+    e.CapReached: lambda b: (
+        f"the cap was reached: ${b.usd:.4f} of ${b.cap_usd:.4f} were spent, and a container more could cost "
+        f"${b.reserve_usd:.4f}; {AT_CAP[b.then]}"
+    ),
     e.CallMade: lambda b: f"attempt {b.attempt} went to a container with {b.gpu}, as call {b.call}",
     e.TaskQueued: _queued,
     e.TaskPrepared: lambda b: (
@@ -198,5 +203,10 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     e.TaskFailed: lambda b: f"failed for good with {b.code}: {b.message}",
     e.TaskCancelled: lambda b: f"cancelled{by(b)}: {b.reason}",
     e.TaskSkipped: lambda b: f"skipped: {b.reason}",
+    e.MemoryWritten: lambda b: f"{counted(len(b.memories), 'memory', 'memories')} written{by(b)}",
+    e.MemoryForgotten: lambda b: f"{counted(len(b.uids), 'memory', 'memories')} forgotten{by(b)}",
+    e.MemoryModelled: lambda b: (
+        f"memories are embedded by {b.name} ({b.model[:SHORT]}, {b.dimensions} dimensions) from now on{by(b)}"
+    ),
     e.ContentErased: lambda b: f"{counted(len(b.blobs), 'content')} of {b.subject} erased",
 }

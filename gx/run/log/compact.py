@@ -3,9 +3,9 @@
 The archive takes every event of the old file since the archive before it, so that the chain can be followed through it.
 The new file begins with `log.opened`, which names the last hash and takes the next `seq`, and `log.archived`. Before
 these it carries, under their own `seq` and hash, the events that somebody still needs: all of the runs that stay, those
-of no run that fall in their time, the newest `node.started`, what was erased, earlier archives, and, if results stay,
-the newest result of each key, so that equal work is answered from the log whatever was archived. `gx.run.log.verify`
-compares what is carried with the archives.
+of no run that fall in their time, the newest `node.started`, what was erased, what the memory is made from, earlier
+archives, and, if results stay, the newest result of each key, so that equal work is answered from the log whatever was
+archived. `gx.run.log.verify` compares what is carried with the archives.
 
 The invariant: at any moment the folder holds one whole log, the old or the new. The archive is written, synced and
 verified first; the new file is renamed over the old one last. A kill in between leaves an archive that nothing names,
@@ -127,7 +127,7 @@ def _choose(con: duckdb.DuckDBPyConnection, runs: Collection[str], tail: Tail, *
     newest = "SELECT max(seq) FROM old.events WHERE type = 'task.succeeded' GROUP BY key"
     con.execute(
         f"""CREATE TEMP TABLE carried AS SELECT seq FROM old.events WHERE run IN (SELECT run FROM kept_runs)
-            OR type IN ('log.archived', 'content.erased')
+            OR type IN ('log.archived', 'content.erased') OR type LIKE 'memory.%'
             OR (run IS NULL AND type NOT LIKE 'log.%' AND seq >=
                 (SELECT coalesce(min(seq), {tail.seq + 1}) FROM old.events WHERE run IN (SELECT run FROM kept_runs)))
             OR seq = (SELECT arg_max(seq, CAST(data->>'$.epoch' AS BIGINT)) FROM old.events

@@ -48,6 +48,7 @@ REFERRING = (
     "attempt.failed",
     "rule.fired",
     "rule.failed",
+    "memory.written",
 )
 """The kinds of events that refer to blobs."""
 
@@ -87,6 +88,8 @@ def refs_of(body: Body) -> Iterator[Ref]:
             yield body.rows
         case e.RuleFailed():
             yield body.detail
+        case e.MemoryWritten():
+            yield from (ref for one in body.memories for ref in (one.body, one.heading) if ref is not None)
         case _:
             return
 
@@ -116,7 +119,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
         )
     )
     copies = tuple(sorted(path.name for kind in ("salvage-*", "damaged-*") for path in log.folder.glob(kind)))
-    if not sizes and (not kept or subject in _erased_before(log)):
+    if not sizes and (not kept or subject in erased_before(log)):
         return ErasedReport(subject=subject, seq=log.last_seq, blobs=0, size_bytes=0, kept=kept, copies=copies)
     tail, path = log.file.tail(), log.file.path
     log.close()
@@ -136,7 +139,7 @@ def erase(log: EventLog, subject: str, *, now: Callable[[], float] = time.time) 
     )
 
 
-def _erased_before(log: EventLog) -> set[str | None]:
+def erased_before(log: EventLog) -> set[str | None]:
     """The tasks and runs that somebody wished gone: what they shared with others, they need no more."""
     rows = log.file.ask("SELECT DISTINCT coalesce(task, run) FROM events WHERE type = 'content.erased'")
     return {subject for (subject,) in rows}
@@ -166,10 +169,14 @@ def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Re
     keys = {key for (key,) in log.file.ask(f"SELECT DISTINCT key FROM events WHERE {where}", [subject]) if key}
     others: dict[str, set[Ref]] = {}
     runs: dict[str, set[Ref]] = {}
-    before = _erased_before(log)
-    for data in _outside(log, where, subject):
+    before = erased_before(log)
+    live = live_refs(log)
+    for data in outside(log, where, subject):
         body = e.decode_body(data)
-        if shared := wanted.intersection(refs_of(body)):
+        if isinstance(body, e.MemoryWritten):
+            for ref in wanted.intersection(refs_of(body)) & live.keys():
+                others.setdefault(f"memory {live[ref]}", set()).add(ref)
+        elif shared := wanted.intersection(refs_of(body)):
             run = str(getattr(body, "run", ""))
             runs.setdefault(run, set()).update(shared)
             is_needed = before.isdisjoint((run, getattr(body, "task", None)))
@@ -191,7 +198,21 @@ def _survey(log: EventLog, where: str, subject: str | list[str]) -> tuple[set[Re
     return erased, kept, {run for run, refs in runs.items() if refs & erased}
 
 
-def _outside(log: EventLog, where: str, subject: str | list[str], *, page: int = 20_000) -> Iterator[str]:
+def live_refs(log: EventLog) -> dict[Ref, str]:
+    """What the memories that stand refer to: each blob, and one of them that needs it."""
+    sql = "SELECT data FROM events WHERE type IN ('memory.written', 'memory.forgotten') ORDER BY seq"
+    live: dict[str, e.Remembered] = {}
+    for (data,) in log.file.ask(sql):
+        body = e.decode_body(data)
+        if isinstance(body, e.MemoryWritten):
+            live.update({one.uid: one for one in body.memories})
+        elif isinstance(body, e.MemoryForgotten):
+            for uid in body.uids:
+                live.pop(uid, None)
+    return {ref: one.uid for one in live.values() for ref in (one.body, one.heading) if ref is not None}
+
+
+def outside(log: EventLog, where: str, subject: str | list[str], *, page: int = 20_000) -> Iterator[str]:
     """The bodies, as JSON, of all referring events outside the subject."""
     sql = f"""SELECT data FROM events WHERE seq BETWEEN ? AND ? AND type = any(?::VARCHAR[])
         AND NOT coalesce({where}, false)"""

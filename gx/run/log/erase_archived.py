@@ -1,6 +1,7 @@
 """Removing the content of an archived run from the disk, at somebody's wish: from its archive, and from the log.
 
-The events of the archive and their chain stay. What another run also refers to, archived or not, is kept and counted.
+The events of the archive and their chain stay. What another run also refers to, archived or not, or a memory, is kept
+and counted.
 The invariant: the log says that the content was erased before any of it goes from an archive, so that after a crash
 the log still verifies, and erasing again takes the rest.
 """
@@ -19,7 +20,7 @@ from gx.core.errors import LogError, NotFound
 from gx.core.event import ContentErased, LogArchived, Ref
 from gx.run.log import schema
 from gx.run.log.archive import DIGESTS, archives_of, file_of, open_archives
-from gx.run.log.erase import ErasedReport, rewrite
+from gx.run.log.erase import ErasedReport, live_refs, rewrite
 from gx.run.log.eventlog import EventLog
 from gx.run.log.faults import explain
 from gx.run.log.making import quoted, sync
@@ -38,7 +39,7 @@ def erase_archived(log: EventLog, run: str, *, now: Callable[[], float] = time.t
         own = _refs(archived, "run = ?", [run])
         needing = "run <> ? AND NOT list_contains(?::VARCHAR[], run)"
         others = _refs(archived, needing, [run, erased := _erased_runs(log)])
-        others |= _refs(log, f"{needing} AND run IN (SELECT run FROM runs)", [run, erased])
+        others |= _refs(log, f"{needing} AND run IN (SELECT run FROM runs)", [run, erased]) | live_refs(log).keys()
         there = _sizes(archived, own) | _sizes(log, own)
     gone = {ref: size for ref, size in there.items() if ref not in others}
     kept = dict.fromkeys(there.keys() - gone.keys(), "another run")

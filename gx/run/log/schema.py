@@ -175,6 +175,31 @@ VIEWS = {
             CAST(data->>'$.bytes' AS BIGINT) AS bytes, data, attempt, data->'$.fields' AS fields,
             data->>'$.digest' AS digest
         FROM events WHERE type LIKE 'egress.%'""",
+    # One row a memory that was not forgotten; `seq` is that of the event that first wrote it.
+    "memories": """
+        SELECT g.uid, g.m.namespace AS namespace, g.m.kind AS kind, b.body, coalesce(g.m.label, 'private') AS label,
+            make_timestamp(CAST(g.m.at * 1e6 AS BIGINT)) AS at, coalesce(g.m.by, '') AS by,
+            coalesce(g.m.path, '') AS path, g.m.ordinal AS ordinal, g.m.page AS page, coalesce(g.m.run, '') AS run,
+            coalesce(g.m.task, '') AS task, g.seq, g.m.body AS digest
+        FROM (SELECT w.m.uid AS uid, min(w.seq) AS seq, arg_max(w.m, w.seq) AS m
+            FROM (SELECT seq, unnest(from_json(data->'$.memories', '[{"uid": "VARCHAR", "namespace": "VARCHAR",
+                "kind": "VARCHAR", "body": "VARCHAR", "at": "DOUBLE", "label": "VARCHAR", "by": "VARCHAR",
+                "path": "VARCHAR", "ordinal": "BIGINT", "page": "BIGINT", "run": "VARCHAR", "task": "VARCHAR"}]')) AS m
+                FROM events WHERE type = 'memory.written') w
+            LEFT JOIN (SELECT uid, max(seq) AS seq FROM (
+                SELECT seq, unnest(from_json(data->'$.uids', '["VARCHAR"]')) AS uid
+                FROM events WHERE type = 'memory.forgotten') GROUP BY uid) f ON f.uid = w.m.uid AND f.seq > w.seq
+            WHERE f.uid IS NULL GROUP BY w.m.uid) g
+        LEFT JOIN (
+            SELECT digest, any_value(decode(bytes)) AS body FROM (
+                SELECT digest, bytes FROM contents WHERE bytes IS NOT NULL AND digest IN (
+                    SELECT unnest(data->>'$.memories[*].body') FROM events WHERE type = 'memory.written')
+                UNION ALL
+                SELECT digest, unhex(string_agg(hex(bytes), '' ORDER BY part)) FROM parts WHERE digest IN (
+                    SELECT unnest(data->>'$.memories[*].body') FROM events WHERE type = 'memory.written')
+                GROUP BY seq, digest)
+            GROUP BY digest
+        ) b ON b.digest = g.m.body""",
     # One row a run that stands in an archive only: `gx sql --archived` and `gx show` find it there.
     "archived": """
         SELECT run.*, a.data->>'$.name' AS archive

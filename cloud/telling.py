@@ -1,0 +1,58 @@
+"""What containers are told: how many there may be, and until when somebody pays for what they begin.
+
+Invariant: nothing counts as told before the landlord took it, and as long as it can't be told, nothing may begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from cloud.calls import AGAIN_S, Calls
+from gx.core.errors import CloudError
+
+
+class Telling:
+    """Tells on behalf of `driver`; `on_told` is called after, `on_refusal` with why it could not be done."""
+
+    def __init__(
+        self, calls: Calls, driver: str, *, on_told: Callable[[], None], on_refusal: Callable[[str], None]
+    ) -> None:
+        self._calls, self._driver, self._on_told, self._on_refusal = calls, driver, on_told, on_refusal
+        self.containers = self._told_containers = 0
+        self.until = self._told_until = 0.0
+        self._has_news = anyio.Event()
+
+    def scale(self, containers: int) -> None:
+        """Tell of another number."""
+        self.containers = containers
+        self._has_news.set()
+
+    def vouch(self, until: float) -> None:
+        """Tell of another instant, in wall-clock seconds."""
+        self.until = until
+        self._has_news.set()
+
+    def may_begin(self, now: float) -> bool:
+        """Whether containers know that they may be there, and are paid."""
+        return self._told_containers > 0 and self._told_until > now
+
+    async def serve(self) -> None:
+        """Tell what is to be told, again and again where that fails."""
+        while True:
+            self._has_news = anyio.Event()
+            wanted, until = self.containers, self.until
+            try:
+                if wanted and wanted != self._told_containers:
+                    await self._calls.scale(wanted)
+                if until != self._told_until:
+                    await self._calls.vouch(self._driver, until)
+            except CloudError as error:
+                self._on_refusal(error.message)
+                await anyio.sleep(AGAIN_S)
+                continue
+            self._told_containers, self._told_until = wanted, until
+            self._on_told()
+            if (self.containers, self.until) == (wanted, until):
+                await self._has_news.wait()

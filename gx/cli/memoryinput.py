@@ -1,0 +1,136 @@
+"""What `gx memory add` and `import` are given, as memories to be written: texts, stdin, files of text or of JSON lines.
+
+A line of JSON lines is what `gx memory export` writes: `{"body": …}` at the least. A file of text is one memory, with
+its path as its source.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gx.core.errors import InputError, UsageError
+from gx.core.memory import Draft, Kind, Source
+from gx.core.message import Label
+
+LINES = (".jsonl", ".ndjson")
+TEXTS = (".txt", ".md", ".markdown", ".rst", ".text")
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What the flags say; a line of JSON lines says more of itself, and counts more."""
+
+    namespace: str
+    kind: Kind
+    label: Label
+    by: str
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    body: str
+    namespace: str | None = None
+    kind: Kind | None = None
+    label: Label | None = None
+    at: float | None = None
+    source: Source | None = None
+
+
+def drafts_of(words: list[str], given: Given, *, is_by_line: bool) -> Iterator[Draft]:
+    """The memories of texts, files and "-", in that order. With `is_by_line` each line of a text is one.
+
+    :raises UsageError: naming a file that isn't there. :raises InputError: if one can't be read, with its line.
+    """
+    for word in words:
+        path = Path(word).expanduser()
+        if word == "-":
+            yield from _of_text(text_of(word), "stdin", "", given, is_by_line=is_by_line)
+        elif _is_file(path):
+            text = text_of(word)
+            if path.suffix.lower() in LINES:
+                yield from lines_of(text, word, given)
+            else:
+                yield from _of_text(text, word, str(path.resolve()), given, is_by_line=is_by_line)
+        elif _looks_like_a_file(word):
+            raise UsageError(f"there is no file {word}", hint="a text that looks like one can come on stdin: -")
+        else:
+            yield _draft(word, "", given)
+
+
+def lines_of(text: str, name: str, given: Given) -> Iterator[Draft]:
+    """The memories of JSON lines. :raises InputError: naming the line that is none, and what is wrong with it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = msgspec.json.decode(line, type=_Line)
+        except msgspec.MsgspecError as error:
+            raise InputError(f'{name}:{number}: expected a memory such as {{"body": "…"}}: {error}') from None
+        source = found.source or Source()
+        yield Draft(
+            body=found.body,
+            namespace=found.namespace or given.namespace,
+            kind=found.kind or given.kind,
+            label=found.label or given.label,
+            at=found.at,
+            source=source if source.by else msgspec.structs.replace(source, by=given.by),
+        )
+
+
+def shown(text: str, width: int) -> str:
+    """A text as one line of a table, without anything that a terminal would obey."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat[: width - 1] + "…" if len(flat) > width else flat
+
+
+def _of_text(text: str, name: str, path: str, given: Given, *, is_by_line: bool) -> Iterator[Draft]:
+    if not path and text.lstrip().startswith('{"'):
+        yield from lines_of(text, name, given)
+        return
+    parts = text.splitlines() if is_by_line else [text.strip()]
+    for part in parts:
+        if part.strip():
+            yield _draft(part.strip(), path, given)
+
+
+def _draft(body: str, path: str, given: Given) -> Draft:
+    source = Source(by=given.by, path=path)
+    return Draft(body=body, namespace=given.namespace, kind=given.kind, label=given.label, source=source)
+
+
+def text_of(word: str) -> str:
+    """All of a file, or of stdin for "-". :raises InputError: if it can't be read, or is no text."""
+    try:
+        content = sys.stdin.buffer.read() if word == "-" else Path(word).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"{word} can't be read: {error.strerror or error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise InputError(f"{word}: expected text in UTF-8, got byte {byte:#04x} at {error.start}") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", hint="name the files in it: gx memory add notes/*.md")
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or not one
+        return False
+
+
+def _looks_like_a_file(word: str) -> bool:
+    has_space = any(c.isspace() for c in word)
+    return not has_space and (word.startswith(("/", "./", "../", "~/")) or word.lower().endswith((*LINES, *TEXTS)))
+
+
+def row_of(memory: Any) -> dict[str, Any]:
+    """A memory as a line of JSON lines: what `import` reads, and its name."""
+    made: dict[str, Any] = msgspec.to_builtins(memory)
+    made.pop("seq", None)
+    return {"uid": made["uid"], "namespace": made["namespace"], "kind": made["kind"], "body": made["body"],
+            "label": memory.label.value, "at": memory.at, "source": made.get("source", {})}  # fmt: skip

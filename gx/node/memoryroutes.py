@@ -1,0 +1,118 @@
+"""What the node answers about the workspace's memory: writing, searching, listing, forgetting, making it again.
+
+It decodes, calls `gx.node.memories`, and encodes. Whatever changes is an event, with who asked.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+
+from gx.core import memorycheck
+from gx.core.errors import UsageError
+from gx.core.memory import Draft, Filter, Found, Memory, MemoryStats, Query, Written
+from gx.core.message import Value
+from gx.node.endpoints import Endpoint, by
+from gx.node.memories import How, Memories
+
+MOST_AT_ONCE = 1000
+"""Memories of one request; whoever has more asks again."""
+
+
+class Remember(Value, frozen=True, kw_only=True):
+    """What is to be remembered. `model` is the source of an embedding model, in place of the settings'."""
+
+    memories: tuple[Draft, ...]
+    model: str | None = None
+
+
+class Search(Value, frozen=True, kw_only=True):
+    query: Query
+    model: str | None = None
+
+
+class Listing(Value, frozen=True, kw_only=True):
+    """Which memories are to be told, about `limit` of them after that `seq`; the newest first, with `is_newest`."""
+
+    filter: Filter = Filter()
+    after: int = -1
+    limit: int = MOST_AT_ONCE
+    is_newest: bool = False
+
+
+class MemoryPage(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """Memories in order. `next` is what to ask for what follows after; `None` where nothing does."""
+
+    memories: tuple[Memory, ...]
+    next: int | None = None
+
+
+class Forget(Value, frozen=True, kw_only=True):
+    """What is to be forgotten: memories by their names or the starts of them, and all that `filter` means, if given."""
+
+    uids: tuple[str, ...] = ()
+    filter: Filter | None = None
+
+
+class Forgot(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """What was forgotten. The log's file still holds what it said, until the node ends."""
+
+    uids: tuple[str, ...]
+
+
+class Renewal(Value, frozen=True, kw_only=True):
+    """`how`: "compact", "rebuild" or "reembed". `model` is what to embed by from now on, with the last of these."""
+
+    how: How
+    model: str | None = None
+
+
+class MemoryRoutes:
+    """The routes of a node's memory."""
+
+    def __init__(self, memories: Memories) -> None:
+        self._memories = memories
+        self.endpoints = (
+            Endpoint("GET", "/v1/memory", self._stats, "How the memory stands", gives=MemoryStats),
+            Endpoint("POST", "/v1/memory", self._remember, "Remember something", Remember, Written),
+            Endpoint("POST", "/v1/memory/search", self._search, "Search the memory", Search, Found),
+            Endpoint("POST", "/v1/memory/list", self._list, "List memories, as they were written", Listing, MemoryPage),
+            Endpoint("POST", "/v1/memory/forget", self._forget, "Forget memories", Forget, Forgot),
+            Endpoint("POST", "/v1/memory/renewal", self._renew, "Make the memory again", Renewal, MemoryStats),
+        )
+
+    async def _stats(self, request: Request, body: None) -> MemoryStats:
+        return await self._memories.stats()
+
+    async def _remember(self, request: Request, body: Remember) -> Written:
+        if len(body.memories) > MOST_AT_ONCE:
+            raise UsageError(f"expected at most {MOST_AT_ONCE:,} memories at once, got {len(body.memories):,}")
+        drafts = [_by(draft, by(request)) for draft in body.memories]
+        return await self._memories.write(drafts, by=by(request), model=body.model)
+
+    async def _search(self, request: Request, body: Search) -> Found:
+        return await self._memories.search(body.query, model=body.model)
+
+    async def _list(self, request: Request, body: Listing) -> MemoryPage:
+        if not 1 <= body.limit <= MOST_AT_ONCE:
+            raise UsageError(f"limit: expected 1 to {MOST_AT_ONCE}, got {body.limit}")
+        if not -1 <= body.after < 1 << 62:
+            raise UsageError(f"after: expected the number of an event, got {body.after}")
+        found = await self._memories.listed(body.filter, after=body.after, limit=body.limit, is_newest=body.is_newest)
+        has_more = len(found) >= body.limit and not body.is_newest
+        return MemoryPage(memories=tuple(found), next=found[-1].seq if has_more else None)
+
+    async def _forget(self, request: Request, body: Forget) -> Forgot:
+        if len(body.uids) > MOST_AT_ONCE:
+            raise UsageError(f"expected at most {MOST_AT_ONCE:,} names at once, got {len(body.uids):,}")
+        memorycheck.check_names(body.uids)
+        return Forgot(uids=await self._memories.forget(body.uids, body.filter, by=by(request)))
+
+    async def _renew(self, request: Request, body: Renewal) -> MemoryStats:
+        return await self._memories.renew(body.how, by=by(request), model=body.model)
+
+
+def _by(draft: Draft, who: str) -> Draft:
+    """The draft, by whoever asks where it doesn't say."""
+    source = draft.source if draft.source.by else msgspec.structs.replace(draft.source, by=who)
+    return msgspec.structs.replace(draft, source=source)

@@ -1,0 +1,152 @@
+"""What is written to the log for a memory, and what the log says of the memory: events to changes, in order.
+
+It reads and makes events and blobs, and knows nothing of how memories are kept or searched. The log is the truth: the
+same events give the same changes, whenever they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gx.core import event as e
+from gx.core.event import Blob, Event, MemoryForgotten, MemoryModelled, MemoryWritten, Ref, Remembered, decode_body
+from gx.core.memory import Change, Chosen, Draft, Drop, Mark, Memory, Put, Source, uid_of
+from gx.run.contents import blob_of
+from gx.run.log import EventLog
+
+MOST_AT_ONCE = 64
+"""Memories of one event: DuckDB decompresses 2,048 rows to give one, so no row may be large."""
+PAGE = 2_000
+"""Events that are read at once."""
+_TYPES = "type IN ('memory.written', 'memory.forgotten', 'memory.modelled')"
+
+
+def written(drafts: Sequence[Draft], *, by: str, now: float) -> tuple[list[MemoryWritten], list[Blob]]:
+    """The events that have these remembered, and their blobs. Of two that are the same, the later one counts."""
+    noted: dict[str, Remembered] = {}
+    blobs: dict[Ref, Blob] = {}
+    for draft in drafts:
+        source = draft.source
+        body = blob_of(draft.body.encode(), draft.label)
+        heading = blob_of(source.heading.encode(), draft.label) if source.heading else None
+        blobs.update({blob.digest: blob for blob in (body, heading) if blob is not None})
+        uid = uid_of(draft)
+        noted[uid] = Remembered(
+            uid=uid,
+            namespace=draft.namespace,
+            kind=draft.kind,
+            body=body.digest,
+            at=now if draft.at is None else draft.at,
+            label=draft.label,
+            by=source.by,
+            path=source.path,
+            ordinal=source.ordinal,
+            heading=None if heading is None else heading.digest,
+            page=source.page,
+            run=source.run,
+            task=source.task,
+        )
+    listed = list(noted.values())
+    starts = range(0, len(listed), MOST_AT_ONCE)
+    return [MemoryWritten(memories=tuple(listed[n : n + MOST_AT_ONCE]), by=by) for n in starts], list(blobs.values())
+
+
+def forgotten(uids: Sequence[str], *, by: str) -> list[MemoryForgotten]:
+    """The events that have these forgotten."""
+    starts = range(0, len(uids), MOST_AT_ONCE)
+    return [MemoryForgotten(uids=tuple(uids[n : n + MOST_AT_ONCE]), by=by) for n in starts]
+
+
+def changes_of(event: Event, contents: dict[Ref, str]) -> list[Change]:
+    """What an event changes; `contents` has what its memories say. One whose body was erased is not there any more."""
+    match event.body:
+        case MemoryWritten(memories=memories):
+            return [
+                Put(_memory(one, event.seq, contents), one.body)
+                for one in memories
+                if one.body in contents and (one.heading is None or one.heading in contents)
+            ]
+        case MemoryForgotten(uids=uids):
+            return [Drop(uid) for uid in uids]
+        case MemoryModelled(name=name, model=model, dimensions=dimensions):
+            return [Chosen(name, model, dimensions)]
+        case _:
+            return []
+
+
+def replayed(log: EventLog, *, after: int = -1) -> Iterator[tuple[list[Change], Mark]]:
+    """What the log says of the memory after an event, in order, and how far that goes.
+
+    What was forgotten later is never brought up, so that a file that is made of it holds nothing of that.
+    """
+    gone: dict[str, int] | None = None
+    for page in _pages(log, after):
+        gone = _last_forgotten(log) if gone is None else gone
+        memories = [
+            one for _, event in page if isinstance(event.body, MemoryWritten) for one in event.body.memories
+        ]  # fmt: skip
+        kept = [ref for one in memories for ref in (one.body, one.heading) if ref is not None]
+        texts = {ref: content.decode() for ref, content in log.blobs(kept).items()}
+        found: list[Change] = []
+        for _, event in page:
+            found += [
+                change
+                for change in changes_of(event, texts)
+                if not (isinstance(change, Put) and gone.get(change.memory.uid, -1) > event.seq)
+            ]
+        mark, last = page[-1]
+        yield found, Mark(last.seq, mark)
+
+
+def hash_at(log: EventLog, seq: int) -> bytes | None:
+    """The hash of the event of the memory at `seq`; `None` if there is none, and a mark there is of another log."""
+    rows = log.file.ask(f"SELECT hash FROM events WHERE seq = ? AND {_TYPES}", [seq])
+    return bytes(rows[0][0]) if rows else None
+
+
+def is_any(log: EventLog) -> bool:
+    """Whether anything was ever remembered."""
+    return bool(log.file.ask(f"SELECT 1 FROM events WHERE {_TYPES} LIMIT 1"))
+
+
+def _pages(log: EventLog, after: int) -> Iterator[list[tuple[bytes, Event]]]:
+    sql = f"SELECT seq, ts, source, data, hash FROM events WHERE seq > ? AND {_TYPES} ORDER BY seq LIMIT {PAGE // 64}"
+    while rows := log.file.ask(sql, [after]):
+        yield [
+            (bytes(hash), Event(seq=seq, ts=ts, source=source, body=decode_body(data)))
+            for seq, ts, source, data, hash in rows
+        ]
+        after = rows[-1][0]
+
+
+def _last_forgotten(log: EventLog) -> dict[str, int]:
+    """When each memory was last forgotten, of those that ever were."""
+    sql = "SELECT seq, data FROM events WHERE type = 'memory.forgotten' ORDER BY seq"
+    found: dict[str, int] = {}
+    for seq, data in log.file.ask(sql):
+        body = decode_body(data)
+        if isinstance(body, e.MemoryForgotten):
+            found.update(dict.fromkeys(body.uids, seq))
+    return found
+
+
+def _memory(one: Remembered, seq: int, contents: dict[Ref, str]) -> Memory:
+    source = Source(
+        by=one.by,
+        path=one.path,
+        ordinal=one.ordinal,
+        heading="" if one.heading is None else contents[one.heading],
+        page=one.page,
+        run=one.run,
+        task=one.task,
+    )
+    return Memory(
+        uid=one.uid,
+        namespace=one.namespace,
+        kind=one.kind,
+        body=contents[one.body],
+        at=one.at,
+        seq=seq,
+        label=one.label,
+        source=source,
+    )

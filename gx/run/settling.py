@@ -1,0 +1,78 @@
+"""What follows from a worker's events, with what of them is kept: answers, details of failures, likelihoods.
+
+The rules are `gx.run.outcomes`'; this file knows which run an event is of, and puts its contents where they are kept.
+An answer of an attempt that counts no more is not kept: what no event refers to could never be erased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gx.core import event as e
+from gx.core.message import Label, Signal
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
+from gx.run import likelihoods, outcomes, scheduler
+from gx.run.active import ActiveRun
+from gx.run.contents import Contents
+from gx.run.meter import Meter
+from gx.run.station import Station
+
+
+class Settling:
+    """Settles the events of all workers of one node epoch for the runs that are `active`, by id.
+
+    `on_signal` is told of previews.
+    """
+
+    def __init__(
+        self,
+        active: Mapping[str, ActiveRun],
+        contents: Contents,
+        meter: Meter,
+        epoch: int,
+        on_signal: Callable[[Signal], None],
+    ) -> None:
+        self._active, self._contents, self._meter, self._epoch = active, contents, meter, epoch
+        self._on_signal = on_signal
+
+    def follow(self, station: Station, event: WorkerEvent, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
+        """What follows from an event of a station's worker; what is kept of it is put to `blobs`."""
+        station.heard(event)
+        worker = station.name
+        if isinstance(event, AttemptEnded):
+            return self._settle(event, at.wall, blobs, worker)
+        if isinstance(event, BenchUp):
+            return [outcomes.bench_up(event, worker=worker, epoch=self._epoch)]
+        if isinstance(event, BenchDown):
+            states = (run.state for run in self._active.values())
+            ended = outcomes.bench_down(event, states, worker=worker, epoch=self._epoch, hung=station.hung)
+            return [*self._meter.rest(self._active), *ended]
+        if isinstance(event, BenchReading):
+            return [*self._meter.read(event, self._active, worker=worker, now_s=at.monotonic)]
+        if isinstance(event, Signal):
+            self._on_signal(event)
+        return []
+
+    def _settle(self, ended: AttemptEnded, now: float, blobs: list[e.Blob], worker: str) -> list[e.Body]:
+        run = next((r for r in self._active.values() if ended.task in r.state.tasks), None)
+        if run is None:
+            return []
+        is_stale = outcomes.is_stale(run.state, ended)
+        content = None if is_stale else outcomes.content_of(ended.outcome)
+        told = None if is_stale else likelihoods.content_of(ended.outcome)
+        turn, label = run.turns.get(ended.task), run.state.tasks[ended.task].label
+        return outcomes.settle(
+            run.state,
+            ended,
+            now,
+            worker=worker,
+            retry=run.plan.step(run.state.tasks[ended.task].step).step.retry,
+            kept=None if content is None else self._put(content, blobs, label),
+            told=None if told is None else self._put(told, blobs, label),
+            max_tokens=turn.sampling.max_tokens if turn is not None else None,
+        )
+
+    def _put(self, content: bytes, blobs: list[e.Blob], label: Label) -> e.Ref:
+        blob = self._contents.put(content, label)
+        blobs.append(blob)
+        return blob.digest
