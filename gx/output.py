@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gx.core.errors import GxError, InputError, RecipeError, SettingsError, UsageError
+from gx.core.inert import inert
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,8 @@ class ExitCode(IntEnum):
     budget = 4  # the run stopped at its budget
     deadline = 5  # the run stopped at its deadline
     waiting = 6  # the run waits for a person
-    interrupted = 130  # stopped by Ctrl-C, a signal or a closed pipe
+    interrupted = 130  # stopped by Ctrl-C or a signal
+    closed_pipe = 141  # whoever read stdout went away, as in `gx run … | head -1`: 128 and the number of SIGPIPE
 
 
 _WIDE = 240
@@ -82,12 +84,17 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=target, no_color=not colour, highlight=False, quiet=is_silent, width=width)
 
 
+def shown(text: str, stream: TextIO) -> str:
+    """The text as `stream` gets it: on a terminal with nothing in it that the terminal would obey, else as it is."""
+    return inert(text) if stream.isatty() else text
+
+
 def note(text: str) -> None:
     """One line of narration on stderr; silence once nobody reads it."""
     if _Mode.quiet:
         return
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(shown(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
     except OSError:  # a closed pipe or terminal
         _Mode.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
@@ -97,7 +104,7 @@ def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None
     """Rows on stdout: JSON lines as they come, or one aligned table of `columns` (all keys of the first row)."""
     if wants_json(as_json):
         for row in rows:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.write(shown(json.dumps(row, ensure_ascii=False, default=str), sys.stdout) + "\n")
         sys.stdout.flush()
         return
     from rich.table import Table
@@ -115,7 +122,7 @@ def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it, with rich's markup made harmless."""
+    """A value as a table shows it, with rich's markup and control characters made harmless."""
     from rich.markup import escape
 
     if value is None:
@@ -125,8 +132,8 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, dict | list):
-        return escape(json.dumps(value, ensure_ascii=False, default=str))
-    return escape(str(value))
+        return escape(inert(json.dumps(value, ensure_ascii=False, default=str)))
+    return escape(inert(str(value)))
 
 
 def exit_code_of(error: GxError) -> ExitCode:
@@ -141,13 +148,14 @@ def show_error(error: GxError) -> None:
     colour = has_colour(sys.stderr)
     red, dim, plain = ("\x1b[31m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
     place = f"{error.place}: " if isinstance(error, RecipeError) and error.place else ""
-    lines = [f"{place}{red}error:{plain} {error.message}"]
+    place, message, hint = (shown(text, sys.stderr) for text in (place, error.message, error.hint))
+    lines = [f"{place}{red}error:{plain} {message}"]
     if isinstance(error, RecipeError) and error.snippet:
-        lines.append(f"  {error.snippet}")
+        lines.append(f"  {shown(error.snippet, sys.stderr)}")
         if error.col:
             pad = "".join("\t" if c == "\t" else " " for c in error.snippet[: error.col - 1])
             lines.append(f"  {pad}{red}^{plain}")
-    if error.hint:
-        lines.append(f"{dim}hint:{plain} {error.hint}")
+    if hint:
+        lines.append(f"{dim}hint:{plain} {hint}")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

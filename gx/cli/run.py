@@ -12,11 +12,11 @@ import typer
 
 from gx import output
 from gx.cli.place import seconds
+from gx.cli.printing import Printer, RawOpt, SelectOpt, Style, TeeOpt, style_of
 
 if TYPE_CHECKING:
-    from gx.node.client import Started, Submission
+    from gx.node.client import Submission
     from gx.node.workspace import Workspace
-    from gx.run.record import Record
     from gx.settings import Settings
 
 HELP = """\
@@ -30,6 +30,7 @@ Examples:
     gx run recipe.yaml
     gx run recipe.yaml -i tickets.csv --limit 5 --dry-run
     cat tickets.jsonl | gx run recipe.yaml -i - | jq .output.category
+    gx run recipe.yaml --select .id --select category --raw > categories.tsv
 """
 
 RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -45,7 +46,23 @@ FormatOpt = Annotated[
         "--format", help="What the input is, where its name doesn't tell: jsonl, json, csv, tsv, lines, files."
     ),
 ]
+AtCapOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--at-cap",
+        metavar="local|stop|ask",
+        help="What becomes of the rest once the dollars are spent: done here, stopped with exit 4, or asked.",
+    ),
+]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="A parameter of the recipe, as name=value.")]
+NotifyOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--notify",
+        metavar="COMMAND|URL",
+        help="Run this, or post to this https:// address, at the end, at the cap and when a person is needed.",
+    ),
+]
 WorkspaceOpt = Annotated[
     Path | None,
     typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
@@ -71,6 +88,7 @@ def submission(
     budget: int | None = None,
     detach: bool = False,
     priority: float = 1.0,
+    notify: list[str] | None = None,
 ) -> Submission:
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
     from gx.core.errors import UsageError
@@ -98,6 +116,7 @@ def submission(
         budget_tokens=budget,
         is_detached=detach,
         priority=priority,
+        notify=tuple(notify or ()),
     )
 
 
@@ -125,12 +144,16 @@ def run(
     burst: Annotated[
         str | None, typer.Option(help="Rent containers: auto where it is worth it, off never, force at once.")
     ] = None,
+    at_cap: AtCapOpt = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to what a burst may cost, and don't ask.")] = False,
     priority: Annotated[
         float, typer.Option(min=0.01, max=100, help="Share of the tokens beside other runs: 2 gets twice what 1 gets.")
     ] = 1.0,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Print the run's id and leave; it goes on (`gx ps`, `gx wait`).")
+    ] = False,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="Begin the run, as --detach does, and watch it in the monitor.")
     ] = False,
     ordered: Annotated[
         bool, typer.Option("--ordered", help="Print records in the order of the rows, each after those before it.")
@@ -139,18 +162,23 @@ def run(
         bool, typer.Option("--with-input", help="Put each row's own fields into its record.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost; run nothing.")] = False,
+    select: SelectOpt = None,
+    raw: RawOpt = False,
+    tee: TeeOpt = None,
+    notify: NotifyOpt = None,
     as_json: Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
     workspace: WorkspaceOpt = None,
 ) -> None:
     """The verb itself; its help text is HELP."""
     from gx import settings
-    from gx.cli.leave import burst_mode, tokens_or_dollars
+    from gx.cli import leave
     from gx.node.workspace import Workspace
 
     output.set_mode(as_json=as_json, quiet=quiet)
-    mode = burst_mode(burst)
-    tokens, usd = tokens_or_dollars(budget, bursts=mode not in (None, "off"))
+    style = style_of(with_input=with_input, select=select, raw=raw, tee=tee)
+    mode, then = leave.burst_mode(burst), leave.at_cap(at_cap)
+    tokens, usd = leave.tokens_or_dollars(budget, bursts=mode not in (None, "off"))
     asked = submission(
         recipe,
         inputs=inputs,
@@ -164,6 +192,7 @@ def run(
         budget=tokens,
         detach=detach,
         priority=priority,
+        notify=notify,
     )
     found = settings.load(workspace=workspace)
     place = Workspace.find(found.workspace)
@@ -171,11 +200,15 @@ def run(
         from gx.cli.dryrun import dry_run as show
 
         raise typer.Exit(show(asked, found, place))
-    if mode is not None or usd is not None:
+    if mode is not None or usd is not None or then is not None:
         from gx.cli.burst import let_rent
 
-        asked = let_rent(asked, found, place, mode=mode, usd=usd, is_yes=yes)
-    carry_out(asked, found, place, detach=detach, ordered=ordered, with_input=with_input)
+        asked = let_rent(asked, found, place, mode=mode, usd=usd, at_cap=then, is_yes=yes)
+    if monitor:
+        from gx.cli.monitor import begin
+
+        begin(asked, found, place)
+    carry_out(asked, found, place, detach=detach, ordered=ordered, style=style)
 
 
 def carry_out(
@@ -185,7 +218,7 @@ def carry_out(
     *,
     detach: bool = False,
     ordered: bool = False,
-    with_input: bool = False,
+    style: Style | None = None,
     on_end: Callable[[str], None] = lambda run: None,
 ) -> None:
     """Run what is asked for, tell `on_end` its id, and leave with its exit code. :raises GxError: if it can't begin."""
@@ -194,44 +227,10 @@ def carry_out(
     if detach:
         sys.stdout.write(running.detach(asked, settings, place) + "\n")
         return
-    printer = Printer(with_input=with_input)
+    printer = Printer(style or Style())
     end = running.execute(asked, settings, place, on_records=printer.show, is_ordered=ordered)
     code = running.finish(end)
     on_end(end.run)
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process
         os._exit(code)
     raise typer.Exit(code)
-
-
-class Printer:
-    """Records on stdout: JSON lines, or a table on a terminal."""
-
-    def __init__(self, *, with_input: bool) -> None:
-        from gx.cli.table import StreamedTable
-
-        self._with_input = with_input
-        self._table = None if output.wants_json() else StreamedTable(sys.stdout)
-        self.is_writing = False
-
-    def show(self, records: list[Record], started: Started) -> None:
-        """Write the records; a batch file's rows get batch lines. :raises OSError: nobody reads, or a disk is full."""
-        self.is_writing = True
-        try:
-            self._write(records, started)
-        finally:
-            self.is_writing = False
-
-    def _write(self, records: list[Record], started: Started) -> None:
-        import msgspec
-
-        if self._table is not None:
-            self._table.write([record.as_dict(with_input=self._with_input) for record in records])
-            return
-        rows = (  # one at a time: those with logprobs are large
-            record.as_batch(model=started.model)
-            if record.task.is_batch
-            else record.as_dict(with_input=self._with_input)
-            for record in records
-        )
-        sys.stdout.buffer.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-        sys.stdout.buffer.flush()

@@ -6,8 +6,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,9 +39,10 @@ def execute(
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool = True,
     is_ordered: bool = False,
+    beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None = None,
 ) -> RunEnd:
     """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order;
-    that of the rows where the run `is_ordered`.
+    that of the rows where the run `is_ordered`. `beside` runs as long as the run does.
 
     :raises GxError: if it can't begin, or the log can't be written any more.
     """
@@ -53,7 +54,7 @@ def execute(
 
     interrupt.hand_over()
     try:
-        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered)
+        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered, beside)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
         cause = _cause(group)
         if isinstance(cause, GxError):
@@ -86,6 +87,7 @@ async def _execute(
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool,
     is_ordered: bool,
+    beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None,
 ) -> RunEnd:
     import anyio
 
@@ -102,6 +104,8 @@ async def _execute(
         group.start_soon(_obey_signals, run, settings.drain_s, group.cancel_scope)
         group.start_soon(status.follow, run)
         group.start_soon(_leave_to_a_person, run)
+        if beside is not None:
+            group.start_soon(beside, run)
         await delivery.carry(run, on_records, settings.drain_s, status)
         group.cancel_scope.cancel()
     status.clear()
@@ -111,8 +115,8 @@ async def _execute(
     end = await run.end(is_delivered=delivery.is_complete, error=delivery.error())
     now = run.progress()
     if end.status is RunStatus.interrupted and not end.reason and now is not None and now.waits:  # for others, too
-        return msgspec.structs.replace(end, questions=now.questions, paused_steps=now.paused_steps)
-    return end
+        end = msgspec.structs.replace(end, questions=now.questions, paused_steps=now.paused_steps)
+    return msgspec.structs.replace(end, is_unread=delivery.has_no_reader)
 
 
 class _Delivery:
@@ -142,18 +146,22 @@ class _Delivery:
                     await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
                 except OSError as error:
                     self.refused = error
-                    is_gone = isinstance(error, BrokenPipeError)
                     _forget_stdout()
-                    await run.drain("its reader went away" if is_gone else "stdout can't be written")
+                    await run.drain("its reader went away" if self.has_no_reader else "its results can't be written")
                     scope.deadline = anyio.current_time() + drain_s
             self.is_complete = self.refused is None
 
+    @property
+    def has_no_reader(self) -> bool:
+        """Whether whoever read the records went away."""
+        return isinstance(self.refused, BrokenPipeError)
+
     def error(self) -> GxError | None:
         """What there is to tell: a reader that went away knows it."""
-        if self.refused is None or isinstance(self.refused, BrokenPipeError):
+        if self.refused is None or self.has_no_reader:
             return None
-        why = self.refused.strerror or str(self.refused)
-        return GxError(f"stdout can't be written: {why}", hint="the results are kept in the log")
+        why, where = self.refused.strerror or str(self.refused), self.refused.filename or "stdout"
+        return GxError(f"{where} can't be written: {why}", hint="the results are kept in the log")
 
 
 def _announce(started: Started) -> None:
@@ -232,7 +240,7 @@ def finish(end: RunEnd) -> ExitCode:
     elif end.status is RunStatus.stopped and end.limit == "rule":
         output.note(f"stopped: {end.reason}. Go on all the same: {resume_command(end.run)}")
     elif end.status is RunStatus.stopped:
-        more = "--deadline 1h" if end.limit == "deadline" else "--budget TOKENS"
+        more = {"deadline": "--deadline 1h", "cap": "--budget '$USD'"}.get(end.limit, "--budget TOKENS")
         output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
     elif end.status is RunStatus.cancelled:
         output.note(f"cancelled: {end.reason}" if end.reason else "cancelled")

@@ -20,6 +20,7 @@ from gx.node.attached import LocalRun
 from gx.node.client import Started
 from gx.node.endpoints import Answer, Cancel, Change, Done, Endpoint, OpenQuestions, Reason, Requeue, by, flag
 from gx.node.local import LocalNode
+from gx.node.previews import RunningNow
 from gx.node.standing import question_of
 from gx.node.upload import Uploads
 from gx.node.watch import Watch
@@ -32,10 +33,12 @@ class RunRoutes:
     def __init__(self, node: LocalNode, uploads: Uploads) -> None:
         self.node, self._uploads, self.is_leaving = node, uploads, False
         watch = (("results", "boolean"), ("ordered", "boolean"))
+        task = (("task", "string"),)
         self.endpoints = (
             Endpoint("POST", "/v1/runs", self._submit, "Start a run, join or resume one", wire.Asked, Started),
             Endpoint("PUT", "/v1/inputs/{token}", self._upload, "Send a run's stdin, as it comes", takes=bytes),
             Endpoint("GET", "/v1/runs/{run}/watch", self._watch, "Follow a live run to its end", None, bytes, watch),
+            Endpoint("GET", "/v1/runs/{run}/running", self._running, "What runs of a live run", None, RunningNow, task),
             Endpoint("POST", "/v1/runs/{run}/drain", self._drain, "Let what is running end, then stop", takes=Reason),
             Endpoint("POST", "/v1/runs/{run}/stop", self._stop, "Stop now; what was running runs anew", takes=Reason),
             Endpoint("POST", "/v1/runs/{run}/cancel", self._cancel, "Give the run up, or some of it", takes=Cancel),
@@ -72,6 +75,9 @@ class RunRoutes:
     async def _watch(self, request: Request, body: None) -> Response:
         has_results, is_ordered = flag(request, "results", default=True), flag(request, "ordered", default=False)
         return Watch(self._run(request), has_results=has_results, is_ordered=is_ordered)
+
+    async def _running(self, request: Request, body: None) -> RunningNow:
+        return self.node.previews.of(self._run(request).state, request.query_params.get("task"))
 
     async def _drain(self, request: Request, body: Reason) -> Done:
         run = self._run(request)

@@ -1,0 +1,148 @@
+"""`gx monitor`: a run while it goes on, in the terminal. Parse, call, print: the monitor itself is `gx.tui`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gx import output
+from gx.cli.place import WorkspaceOpt
+from gx.core.errors import UsageError
+from gx.output import ExitCode
+
+if TYPE_CHECKING:
+    from gx.node.client import Submission
+    from gx.node.workspace import Workspace
+    from gx.settings import Settings
+    from gx.tui.intents import Offer
+
+FRAMES_S = "10"
+"""Times a second that a screen is painted at most: what a line over SSH takes without falling behind."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("monitor")(monitor)
+
+
+def monitor(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="A run, by the start of its id; the newest live one, else the newest.", show_default=False),
+    ] = None,
+    theme: Annotated[str | None, typer.Option("--theme", help="dark, light, contrast or plain.")] = None,
+    is_ascii: Annotated[
+        bool | None, typer.Option("--ascii/--unicode", help="Draw with ASCII alone; by default as the terminal can.")
+    ] = None,
+    workspace: WorkspaceOpt = None,
+) -> None:
+    """Watch a run: its tasks, workers, throughput, failures, decisions; and pause, cancel, retry, answer, burst.
+
+    Leaving it with q leaves the run going. ? lists the keys; `monitor_keys` in the settings changes them.
+
+    Example: gx monitor triage-k3
+    """
+    from gx import settings
+    from gx.node.workspace import Workspace
+
+    require_terminal()
+    found = settings.load(workspace=workspace, monitor_theme=theme, monitor_ascii=is_ascii)
+    show(run, found, Workspace.find(found.workspace))
+
+
+def begin(asked: Submission, found: Settings, place: Workspace) -> None:
+    """Begin a run that goes on by itself, and watch it; leave with its exit code, if it is over by then."""
+    import msgspec
+
+    from gx.cli import running
+
+    require_terminal()
+    run = running.detach(msgspec.structs.replace(asked, is_detached=True), found, place)
+    show(run, found, place)
+    raise typer.Exit(_exit_code(run, place))
+
+
+def require_terminal() -> None:
+    """:raises UsageError: if there is no terminal to draw on."""
+    if not all(one.isatty() for one in (sys.stdin, sys.stdout, sys.stderr)) or os.environ.get("TERM") == "dumb":
+        raise UsageError("the monitor needs a terminal", hint="`gx ps` and `gx log --follow` do without one")
+
+
+def show(run: str | None, found: Settings, place: Workspace) -> None:
+    """The monitor, until it is left. :raises SettingsError: if its theme or a key is none."""
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES_S)
+    from gx.tui.feed import Feed
+
+    feed = Feed(place)
+    feed.start()  # the log is asked while Textual is loaded
+
+    from gx.core.errors import SettingsError
+    from gx.tui import keys
+    from gx.tui.app import Monitor
+    from gx.tui.glyphs import glyphs_for
+    from gx.tui.themes import PALETTES
+
+    if found.monitor_theme not in PALETTES:
+        raise SettingsError(f"monitor_theme: expected one of {', '.join(PALETTES)}, got {found.monitor_theme!r}")
+    app = Monitor(
+        feed,
+        glyphs_for(sys.stdout.encoding or "ascii", is_ascii=found.monitor_ascii),
+        wanted=run,
+        theme=found.monitor_theme,
+        keymap=keys.keymap(found.monitor_keys or {}),
+        plan_burst=lambda name: planned(name, found, place),
+    )
+    app.run()
+    if app.return_code:
+        raise typer.Exit(ExitCode.error)
+    output.note(app.farewell)
+
+
+def planned(run: str, found: Settings, place: Workspace) -> Offer:
+    """A burst of that run on paper, with the price shown. :raises GxError: if nothing can be told of it."""
+    import msgspec
+
+    from gx.cli import burst, paper
+    from gx.cli.leave import terms_of
+    from gx.tui.intents import Offer
+
+    name, recipe, outlooks, _ = burst._of_run(place, run)
+    terms = terms_of(recipe, mode="auto")
+    plan = paper.plan_of(paper.scene_of_run(place, name), terms, recipe)
+    choice, cost = plan.sheet.choices[plan.chosen], plan.estimates[plan.chosen]
+    cap = terms.usd if terms.usd is not None else max(0.01, cost.high_usd, plan.reserve_usd)
+    leaves = [step for step, one in outlooks.items() if not one.reason]
+    rows = [paper._shown(plan, n) for n in range(len(plan.sheet.choices))]
+    lines = (
+        *("  ".join(str(cell) for cell in row.values() if cell) for row in rows),
+        "",
+        f"placement: {plan.sheet.verdict.reason}",
+        f"estimate: {cost} for {choice.containers} x {choice.gpu}"
+        if choice.containers
+        else "estimate: this machine alone",
+        f"prices: {plan.source}, {plan.date}",
+        f"may leave this machine: prompts of step {', '.join(leaves)}" if leaves else "nothing may leave this machine",
+        "",
+        f"Rent for at most ${cap:.2f}, over the run's whole life?",
+    )
+    return Offer(lines=lines, terms=msgspec.structs.replace(terms, usd=cap))
+
+
+def _exit_code(run: str, place: Workspace) -> ExitCode:
+    """How the run ended; ok while it goes on."""
+    from gx.core.errors import GxError
+    from gx.node import wire
+    from gx.node.call import NodeGone
+    from gx.node.start import ensure
+
+    try:
+        client = ensure(place.folder)
+        if run in [one["run"] for one in client.ask("GET", "/v1/node")["runs"]]:
+            return ExitCode.ok
+        end: wire.End = client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None)
+    except (NodeGone, GxError):
+        return ExitCode.ok
+    return wire.ended(end).exit_code

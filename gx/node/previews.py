@@ -1,0 +1,78 @@
+"""What running attempts have written so far: previews from their signals, which nothing is decided from.
+
+Invariant: at most `MOST` attempts are kept, each with the end of its text; a later attempt of a task takes the place of
+an earlier one. Signals may be dropped on their way, so a text may have gaps; the answer in the log has none.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from gx.core.message import Signal, Value
+from gx.core.view import RunState
+
+MOST = 1024
+KEPT_CHARS = 64 * 1024
+
+
+class Preview(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """A running attempt: the tokens that it has written, and, where it was asked for, its text so far.
+
+    No tokens yet: it waits for a slot, or its prompt is being read. `is_cut`: only the end of the text is here.
+    """
+
+    task: str
+    attempt: int
+    worker: str
+    tokens_out: int = 0
+    text: str = ""
+    is_cut: bool = False
+
+
+class RunningNow(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """What runs of a run."""
+
+    run: str
+    tasks: tuple[Preview, ...] = ()
+
+
+class Previews:
+    """Takes signals as they come. `of` gives what runs now."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[str, Preview] = OrderedDict()
+
+    def take(self, signal: Signal) -> None:
+        """Add what came."""
+        before = self._last.pop(signal.task, None)
+        is_same = before is not None and before.attempt == signal.attempt
+        text = (before.text if before is not None and is_same else "") + signal.text
+        self._last[signal.task] = Preview(
+            task=signal.task,
+            attempt=signal.attempt,
+            worker="",
+            tokens_out=signal.tokens_out,
+            text=text[-KEPT_CHARS:],
+            is_cut=len(text) > KEPT_CHARS or (before is not None and is_same and before.is_cut),
+        )
+        if len(self._last) > MOST:
+            self._last.popitem(last=False)
+
+    def of(self, run: RunState, task: str | None = None) -> RunningNow:
+        """The leased tasks of a run, with the text of `task` alone."""
+        found = []
+        for leased in run.leased.values():
+            last = self._last.get(leased.id)
+            seen = last if last is not None and last.attempt == leased.attempt else None
+            is_wanted = seen is not None and leased.id == task
+            found.append(
+                Preview(
+                    task=leased.id,
+                    attempt=leased.attempt,
+                    worker=leased.worker or "",
+                    tokens_out=0 if seen is None else seen.tokens_out,
+                    text=seen.text if seen is not None and is_wanted else "",
+                    is_cut=seen.is_cut if seen is not None and is_wanted else False,
+                )
+            )
+        return RunningNow(run=run.id, tasks=tuple(found))

@@ -1,0 +1,227 @@
+"""What the monitor reads, and from whom: the node while one is up, else the log's file, looked at when it changes.
+
+Threads read; the screen takes what they left, in its own time. A reader waits when `AHEAD` blocks were not taken, so
+that memory is bounded however fast a run writes. The node is asked for its status only while something happens, or it
+would never find the rest that it leaves for; following its events keeps nobody up.
+
+Invariant: the blocks of a run come in the order of `seq`, from the first event; `Began` says when they start anew.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gx.core.errors import GxError
+from gx.node.call import NodeGone, Stream, find
+from gx.node.previews import RunningNow
+from gx.node.reader import ask, reading
+from gx.node.status import NodeStatus
+from gx.node.workspace import Workspace
+from gx.tui import overview
+from gx.tui.lines import Line, decode
+from gx.tui.overview import RunRow
+
+AHEAD = 24
+POLL_S = 0.5
+AGAIN_S = 0.25
+RUNS_EVERY_S = 5.0
+LONG_S = 60.0
+_LINES = 800
+"""Events that are handed over at a time: the screen folds them between two frames."""
+
+
+_PAGES = 2
+"""Of the file, in memory at a time: some 10 MB."""
+
+
+class Began(NamedTuple):
+    """The events of `run` start anew with the next block."""
+
+    run: str
+
+
+class Feed:
+    """Reads a workspace. What is known now stands in the attributes; each is replaced as a whole, never changed.
+
+    `state` is "node" while a node answers, "file" while there is none, "gone" between its death and either.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.blocks: queue.Queue[list[Line] | Began] = queue.Queue(AHEAD)
+        self.runs: list[RunRow] | None = None
+        self.status: NodeStatus | None = None
+        self.running: RunningNow | None = None
+        self.state = "file"
+        self.problem = ""
+        self.watched: str | None = None
+        """The task whose text is wanted as it comes."""
+        self._run: str | None = None
+        self._generation = 0
+        self._stream: Stream | None = None
+        self._is_begun = False
+        self._is_over = threading.Event()
+        self._wake = threading.Event()
+
+    @property
+    def live(self) -> list[str]:
+        """The runs that a node has live."""
+        return [] if self.status is None else [run.run for run in self.status.runs]
+
+    def start(self) -> None:
+        """Begin to look at the workspace, unless that was begun before."""
+        if not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=self._poll, name="gx-monitor-poll", daemon=True).start()
+
+    def attend(self, run: str) -> None:
+        """Follow the events of that run from now on, instead of another's."""
+        if run != self._run:
+            self._run, self._generation = run, self._generation + 1
+            self._end_stream()
+            args = (run, self._generation)
+            threading.Thread(target=self._follow, args=args, name="gx-monitor-events", daemon=True).start()
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Look again at once: something was asked of the node."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self._is_over.set()
+        self._generation += 1
+        self._wake.set()
+        self._end_stream()
+
+    def table(self, sql: str, max_rows: int) -> Any:
+        """The answer to a question. :raises GxError: if it can't be answered."""
+        return ask(self.workspace, lambda reader: reader.table(sql, timeout_s=LONG_S, max_rows=max_rows))
+
+    def story(self, subject: str) -> dict[str, Any]:
+        """Everything of a run or a task. :raises GxError: if the log can't say."""
+        return ask(self.workspace, lambda reader: reader.story(subject))
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _follow(self, run: str, generation: int) -> None:
+        """The events of a run, of whoever has them, as long as it is attended to."""
+        file, after, seen = None, -1, -1.0
+        while self._generation == generation:
+            if (now := _inode(self.workspace.folder)) != file:  # the first look, or another log in its place
+                file, after, seen = now, -1, -1.0
+                self._hand_over(Began(run), generation)
+            try:
+                if (client := find(self.workspace.folder)) is not None:
+                    seen = -1.0
+                    self._stream = client.stream("/v1/events", run=run, after=after, follow="true")
+                    self.state = "node"
+                    for lines in self._stream:
+                        after = self._put(lines, generation, after)
+                    self.state = "gone"
+                elif (changed := _changed(self.workspace.folder)) != seen:
+                    self.state = "file"
+                    with reading(self.workspace) as reader:  # the log is let go before anybody waits for the screen
+                        pages = list(islice(reader.pages(run=run, kind=None, after=after), _PAGES))
+                    for page in pages:
+                        after = self._put(page.splitlines(), generation, after)
+                    self.problem = ""
+                    if len(pages) == _PAGES:
+                        continue
+                    seen = changed
+            except NodeGone:
+                self.state = "gone"
+            except (GxError, msgspec.MsgspecError) as error:
+                self.problem = str(error)
+            if self._is_over.wait(AGAIN_S):
+                return
+
+    def _put(self, lines: list[bytes], generation: int, after: int) -> int:
+        for start in range(0, len(lines), _LINES):
+            block = decode(line for line in lines[start : start + _LINES] if line)
+            if block:
+                self._hand_over(block, generation)
+                after = block[-1].seq
+        return after
+
+    def _hand_over(self, block: list[Line] | Began, generation: int) -> None:
+        while self._generation == generation:
+            try:
+                self.blocks.put(block, timeout=AGAIN_S)
+                break
+            except queue.Full:
+                continue
+
+    def _end_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    # ── what else there is ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _poll(self) -> None:
+        """Runs, the node's status and what runs, again and again while anything changes."""
+        changes, asked_s, before = _moves(lambda: _changed(self.workspace.folder)), float("-inf"), list[str]()
+        while not self._is_over.is_set():
+            has_changed, was_woken = next(changes), self._wake.is_set()
+            self._wake.clear()
+            if has_changed or was_woken or self.live:
+                self._look_at_node()
+                is_due = time.monotonic() - asked_s > RUNS_EVERY_S or self.live != before
+                if self.runs is None or was_woken or is_due or not self.live:
+                    asked_s, before = time.monotonic(), self.live
+                    self._look_at_runs()
+            self._wake.wait(POLL_S)
+
+    def _look_at_node(self) -> None:
+        try:
+            client = find(self.workspace.folder)
+            self.status = None if client is None else client.ask("GET", "/v1/node", kind=NodeStatus)
+            if client is not None and self._run in self.live:
+                self.running = client.ask("GET", f"/v1/runs/{self._run}/running", kind=RunningNow, task=self.watched)
+            else:
+                self.running = None
+        except (NodeGone, GxError):
+            self.status = self.running = None
+
+    def _look_at_runs(self) -> None:
+        if _inode(self.workspace.folder) is None:
+            self.runs = []
+            return
+        try:
+            self.runs = overview.runs_of(self.table(overview.SQL, overview.MOST_RUNS).rows)
+            self.problem = ""
+        except GxError as error:
+            self.problem = str(error)
+
+
+def _moves(look: Callable[[], float]) -> Iterator[bool]:
+    """Whether what `look` gives has changed since it was asked the last time; at first it has."""
+    before: float | None = None
+    while True:
+        now = look()
+        yield now != before
+        before = now
+
+
+def _changed(folder: Path) -> float:
+    """When the log was last written to; 0 if it isn't there."""
+    try:
+        return (folder / "log.head").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _inode(folder: Path) -> int | None:
+    """Which file the log is; None if there is none."""
+    try:
+        return (folder / "log.duckdb").stat().st_ino
+    except OSError:
+        return None

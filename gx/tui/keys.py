@@ -1,0 +1,108 @@
+"""Every key of the monitor, in one place: what it is called in the settings, the keys it has, what it does.
+
+`monitor_keys` in the settings gives a name other keys; the footer and the help show those that are in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from textual.binding import Binding
+
+from gx.core.errors import SettingsError
+
+
+class Tab(NamedTuple):
+    """One of the views: its id, and what stands in the bar."""
+
+    id: str
+    title: str
+
+
+TABS = (
+    Tab("run", "Run"),
+    Tab("tasks", "Tasks"),
+    Tab("workers", "Workers"),
+    Tab("failures", "Failures"),
+    Tab("decisions", "Decisions"),
+    Tab("asked", "Asked"),
+    Tab("events", "Events"),
+    Tab("sql", "SQL"),
+    Tab("runs", "Runs"),
+)
+
+
+def _key(name: str, keys: str, action: str, what: str, *, show: bool = False, priority: bool = False) -> Binding:
+    return Binding(keys, action, what, show=show, id=name, priority=priority)
+
+
+APP = (
+    _key("quit", "q", "leave", "Leave", show=True),
+    _key("help", "question_mark,f1", "help", "Keys", show=True),
+    _key("palette", "colon,ctrl+p", "command_palette", "Commands", show=True),
+    *(_key(f"tab-{tab.id}", str(n), f"show_tab('{tab.id}')", tab.title) for n, tab in enumerate(TABS, 1)),
+    _key("pause", "p", "pause", "Pause/go on", show=True),
+    _key("limits", "c", "limits", "Change", show=True),
+    _key("burst", "b", "burst", "Burst", show=True),
+    _key("cancel", "x", "cancel", "Cancel", show=True),
+    _key("retry", "r", "retry", "Retry", show=True),
+    _key("answer", "a", "answer", "Answer"),
+    _key("filter", "slash", "filter", "Filter", show=True),
+    _key("state", "s", "state", "Tasks of a state"),
+    _key("theme", "t", "next_theme", "Theme"),
+    _key("leave-box", "escape", "leave_box", "Out of a box"),
+    _key("next-run", "right_square_bracket", "next_run(1)", "Next run"),
+    _key("previous-run", "left_square_bracket", "next_run(-1)", "Previous run"),
+)
+LIST = (
+    _key("down", "j,down", "move(1)", "Down"),
+    _key("up", "k,up", "move(-1)", "Up"),
+    _key("half-down", "ctrl+d", "page(0.5)", "Half a page down"),
+    _key("half-up", "ctrl+u", "page(-0.5)", "Half a page up"),
+    _key("page-down", "pagedown,ctrl+f", "page(1)", "A page down"),
+    _key("page-up", "pageup,ctrl+b", "page(-1)", "A page up"),
+    _key("first", "g,home", "first", "First"),
+    _key("last", "G,end", "last", "Last"),
+    _key("open", "enter", "choose", "Open"),
+)
+GRID = (
+    *(one for one in LIST if one.id not in ("down", "up")),
+    _key("grid-down", "j,down", "move_line(1)", "Down"),
+    _key("grid-up", "k,up", "move_line(-1)", "Up"),
+    _key("left", "h,left", "move(-1)", "Left"),
+    _key("right", "l,right", "move(1)", "Right"),
+)
+TEXT = (
+    _key("text-down", "j,down", "scroll(1)", "Down"),
+    _key("text-up", "k,up", "scroll(-1)", "Up"),
+    *(one for one in LIST if one.id not in ("down", "up", "open")),
+)
+DETAIL = (
+    _key("back", "escape,q", "back", "Back", show=True),
+    _key("copy-answer", "y", "copy('answer')", "Copy answer", show=True),
+    _key("copy-prompt", "Y", "copy('prompt')", "Copy prompt", show=True),
+    _key("editor", "e", "edit", "Editor", show=True),
+    _key("retry-task", "r", "retry", "Retry", show=True),
+    _key("fork", "f", "fork", "Fork from here", show=True),
+    _key("cancel-task", "x", "cancel", "Cancel", show=True),
+    _key("why", "w", "why", "Why", show=True),
+)
+
+
+def groups() -> dict[str, tuple[Binding, ...]]:
+    """The keys by where they hold."""
+    return {"everywhere": APP, "in lists": LIST, "in the grid of tasks": GRID[-4:], "in a task": DETAIL}
+
+
+def keymap(wanted: dict[str, str]) -> dict[str, str]:
+    """The keys of the settings. :raises SettingsError: naming what no key is called."""
+    names = {one.id for one in _all() if one.id}
+    if unknown := [name for name in wanted if name not in names]:
+        hint = f"there are: {', '.join(sorted(names))}"
+        raise SettingsError(f"monitor_keys: no key is called `{unknown[0]}`", hint=hint)
+    return wanted
+
+
+def _all() -> Iterable[Binding]:
+    return (one for group in groups().values() for one in group)

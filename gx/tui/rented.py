@@ -1,0 +1,55 @@
+"""A run's containers as the events tell of them, and what each has cost so far.
+
+A container costs from its reservation to its end, or to when it was last seen, as `gx spend` counts.
+"""
+
+from __future__ import annotations
+
+from gx.core import event as e
+
+
+class Container:
+    """A rented container. Instants are wall-clock seconds; `name` is its landlord's, once it was seen."""
+
+    def __init__(self, body: e.ContainerReserved) -> None:
+        self.id, self.gpu, self.usd_per_s = body.container, body.gpu, body.usd_per_s
+        self.reserved_s, self.seen_s = body.at, body.at
+        self.name, self.state = "", "starting"
+
+    @property
+    def usd(self) -> float:
+        """What it cost up to when it was last heard of."""
+        return self.usd_per_s * max(0.0, self.seen_s - self.reserved_s)
+
+    def age_s(self, now_s: float) -> float:
+        """How long it has been paid for."""
+        return max(0.0, (self.seen_s if self.state == "ended" else now_s) - self.reserved_s)
+
+
+class Rented:
+    """What a run rents: its cap in US dollars (None without leave to spend) and its containers, by id."""
+
+    def __init__(self) -> None:
+        self.cap_usd: float | None = None
+        self.is_rehearsal = False
+        self.containers: dict[str, Container] = {}
+
+    @property
+    def usd(self) -> float:
+        """What it has cost. A rehearsal costs nothing."""
+        return 0.0 if self.is_rehearsal else sum(one.usd for one in self.containers.values())
+
+    def apply(self, body: e.Body) -> None:
+        """Follow an event; one that is about nothing rented changes nothing."""
+        if isinstance(body, e.RunCreated) and body.burst is not None:
+            self.cap_usd, self.is_rehearsal = body.burst.usd, body.burst.is_rehearsal
+        elif isinstance(body, e.BurstAllowed):
+            self.cap_usd, self.is_rehearsal = body.terms.usd, body.terms.is_rehearsal
+        elif isinstance(body, e.ContainerReserved):
+            self.containers.setdefault(body.container, Container(body))
+        elif isinstance(body, e.ContainerSeen | e.ContainerEnded) and (one := self.containers.get(body.container)):
+            one.seen_s = max(one.seen_s, body.at)
+            if isinstance(body, e.ContainerEnded):
+                one.state = "ended"
+            elif one.state != "ended":
+                one.state, one.name = "up", body.name

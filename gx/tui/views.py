@@ -1,0 +1,161 @@
+"""The monitor's views: which widgets each has, and how each is drawn from the model. Only the one on the screen is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from textual.containers import Container, Vertical
+from textual.widget import Widget
+from textual.widgets import ContentSwitcher, Static
+
+from gx.core.inert import inert_line
+from gx.tui import draw, panes
+from gx.tui.chart import chart
+from gx.tui.overview import RunRow
+from gx.tui.places import places_of
+from gx.tui.states import State
+from gx.tui.widgets.drawn import Drawn
+from gx.tui.widgets.grid import TaskGrid
+from gx.tui.widgets.rows import Rows
+from gx.tui.widgets.sql import Sql
+
+if TYPE_CHECKING:
+    from gx.tui.app import Monitor
+
+
+class Views:
+    """Makes the widgets of every view, and draws them."""
+
+    def __init__(self, app: Monitor) -> None:
+        self._app = app
+        self._drawn: dict[str, object] = {}
+
+    def compose(self) -> Iterator[Widget]:
+        """The views, one of which is on the screen."""
+        app = self._app
+        yield Container(
+            Drawn(self._steps, title="Steps", id="p-steps", classes="pane"),
+            Drawn(self._throughput, title="Tasks a second", id="p-throughput", classes="pane"),
+            Drawn(self._workers, title="Workers", id="p-workers", classes="pane"),
+            Drawn(self._backlog, title="Backlog", id="p-backlog", classes="pane"),
+            Drawn(self._notes, title="Decisions and failures", id="p-notes", classes="pane"),
+            Vertical(TaskGrid(app.glyphs, id="small-grid"), Static(id="legend"), id="p-tasks", classes="pane"),
+            id="run",
+        )
+        yield Vertical(TaskGrid(app.glyphs, id="grid"), Static(id="at", classes="bottom"), id="tasks")
+        yield Drawn(self._workers, id="workers")
+        yield Rows(lambda one, _: panes.cause(one, app.paint), empty="nothing failed", id="failures")
+        yield Rows(
+            lambda one, _: panes.decision(one, app.paint),
+            empty="nothing was decided yet",
+            follows_end=True,
+            id="decisions",
+        )
+        yield Rows(lambda one, _: panes.question(one, app.paint), empty="nobody is asked anything", id="asked")
+        yield Rows(lambda line, _: panes.event(line, app.paint), empty="no event fits", follows_end=True, id="events")
+        yield Sql(id="sql")
+        yield Rows(self._run_line, empty="no run yet: `gx run RECIPE` makes one", id="runs")
+
+    def draw(self) -> None:
+        """Draw the view that is on the screen."""
+        app = self._app
+        tab = app.query_one("#views", ContentSwitcher).current or "run"
+        model = app.model
+        if tab == "run":
+            for pane in app.query("#run Drawn").results(Drawn):
+                pane.redraw()
+            app.query_one("#small-grid", TaskGrid).show(model)
+            self._write("#legend", draw.legend(model.counts, paint=app.paint, glyphs=app.glyphs))
+            app.query_one("#p-tasks").border_title = f"Tasks, {model.total:,}"
+        elif tab == "tasks":
+            app.query_one("#grid", TaskGrid).show(
+                model, places_of(model, app.state_wanted, app.filters.get("tasks", ""))
+            )
+            self.tell_place()
+        elif tab == "workers":
+            app.query_one("#workers", Drawn).redraw()
+        elif tab == "runs":
+            self._list(tab, app.feed.runs or [])
+        elif tab == "failures":
+            self._list(tab, model.causes.ranked())
+        elif tab == "decisions":
+            self._list(tab, list(model.decisions))
+        elif tab == "asked":
+            self._list(tab, list(model.questions.values()))
+        elif tab == "events":
+            self._list(tab, list(model.events))
+
+    def tell_place(self) -> None:
+        """Say below the grid which task the cursor is on, and which are shown."""
+        app, model = self._app, self._app.model
+        place = app.query_one("#grid", TaskGrid).place
+        text = draw.legend(model.counts, paint=app.paint, glyphs=app.glyphs)
+        if place is not None and place < model.total:
+            state, step = State(model.states[place]), model.steps[model.steps_of[place]].name
+            head = Text(f" {inert_line(model.rows[place])}: {state.name}, {step}", app.paint["bold"])
+            head.append(f", attempt {model.attempts[place]}" if model.attempts[place] > 1 else "")
+            text = head.append("   ").append_text(text)
+        if app.state_wanted is not None:
+            text = Text(f" only {app.state_wanted.name} (s) ", app.paint["cursor"]).append_text(text)
+        self._write("#at", text)
+
+    def _list(self, tab: str, rows: Sequence[object]) -> None:
+        wanted = self._app.filters.get(tab, "").lower()
+        rows_widget = self._app.query_one(f"#{tab}", Rows)
+        if wanted:
+            rows = [row for row in rows if wanted in rows_widget.line(row, 400).plain.lower()]
+        rows_widget.show(rows)
+
+    def _write(self, where: str, text: Text) -> None:
+        """Write a line, if it isn't there already."""
+        key = (text.plain, tuple(text.spans))
+        if self._drawn.get(where) != key:
+            self._drawn[where] = key
+            self._app.query_one(where, Static).update(text, layout=False)
+
+    # ── panes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _steps(self, width: int, height: int) -> list[Text]:
+        app = self._app
+        return draw.steps(app.model, app.vertices, width=width, paint=app.paint, glyphs=app.glyphs)
+
+    def _throughput(self, width: int, height: int) -> list[Text]:
+        series = self._app.model.series
+        return self._chart(series.rates(series.ended), width, height, "success")
+
+    def _backlog(self, width: int, height: int) -> list[Text]:
+        return self._chart([float(n) for n in self._app.model.series.backlog], width, height, "primary")
+
+    def _chart(self, values: list[float], width: int, height: int, colour: str) -> list[Text]:
+        app, series = self._app, self._app.model.series
+        lines = chart(values, width=width, height=height, span_s=series.span_s, glyphs=app.glyphs)
+        found = [Text.assemble((line[:7], app.paint["muted"]), (line[7:], app.paint[colour])) for line in lines]
+        if found:
+            found[-1].stylize(app.paint["muted"])
+        return found
+
+    def _workers(self, width: int, height: int) -> list[Text]:
+        app = self._app
+        return draw.workers(
+            app.model,
+            app.feed.status,
+            app.feed.running,
+            now_s=app.now(),
+            width=width,
+            paint=app.paint,
+            glyphs=app.glyphs,
+        )
+
+    def _notes(self, width: int, height: int) -> list[Text]:
+        app, model = self._app, self._app.model
+        causes = [panes.cause(one, app.paint) for one in model.causes.ranked()[:3]]
+        told = [panes.decision(one, app.paint) for one in list(model.decisions)[-max(0, height - len(causes)) :]]
+        return [*causes, *told]
+
+    def _run_line(self, row: RunRow, width: int) -> Text:
+        app = self._app
+        return panes.run(
+            row, app.paint, width=width, is_live=row.run in app.feed.live, is_shown=row.run == app.model.run
+        )

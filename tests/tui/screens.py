@@ -1,0 +1,96 @@
+"""The monitor on a screen that a test looks at: a log that was written, a clock that stands, what is shown as text.
+
+Pictures stand in `pictures/`, as the lines of the screen; a picture of a theme has the colours of its cells below, each
+run of one style by a letter. Run the tests with GX_PICTURES=write to write them anew, and look at what changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from string import ascii_letters
+from typing import Any
+
+from textual.pilot import Pilot
+
+from gx.node.workspace import Workspace
+from gx.tui.app import Monitor
+from gx.tui.feed import Feed
+from gx.tui.glyphs import UNICODE, Glyphs
+
+NOW_S = 1_700_000_060.0
+PICTURES = Path(__file__).with_name("pictures")
+SIZES = ((80, 24), (120, 40), (200, 60))
+
+
+@asynccontextmanager
+async def watching(
+    workspace: Path, size: tuple[int, int] = (120, 40), *, glyphs: Glyphs = UNICODE, **more: Any
+) -> AsyncIterator[Pilot[None]]:
+    """The monitor of a workspace, once it has folded what the log has."""
+    app = Monitor(Feed(Workspace(workspace)), glyphs, clock=lambda: NOW_S, **more)
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        yield pilot
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    """Wait until the log is folded, its recipe read, and the screen drawn."""
+    app = monitor(pilot)
+    for _ in range(1000):
+        await pilot.pause(0.01)
+        is_read = app.feed.runs is not None and app.model.seq >= 0 and app.feed.blocks.empty()
+        if is_read and (app.vertices or not app.model.recipe):
+            break
+    await app.workers.wait_for_complete()
+    app.tick()
+    await pilot.pause()
+
+
+def monitor(pilot: Pilot[None]) -> Monitor:
+    app = pilot.app
+    assert isinstance(app, Monitor)
+    return app
+
+
+def screen_of(pilot: Pilot[None]) -> str:
+    """The lines of the screen, without what is blank at their ends."""
+    strips = pilot.app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
+
+
+def painted(pilot: Pilot[None]) -> str:
+    """The lines, then their styles: a letter a style, and how many cells it has."""
+    names: dict[str, str] = {}
+    rows = []
+    for strip in pilot.app.screen._compositor.render_strips():
+        runs: list[tuple[str, int]] = []
+        for segment in strip:
+            style = segment.style
+            told = f"{style.color.name if style and style.color else '-'} on " + (
+                f"{style.bgcolor.name if style and style.bgcolor else '-'}{' bold' if style and style.bold else ''}"
+            )
+            name = names.setdefault(told, ascii_letters[len(names)])
+            runs = (
+                [*runs[:-1], (name, runs[-1][1] + segment.cell_length)]
+                if runs and runs[-1][0] == name
+                else [
+                    *runs,
+                    (name, segment.cell_length),
+                ]
+            )
+        rows.append(" ".join(f"{name}{count}" for name, count in runs))
+    legend = "\n".join(f"{name}: {told}" for told, name in names.items())
+    return screen_of(pilot) + "\n" + "\n".join(rows) + "\n\n" + legend + "\n"
+
+
+def assert_like(name: str, found: str) -> None:
+    """What is shown is what the picture of that name shows."""
+    file = PICTURES / f"{name}.txt"
+    if os.environ.get("GX_PICTURES") == "write":
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(found)
+    assert file.exists(), f"there is no picture {file.name}: write it with GX_PICTURES=write"
+    assert found == file.read_text(), f"{file.name} shows something else"

@@ -1,0 +1,180 @@
+"""Whom the monitor reads from: a node, its successor after a kill, or the file; and what a person asks of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gx.core.errors import UsageError
+from gx.core.message import Signal
+from gx.node.previews import KEPT_CHARS, MOST, Previews
+from gx.node.workspace import Workspace
+from gx.tui.app import Monitor
+from gx.tui.feed import Feed
+from gx.tui.glyphs import UNICODE
+from gx.tui.intents import Intents
+from gx.tui.limits import limits_of
+from tests.integration.project import ENDLESS as ENDLESS_RECIPE
+from tests.integration.project import Project
+from tests.node.served import ENDLESS, Served, ended, recipe, serve
+from tests.tiny_model import write_tiny_model
+from tests.tui.screens import monitor, screen_of, settled, watching
+from tests.tui.written import OLDER, RUN, a_run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("fed")
+    write_tiny_model(made / "tiny.gguf", context=32768)
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    with serve(folder / "ws") as found:
+        yield found
+
+
+async def until(pilot: object, look: object) -> None:
+    """Let the monitor go on until that is so."""
+    for _ in range(1000):
+        monitor(pilot).tick()  # type: ignore[arg-type]
+        if look():  # type: ignore[operator]
+            return
+        await pilot.pause(0.02)  # type: ignore[attr-defined]
+    raise AssertionError("it never came to be")
+
+
+async def test_a_live_run_is_followed_and_its_answers_come_as_they_are_written(served: Served) -> None:
+    run = served.submit(recipe("live", tokens=ENDLESS), 2, is_detached=True).run
+    async with watching(served.folder) as pilot:
+        app = monitor(pilot)
+        await until(pilot, lambda: app.model.run == run and app.model.running and app.feed.state == "node")
+        await pilot.press("2", "enter")
+        await until(pilot, lambda: app.feed.running is not None and any(one.text for one in app.feed.running.tasks))
+        await until(pilot, lambda: "as it comes" in screen_of(pilot))
+        await pilot.press("escape", "x")
+        await pilot.pause()
+        await pilot.press("y")
+        await until(pilot, lambda: app.model.status == "cancelled")
+    assert ended(served, run).run.run == run
+
+
+async def test_what_is_asked_of_a_live_run_is_done(served: Served) -> None:
+    run = served.submit(recipe("asked", tokens=ENDLESS), 2, is_detached=True).run
+    intents = Intents(served.folder)
+    async with watching(served.folder) as pilot:
+        app = monitor(pilot)
+        await until(pilot, lambda: run in app.feed.live and app.model.run == run)
+        await pilot.press("p")
+        await until(pilot, lambda: app.model.status == "paused")
+        await pilot.press("p")
+        await until(pilot, lambda: app.model.status == "running")
+        await pilot.press("c")
+        await pilot.pause()
+        await pilot.press("3", "enter", "enter", "enter")
+        await until(pilot, lambda: app.model.concurrency == 3)
+        await until(pilot, lambda: "at most 3 at once" in screen_of(pilot))
+    intents.cancel(run)
+    ended(served, run)
+    with pytest.raises(UsageError):
+        intents.fork(run, "no such step")
+
+
+async def test_the_file_is_read_where_there_is_no_node_and_another_log_in_its_place_is_noticed(tmp_path: Path) -> None:
+    place = a_run().write(tmp_path / "one" / ".gx")
+    other = a_run(row="ANOTHER").write(tmp_path / "two" / ".gx")
+    async with watching(place) as pilot:
+        app = monitor(pilot)
+        assert app.feed.state == "file"
+        seen = app.model
+        shutil.rmtree(place)
+        shutil.copytree(other, place)
+        await until(pilot, lambda: app.model is not seen and app.model.rows[:1] == ["ANOTHER"])
+
+
+async def test_a_node_that_is_killed_is_missed_and_the_next_one_followed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GX_NODE_LINGER_S", "0.3")
+    project = Project(tmp_path).write(ENDLESS_RECIPE, folder / "tiny.gguf", rows=3)
+    try:
+        project.start("run", "recipe.yaml", "-i", "rows.jsonl", "--detach").process.wait(60)
+        async with watching(project.workspace) as pilot:
+            app = monitor(pilot)
+            run = app.model.run
+            await until(pilot, lambda: run in app.feed.live and app.model.running)
+            seq = app.model.seq
+            project.kill_node()
+            await until(pilot, lambda: app.feed.state != "node" and run not in app.feed.live)
+            assert app.model.total == 3, "what it wrote is still there"
+            await pilot.press("p")
+            await until(pilot, lambda: run in app.feed.live and app.feed.state == "node" and app.model.seq > seq)
+            await until(pilot, lambda: app.model.running)
+            assert app.model.total == 3
+            Intents(project.workspace).cancel(run)
+            await until(pilot, lambda: app.model.status == "cancelled")
+    finally:
+        project.close()
+
+
+async def test_a_workspace_without_a_run_says_so(tmp_path: Path) -> None:
+    app = Monitor(Feed(Workspace(tmp_path / ".gx")), UNICODE)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no run yet" in screen_of(pilot))
+        await pilot.press(*"pcbxra")  # nothing to do anything to
+        assert app.is_running
+
+
+async def test_steps_that_come_later_have_room_on_a_small_screen(tmp_path: Path) -> None:
+    place = tmp_path / ".gx"
+    app = Monitor(Feed(Workspace(place)), UNICODE)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no run yet" in screen_of(pilot))
+        a_run().write(place)
+        await until(pilot, lambda: "replies" in screen_of(pilot))
+
+
+async def test_a_run_is_named_by_the_start_of_its_id(tmp_path: Path) -> None:
+    place = a_run().write(tmp_path / ".gx")
+    async with watching(place, wanted="triage-a") as pilot:
+        assert monitor(pilot).model.run == OLDER
+    app = Monitor(Feed(Workspace(place)), UNICODE, wanted="nothing")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no run, or several" in screen_of(pilot))
+
+
+async def test_a_terminal_that_is_resized_shows_all_of_it(tmp_path: Path) -> None:
+    place = a_run().write(tmp_path / ".gx")
+    async with watching(place, (80, 24)) as pilot:
+        for size in ((200, 60), (40, 12), (120, 40)):
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            assert len(screen_of(pilot).splitlines()) == size[1]
+        assert RUN in screen_of(pilot)
+
+
+def test_previews_are_bounded_and_a_later_attempt_begins_anew() -> None:
+    previews = Previews()
+    for number in range(MOST + 10):
+        previews.take(Signal(task=f"t{number}", attempt=1, text="a", tokens_out=1))
+    assert len(previews._last) == MOST
+    for _ in range(3):
+        previews.take(Signal(task="t", attempt=1, text="x" * KEPT_CHARS, tokens_out=9))
+    assert len(previews._last["t"].text) == KEPT_CHARS
+    assert previews._last["t"].is_cut
+    previews.take(Signal(task="t", attempt=2, text="anew", tokens_out=1))
+    assert (previews._last["t"].text, previews._last["t"].is_cut) == ("anew", False)
+
+
+def test_limits_are_numbers_or_an_error_that_names_them() -> None:
+    assert limits_of("4", "20_000", "90s") == (4, 20_000, 90.0)
+    assert limits_of("", " ", "") == (None, None, None)
+    for typed in (("x", "", ""), ("", "-1", ""), ("", "", "soon")):
+        with pytest.raises(UsageError):
+            limits_of(*typed)

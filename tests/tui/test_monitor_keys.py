@@ -1,0 +1,264 @@
+"""What each key of the monitor does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable, Input
+
+from gx.core.errors import SettingsError
+from gx.tui import keys
+from gx.tui.screens.detail import Detail
+from gx.tui.screens.dialogs import Choose, Confirm, Fill
+from gx.tui.screens.help import Help
+from gx.tui.states import State
+from gx.tui.themes import PALETTES
+from gx.tui.widgets.grid import TaskGrid
+from gx.tui.widgets.rows import Rows
+from tests.tui.screens import monitor, screen_of, settled, watching
+from tests.tui.written import OLDER, RUN, a_run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_run().write(tmp_path_factory.mktemp("pressed") / ".gx")
+
+
+async def test_digits_show_the_views(place: Path) -> None:
+    async with watching(place) as pilot:
+        for number, tab in enumerate(keys.TABS, 1):
+            await pilot.press("escape", str(number))
+            assert monitor(pilot).tab == tab.id
+
+
+async def test_q_leaves_and_says_how_to_come_back(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("q")
+        await pilot.pause()
+        assert not pilot.app.is_running
+        assert RUN in monitor(pilot).farewell
+
+
+async def test_vim_keys_and_arrows_walk_the_grid(place: Path) -> None:
+    async with watching(place, (80, 24)) as pilot:
+        await pilot.press("2")
+        grid = pilot.app.query_one("#grid", TaskGrid)
+        await pilot.press("l", "l", "right", "h")
+        assert grid.cursor == 2
+        await pilot.press("G")
+        assert grid.cursor == 62
+        await pilot.press("g")
+        assert grid.cursor == 0
+        await pilot.press("j")
+        assert grid.cursor == 0, "there is one line only"
+
+
+async def test_vim_keys_walk_a_list(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("5")
+        rows = pilot.app.query_one("#decisions", Rows)
+        await settled(pilot)
+        await pilot.press("g")
+        assert rows.cursor == 0
+        await pilot.press("j", "down", "k")
+        assert rows.cursor == 1
+        await pilot.press("G")
+        assert rows.cursor == len(monitor(pilot).model.decisions) - 1
+
+
+async def test_s_shows_the_tasks_of_one_state_after_the_other_then_all(place: Path) -> None:
+    async with watching(place) as pilot:
+        app, grid = monitor(pilot), pilot.app.query_one("#grid", TaskGrid)
+        for state in (State.queued, State.prepared, State.running):
+            await pilot.press("s")
+            assert app.state_wanted is state
+        for _ in range(4):
+            await pilot.press("s")
+        assert grid.place is not None
+        await pilot.press("s")
+        assert app.state_wanted is None
+
+
+async def test_a_filter_leaves_the_tasks_that_fit(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("slash", *"T-01")
+        await pilot.press("enter")
+        grid = pilot.app.query_one("#grid", TaskGrid)
+        assert grid.place == 10
+        await pilot.press("G")
+        assert grid.place == 19
+        assert not isinstance(pilot.app.focused, Input)
+
+
+async def test_events_are_filtered_by_any_of_their_words(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("7", "slash", *"container")
+        await pilot.press("enter")
+        await settled(pilot)
+        shown = [line for line in screen_of(pilot).splitlines() if " container." in line]
+        assert len(shown) == 2
+        assert "task.leased" not in screen_of(pilot)
+
+
+async def test_enter_opens_a_task_and_escape_comes_back(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, Detail)
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, Detail)
+
+
+async def test_enter_on_a_failure_opens_its_first_task(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("4")
+        await settled(pilot)
+        await pilot.press("enter")
+        await settled(pilot)
+        await settled(pilot)
+        assert "timeout" in screen_of(pilot)
+
+
+async def test_y_copies_the_answer_and_Y_the_prompt(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        await settled(pilot)
+        await pilot.press("y")
+        assert '"category": "bug"' in pilot.app.clipboard
+        await pilot.press("Y")
+        assert pilot.app.clipboard == "user:\nSort this."
+
+
+async def test_w_says_why_a_task_has_its_state(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        await pilot.press("w")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "succeeded" in screen_of(pilot).split("status")[0]
+
+
+async def test_t_goes_through_the_themes(place: Path) -> None:
+    async with watching(place) as pilot:
+        seen = []
+        for _ in PALETTES:
+            await pilot.press("t")
+            seen.append(pilot.app.theme)
+        assert sorted(seen) == sorted(PALETTES)
+
+
+async def test_brackets_go_from_run_to_run(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("left_square_bracket")
+        await settled(pilot)
+        assert monitor(pilot).model.run == OLDER
+        assert OLDER in screen_of(pilot).splitlines()[0]
+        await pilot.press("right_square_bracket")
+        await settled(pilot)
+        assert monitor(pilot).model.run == RUN
+
+
+async def test_enter_on_a_run_shows_it(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("9")
+        await settled(pilot)
+        await pilot.press("j", "enter")
+        await settled(pilot)
+        assert monitor(pilot).model.run == OLDER
+
+
+async def test_sql_is_answered_in_a_table(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("8")
+        pilot.app.query_one("#question", Input).value = "select count(*) as n from tasks"
+        await pilot.press("enter")
+        await settled(pilot)
+        assert pilot.app.query_one(DataTable).row_count == 1
+        assert "64" in screen_of(pilot)
+
+
+async def test_a_question_that_the_log_refuses_is_told_below_the_table(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("8")
+        pilot.app.query_one("#question", Input).value = "delete from events"
+        await pilot.press("enter")
+        await settled(pilot)
+        assert "expected a question" in screen_of(pilot)
+
+
+async def test_what_destroys_is_asked_first_and_anything_but_y_is_a_no(place: Path) -> None:
+    async with watching(place) as pilot:
+        for key in ("enter", "n", "escape", "q"):
+            await pilot.press("x")
+            await pilot.pause()
+            assert isinstance(pilot.app.screen, Confirm)
+            await pilot.press(key)
+            await pilot.pause()
+            assert not isinstance(pilot.app.screen, Confirm)
+        assert monitor(pilot).model.status == "running"
+
+
+async def test_a_asks_for_one_of_the_choices(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("a")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Choose)
+        assert "Spend two dollars more?" in screen_of(pilot)
+        await pilot.press("escape")
+
+
+async def test_what_needs_a_live_run_says_so(place: Path) -> None:
+    async with watching(place) as pilot:
+        for key in ("c", "b"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert not isinstance(pilot.app.screen, Fill | Confirm)
+            assert any("isn't live" in note.message for note in pilot.app._notifications)
+
+
+async def test_the_help_and_the_palette_open(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("question_mark")
+        assert isinstance(pilot.app.screen, Help)
+        await pilot.press("escape", "colon")
+        await pilot.pause()
+        assert "Search" in screen_of(pilot)
+        await pilot.press("escape")
+
+
+async def test_a_click_goes_to_a_view_and_two_open_a_task(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.click("#tabs", offset=(10, 0))
+        assert monitor(pilot).tab == "tasks"
+        await pilot.click("#grid", offset=(3, 0))
+        assert pilot.app.query_one("#grid", TaskGrid).cursor == 3
+        await pilot.click("#grid", offset=(3, 0))
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Detail)
+
+
+async def test_keys_of_the_settings_take_the_place_of_the_own(place: Path) -> None:
+    async with watching(place, keymap={"tab-events": "e", "help": "f2"}) as pilot:
+        await pilot.press("7")
+        assert monitor(pilot).tab == "run"
+        await pilot.press("e")
+        assert monitor(pilot).tab == "events"
+        await pilot.press("f2")
+        assert "f2" in screen_of(pilot)
+
+
+def test_a_key_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="no key is called `quti`"):
+        keys.keymap({"quti": "z"})
+
+
+def test_no_two_keys_of_a_place_are_the_same() -> None:
+    for where, bindings in keys.groups().items():
+        pressed = [key for one in bindings for key in one.key.split(",")]
+        assert len(pressed) == len(set(pressed)), where
+        assert len({one.id for one in bindings}) == len(bindings), where
