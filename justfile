@@ -16,7 +16,7 @@ imports:
     lint-imports
 
 tests *ARGS:
-    pytest {{ARGS}}
+    pytest --numprocesses auto --maxprocesses 4 --dist worksteal {{ARGS}}
 
 # Speeds, as ratios against named peers.
 bench:
