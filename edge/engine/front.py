@@ -92,7 +92,7 @@ class Front:
         finally:
             self._room.release()
         if feed is not None:
-            feed.flush()
+            feed.finish()
         return result
 
     async def generate_all(
@@ -175,6 +175,7 @@ class _Feed:
         self._loop, self._on_text = loop, on_text
         self._lock = threading.Lock()
         self._held, self._tokens_out, self._due_s = "", 0, 0.0
+        self._error: Exception | None = None
 
     def push(self, text: str, tokens_out: int) -> None:
         """Called by the engine's thread."""
@@ -188,8 +189,17 @@ class _Feed:
                 self._loop.call_soon_threadsafe(self.flush)
 
     def flush(self) -> None:
-        """Called on the loop."""
+        """Called on the loop. Who listens gets nothing more once they failed."""
         with self._lock:
             text, self._held = self._held, ""
-        if text:
-            self._on_text(text, self._tokens_out)
+        if text and self._error is None:
+            try:
+                self._on_text(text, self._tokens_out)
+            except Exception as error:  # noqa: BLE001  it is the request's, and a callback of the loop can't raise it
+                self._error = error
+
+    def finish(self) -> None:
+        """Bring the rest. Raises what the listener raised, now or before."""
+        self.flush()
+        if self._error is not None:
+            raise self._error

@@ -53,9 +53,13 @@ def test_a_run_is_shared_with_containers_and_nothing_is_left_of_them(served: Ser
     ended(served, started.run)
     succeeded = served.bodies(started.run, e.TaskSucceeded)
     assert {body.worker for body in succeeded} == {"edge", "cloud"} and len(succeeded) == 120
-    assert not served.bodies(started.run, e.AttemptLost) and not served.bodies(started.run, e.RentRefused)
+    assert not served.bodies(started.run, e.RentRefused)
+    lost = served.bodies(started.run, e.AttemptLost)
+    assert all(body.reason.startswith("taken back") for body in lost), lost
     calls = {(body.task, body.attempt) for body in served.bodies(started.run, e.CallMade)}
-    assert {(b.task, b.attempt) for b in succeeded if b.worker == "cloud"} == calls
+    assert {(b.task, b.attempt) for b in succeeded if b.worker == "cloud"} == calls - {
+        (b.task, b.attempt) for b in lost
+    }
     leaving = {body.task for body in served.bodies(started.run, e.Egress)}
     assert {body.task for body in succeeded if body.worker == "cloud"} <= leaving
     rent = served.state(started.run).rent
@@ -63,7 +67,7 @@ def test_a_run_is_shared_with_containers_and_nothing_is_left_of_them(served: Ser
     assert nodes.until(lambda: not left_running(served)), left_running(served)
     report = msgspec.json.decode((served.folder / "rehearsals" / f"{started.run}.json").read_bytes(), type=Rehearsed)
     assert report.bills[0].gpu == "L4" and 1 <= report.containers <= 2
-    assert set(report.calls) == {"succeeded"} and sum(report.calls.values()) == len(calls)
+    assert report.calls["succeeded"] >= len(calls) - len(lost) and sum(report.calls.values()) == len(calls)
 
 
 def test_a_run_that_is_given_up_leaves_no_call_and_no_process(served: Served) -> None:
