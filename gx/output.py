@@ -5,12 +5,14 @@ Nothing here knows what is shown. Rows are JSON lines when stdout is not a termi
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from gx.core.errors import GxError, InputError, RecipeError, SettingsError, UsageError
 from gx.core.inert import inert
@@ -87,6 +89,28 @@ def console(stream: TextIO | None = None) -> Console:
 def shown(text: str, stream: TextIO) -> str:
     """The text as `stream` gets it: on a terminal with nothing in it that the terminal would obey, else as it is."""
     return inert(text) if stream.isatty() else text
+
+
+def data_out() -> IO[bytes]:
+    """Where bytes of results go: stdout, exactly; on a terminal, with nothing in them that it would obey."""
+    return cast("IO[bytes]", _Inert()) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Inert(io.RawIOBase):
+    """UTF-8 for the terminal on stdout, made harmless; a character may come in two pieces."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        sys.stdout.buffer.write(inert(self._decode(content)).encode())
+        return len(content)
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:

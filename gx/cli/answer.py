@@ -65,7 +65,8 @@ def _show(run: str, questions: tuple[OpenQuestion, ...], paused: tuple[str, ...]
     else:
         for one in questions:
             choices = " | ".join(shlex.quote(choice) for choice in one.choices)
-            sys.stdout.write(f"{one.question}: {one.text}\n  gx answer {run} {choices}\n")
+            text = f"{one.question}: {one.text}\n  gx answer {run} {choices}\n"
+            sys.stdout.write(output.shown(text, sys.stdout))
         sys.stdout.flush()
     if paused:
         output.note(f"paused: step {', '.join(paused)}; let it go on with: gx resume {run}")

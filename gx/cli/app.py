@@ -37,6 +37,7 @@ from gx.cli import (
     monitor,
     recipes,
     replay,
+    report,
     run,
     spend,
     steer,
@@ -108,6 +109,7 @@ gc.register(app)
 why.register(app)
 audit.register(app)
 export.register(app)
+report.register(app)
 fork.register(app)
 diff.register(app)
 replay.register(app)

@@ -182,8 +182,9 @@ def _target(out: Path | None) -> Iterator[tuple[IO[bytes], Path | None]]:
     """
     try:
         if out is None:
-            yield sys.stdout.buffer, None
-            sys.stdout.buffer.flush()
+            stream = output.data_out()
+            yield stream, None
+            stream.flush()
             return
         if out.exists() and not out.is_file():  # a pipe or a device
             with out.open("wb") as stream:

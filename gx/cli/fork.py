@@ -16,6 +16,7 @@ import typer
 
 from gx import output
 from gx.cli.place import seconds
+from gx.cli.printing import Printer, RawOpt, SelectOpt, Style, TeeOpt, style_of
 from gx.core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def fork(
     detach: DetachOpt = False,
     ordered: OrderedOpt = False,
     with_input: WithInputOpt = False,
+    select: SelectOpt = None,
+    raw: RawOpt = False,
+    tee: TeeOpt = None,
     as_json: JsonOpt = None,
     quiet: QuietOpt = False,
     workspace: WorkspaceOpt = None,
@@ -78,6 +82,7 @@ def fork(
     import msgspec
 
     output.set_mode(as_json=as_json, quiet=quiet)
+    style = style_of(with_input=with_input, select=select, raw=raw, tee=tee)
     place, past, wanted = _asked(run, workspace)
     wanted = _with_input(_changed(wanted, params or [], models or [], fresh_from), past, inputs, fmt)
     what = f"fork of {past.run}" + (f" from {fresh_from}" if fresh_from else "")
@@ -89,7 +94,7 @@ def fork(
         deadline_s=seconds(deadline, flag="--deadline") if deadline else wanted.deadline_s,
         budget_tokens=budget or wanted.budget_tokens,
     )
-    _execute(wanted, place, past.run, detach=detach, ordered=ordered, with_input=with_input, workspace=workspace)
+    _execute(wanted, place, past.run, detach=detach, ordered=ordered, style=style, workspace=workspace)
 
 
 def retry(
@@ -99,6 +104,9 @@ def retry(
     detach: DetachOpt = False,
     ordered: OrderedOpt = False,
     with_input: WithInputOpt = False,
+    select: SelectOpt = None,
+    raw: RawOpt = False,
+    tee: TeeOpt = None,
     as_json: JsonOpt = None,
     quiet: QuietOpt = False,
     workspace: WorkspaceOpt = None,
@@ -112,6 +120,7 @@ def retry(
     import msgspec
 
     output.set_mode(as_json=as_json, quiet=quiet)
+    style = style_of(with_input=with_input, select=select, raw=raw, tee=tee)
     place, past, wanted = _asked(run, workspace)
     if past.status in ("running", "paused"):
         hint = f"wait for its end with `gx wait {past.run}`, or give it up with `gx cancel {past.run}`"
@@ -119,7 +128,7 @@ def retry(
     is_stream = inputs is not None and _is_stream(inputs)
     wanted = _with_input(wanted, past, inputs, fmt)
     wanted = msgspec.structs.replace(wanted, name=None if is_stream else f"retry of {past.run}")
-    _execute(wanted, place, past.run, detach=detach, ordered=ordered, with_input=with_input, workspace=workspace)
+    _execute(wanted, place, past.run, detach=detach, ordered=ordered, style=style, workspace=workspace)
 
 
 # ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,21 +221,20 @@ def _execute(
     *,
     detach: bool,
     ordered: bool,
-    with_input: bool,
+    style: Style,
     workspace: Path | None,
 ) -> None:
     import msgspec
 
     from gx import settings
     from gx.cli import running
-    from gx.cli.run import Printer
 
     wanted = msgspec.structs.replace(wanted, is_detached=detach)
     found = settings.load(workspace=workspace)
     if detach:
         sys.stdout.write(running.detach(wanted, found, place) + "\n")
         return
-    printer = Printer(with_input=with_input)
+    printer = Printer(style)
     end = running.execute(wanted, found, place, on_records=printer.show, is_ordered=ordered)
     code = running.finish(end)
     output.note(f"compare: gx diff {origin} {end.run}")

@@ -253,5 +253,5 @@ class _Numbered(msgspec.Struct):
 
 
 def _write(line: bytes) -> None:
-    sys.stdout.write(line.decode() + "\n")
+    sys.stdout.write(output.shown(line.decode(), sys.stdout) + "\n")
     sys.stdout.flush()

@@ -13,6 +13,7 @@ import typer
 from gx import output
 from gx.cli.place import seconds
 from gx.cli.printing import Printer, RawOpt, SelectOpt, Style, TeeOpt, style_of
+from gx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from gx.node.client import Submission
@@ -91,7 +92,6 @@ def submission(
     notify: list[str] | None = None,
 ) -> Submission:
     """What the command line asks for, as a node takes it. :raises GxError: if the recipe can't be read."""
-    from gx.core.errors import UsageError
     from gx.flow.parse import read_recipe, readable
     from gx.node.client import Submission, as_params
 
@@ -177,6 +177,8 @@ def run(
 
     output.set_mode(as_json=as_json, quiet=quiet)
     style = style_of(with_input=with_input, select=select, raw=raw, tee=tee)
+    if tee is not None and (detach or monitor):
+        raise UsageError("--tee writes what is printed, and a run that goes on by itself prints nothing here")
     mode, then = leave.burst_mode(burst), leave.at_cap(at_cap)
     tokens, usd = leave.tokens_or_dollars(budget, bursts=mode not in (None, "off"))
     asked = submission(

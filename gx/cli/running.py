@@ -283,7 +283,7 @@ def resume_command(run: str = "") -> str:
 
     Where the command was another one, as `gx wait`, it is the verb that resumes the run.
     """
-    if run and len(sys.argv) > 1 and sys.argv[1] not in ("run", "eval"):
+    if run and len(sys.argv) > 1 and sys.argv[1] not in ("run", "map", "ask", "eval"):
         return f"gx resume {run}"
     launcher = ["uv", "run", "gx"] if "UV_RUN_RECURSION_DEPTH" in os.environ else ["gx"]
     return shlex.join([*launcher, *(word for word in sys.argv[1:] if word != "--fresh")])

@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away_leaves_a_run_that_can_be_resumed(slow: Project)
     first = running.record()
     assert running.process.stdout is not None
     running.process.stdout.close()
-    assert running.process.wait(30) == ExitCode.interrupted
+    assert running.process.wait(30) == ExitCode.closed_pipe
     assert running.process.stderr is not None
     told = running.process.stderr.read().decode()
     assert "Traceback" not in told and "Exception" not in told

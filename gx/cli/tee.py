@@ -1,0 +1,91 @@
+"""`--tee FILE`: records as JSON lines in a file too, each once, however often the run is resumed.
+
+A record is in the file as a whole or not at all: what is printed together is appended by one write, and a line that a
+crash left torn is cut off before the next. A record that the file has, the same row with the same result, isn't added
+again; what it took and whether it was answered from the log make no other record of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gx.core.errors import UsageError, WorkspaceError
+
+_PASSING = ("usage", "cached", "input")
+"""Fields that don't make it another record."""
+
+
+class Tee:
+    """The file at `path`, made if it isn't there, and this process' own until it is closed.
+
+    :raises GxError: if it can't be written, or another gx writes to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = set[int]()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read()
+        except BlockingIOError:
+            raise WorkspaceError(
+                f"--tee: {path} is written by another gx", hint="wait for it, or name another file"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"--tee: expected a file to append to, got {path}: {error.strerror or error}") from None
+
+    def write(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append those that the file doesn't have. :raises OSError: naming the file, if it can't be written."""
+        lines = []
+        for record in records:
+            if (name := _name(record)) not in self._known:
+                self._known.add(name)
+                lines.append(msgspec.json.encode(record) + b"\n")
+        left = memoryview(b"".join(lines))
+        before = os.fstat(self._file).st_size
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            os.ftruncate(self._file, before)  # a full disk took half of it
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
+    def close(self) -> None:
+        """Let others write to it."""
+        os.close(self._file)
+
+    def _read(self) -> None:
+        """Learn what the file has, and cut off a torn last line."""
+        whole = 0
+        with open(self._file, "rb", closefd=False) as lines:
+            lines.seek(0)
+            for line in lines:
+                record = _record(line)
+                if not line.endswith(b"\n") and record is None:
+                    os.ftruncate(self._file, whole)
+                elif not line.endswith(b"\n"):
+                    os.write(self._file, b"\n")
+                whole += len(line)
+                if record is not None:
+                    self._known.add(_name(record))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _name(record: dict[str, Any]) -> int:
+    kept = {name: value for name, value in record.items() if name not in _PASSING}
+    return int.from_bytes(blake2b(msgspec.json.encode(kept, order="sorted"), digest_size=8).digest())

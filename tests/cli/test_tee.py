@@ -1,0 +1,62 @@
+"""`--tee`: each record once in the file, whole lines only, whatever became of the last run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gx.cli.tee import Tee
+from gx.core.errors import GxError
+
+
+def record(name: str, output: Any = "yes", **more: Any) -> dict[str, Any]:
+    return {"id": name, "index": 0, "step": "s", "status": "succeeded", "output": output, **more}
+
+
+def lines(file: Path) -> list[Any]:
+    return [json.loads(line) for line in file.read_bytes().splitlines()]
+
+
+def test_a_record_that_the_file_has_is_not_added_again(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    first = Tee(file)
+    first.write([record("a", cached=False, usage={"ms": 1.0}), record("b")])
+    first.close()
+    Tee(file).write([record("a", cached=True, usage={"ms": 2.0}), record("b", "no"), record("c")])
+    assert [(r["id"], r["output"]) for r in lines(file)] == [("a", "yes"), ("b", "yes"), ("b", "no"), ("c", "yes")]
+
+
+def test_a_line_that_a_crash_left_torn_is_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(json.dumps(record("a")).encode() + b'\n{"id": "b", "out')
+    Tee(file).write([record("b")])
+    assert [r["id"] for r in lines(file)] == ["a", "b"]
+
+
+def test_a_last_line_without_its_line_end_stays(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(json.dumps(record("a")).encode())
+    Tee(file).write([record("a"), record("b")])
+    assert [r["id"] for r in lines(file)] == ["a", "b"]
+
+
+def test_lines_that_are_no_records_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(b"# notes\n[1]\n\xff\xfe\n")
+    Tee(file).write([record("a")])
+    assert file.read_bytes().startswith(b"# notes\n[1]\n\xff\xfe\n{")
+
+
+def test_a_file_that_another_gx_writes_is_refused(tmp_path: Path) -> None:
+    held = Tee(tmp_path / "out.jsonl")
+    with pytest.raises(GxError, match="written by another gx"):
+        Tee(tmp_path / "out.jsonl")
+    held.write([record("a")])
+
+
+def test_a_place_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GxError, match="expected a file to append to"):
+        Tee(tmp_path / "none" / "out.jsonl")
