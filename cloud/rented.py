@@ -10,10 +10,11 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
+import aiohttp
 import anyio
 import modal
 import modal.exception as refused
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from modal.config import config
 
 from cloud.names import APP, CLASS, board_of
@@ -179,7 +180,8 @@ def _server(url: str | None) -> Iterator[None]:
                 os.environ["MODAL_SERVER_URL"] = before
 
 
-_ERRORS = (refused.Error, OSError, GRPCError, StreamTerminatedError)
+_ERRORS = (refused.Error, OSError, GRPCError, StreamTerminatedError, ProtocolError, aiohttp.ClientError)
+"""The SDK's own, and those of the connections under it: what is larger than 8 KiB goes by HTTP."""
 
 
 @contextmanager

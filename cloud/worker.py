@@ -101,6 +101,11 @@ class CloudWorker:
         """Say which files of the volume make a model."""
         self._weights[weights.digest] = weights
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether each call that nobody wants is cancelled: until then it costs."""
+        return not self._clearing.unwanted
+
     async def start(self) -> None:
         """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
@@ -116,6 +121,7 @@ class CloudWorker:
             await answered.wait()
         calls, self._open = [*self._open.values(), *self._clearing.unwanted], {}
         await each(self._clearing.cancel, calls)
+        await each(self._clearing.cancel, self._clearing.unwanted)  # what had their attempts in their stead
 
     def scale(self, containers: int) -> None:
         """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
@@ -168,7 +174,7 @@ class CloudWorker:
         is_known = call is not None or name in self._spawning or self._waiting.pop(name, None) is not None
         self._spawning.discard(name)
         if call is not None:
-            self._clearing.drop(call)
+            self._drop(call)
         if is_known:
             self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
 
@@ -248,7 +254,7 @@ class CloudWorker:
             self._spawning.discard(name)
             self._follow_call(name, call)
         else:  # it was given up meanwhile
-            self._clearing.drop(call)
+            self._drop(call)
         self._asked.discard(answered)
         answered.set()
 
@@ -288,6 +294,7 @@ class CloudWorker:
         """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
         is_awaited = name in self._recalled
         self._recalled.discard(name)
+        self._drop_owner(answer)
         if (ended := None if answer is None else _outcome_of(answer)) is not None:
             self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
         elif is_awaited:
@@ -329,8 +336,17 @@ class CloudWorker:
         call = self._open.pop(name, None)
         self._spawning.discard(name)
         if call is not None:
-            self._clearing.drop(call)
+            self._drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
+
+    def _drop(self, call: str) -> None:
+        """Nobody wants the call any more, nor that which has its attempt in its stead."""
+        self._clearing.drop(call, self._drop_owner)
+
+    def _drop_owner(self, answer: bytes | None) -> None:
+        """A call that nobody wants had answered that: if another one has its claim, nobody wants that either."""
+        if (owner := None if answer is None else _owner_of(answer)) is not None:
+            self._drop(owner)
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
@@ -359,3 +375,12 @@ def _outcome_of(payload: bytes) -> tuple[Outcome, float] | None:
         return (reply.outcome, reply.ms) if isinstance(reply, m.Done) else None
     except (msgspec.MsgspecError, BenchError):
         return None
+
+
+def _owner_of(payload: bytes) -> str | None:
+    """The call that has the claim of the attempt, if a report says that it is another one."""
+    try:
+        reply = m.read_report(payload).reply
+    except (msgspec.MsgspecError, BenchError):
+        return None
+    return reply.call if isinstance(reply, m.Taken) else None

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from gx.core.errors import BenchError, GxError
+from gx.core.memory import Draft, Found, Hit, Memory, Query, Written
 from gx.core.message import Answer, Failure, Message, ModelCard, Outcome, Turn, Usage
 from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp, CallMade, ContainerSeen, WorkerEvent
 from gx.core.task import Capacity, CloudLease, EdgeLease, Lease, Offer, Quote, Rate
@@ -113,6 +115,28 @@ class ScriptedWorker:
         self._news.set()
 
 
+class ScriptedMemory:
+    """A memory that gives these for every question, the best first, and keeps what was asked; or that fails."""
+
+    def __init__(self, *memories: Memory, failure: GxError | None = None, notes: tuple[str, ...] = ()) -> None:
+        self.memories, self.failure, self.notes = memories, failure, notes
+        self.asked: list[Query] = []
+
+    async def search(self, query: Query) -> Found:
+        self.asked.append(query)
+        await anyio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+        hits = [
+            Hit(memory=one, score=1.0 / number, by_text=1.0 / number, by_vector=0.0)
+            for number, one in enumerate(self.memories[: query.k], 1)
+        ]
+        return Found(hits=tuple(hits), notes=self.notes)
+
+    async def write(self, drafts: Sequence[Draft], *, by: str) -> Written:
+        raise AssertionError("what a run remembers is written with its results")
+
+
 class ManualClock:
     """A clock that stands still until it is moved."""
 
@@ -143,6 +167,7 @@ class ScriptedRenter:
     def __init__(self, landlord: ScriptedLandlord, gpu: str) -> None:
         self._landlord, self.gpu = landlord, gpu
         self.containers, self.until = 0, 0.0
+        self.is_clear = True
         self.waiting: dict[tuple[str, int], Turn] = {}
         self.open: dict[tuple[str, int], str] = {}
         self.cancelled: list[tuple[str, int]] = []

@@ -190,6 +190,8 @@ class MemoryStore(Protocol):
 
     def n_lacking(self) -> int: ...
 
+    def documents(self, namespace: str, paths: Sequence[str]) -> list[memory.Document]: ...
+
     def standings(self) -> list[Standing]: ...
 
     def check_vector(self, model: str, vector: bytes) -> None: ...
@@ -214,6 +216,10 @@ class RentedWorker(Worker, Protocol):
 
         It ends with its answer, where that was there first; else it is gone for that `reason`, and nobody's fault.
         """
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing runs there of what nobody wants any more: it costs until its call is cancelled."""
 
     def give_back(self, most: int | None = None) -> None:
         """Let go of attempts that no call was made for, the last first: each is gone, and nobody's fault."""

@@ -31,6 +31,10 @@ GAIN = 0.05
 LEAST_GAIN_S = 5.0
 GAIN_USD = 0.25
 """Of the money to come that a change must save, where it saves no time: letting go costs an idle tail."""
+EASE = 0.8
+"""Of the time for a plan that a cheaper one may take in place of a dearer one that is under way. A measured pace wavers
+by a tenth either way, so what only just meets the deadline now would miss it at the next look, and pay another start.
+"""
 MOST_WEIGHED = 64
 """Numbers of containers that are weighed one by one; above that, in steps."""
 
@@ -86,8 +90,8 @@ def decide(figures: Figures, offers: Sequence[Offer], last: Verdict | None = Non
         return _said(edge, figures, "nothing waits that may leave this machine")
     if not choices:
         return _said(edge, figures, "no container may be rented within the cap" if offers else "nothing is on offer")
-    best, why = _best(figures, [edge, *choices])
     now = None if last is None else _as_now(figures, usable, last)
+    best, why = _best(figures, [edge, *choices], now)
     if now is not None and not _is_worth_it(best, now, figures):
         best = now
     return _said(best, figures, why)
@@ -180,11 +184,11 @@ def _ends_s(spendable_usd: float | None, offer: Offer, number: int, share: float
     return ends_s[::-1]
 
 
-def _best(figures: Figures, choices: Sequence[Verdict]) -> tuple[Verdict, str]:
-    """The choice, and why."""
+def _best(figures: Figures, choices: Sequence[Verdict], now: Verdict | None) -> tuple[Verdict, str]:
+    """The choice, and why. `now` is the last one as it looks now."""
     if figures.deadline_s is not None:
         room_s = DEADLINE_SHARE * figures.deadline_s
-        if in_time := [choice for choice in choices if choice.finish_s <= room_s]:
+        if in_time := [choice for choice in choices if choice.finish_s <= room_s * _ease(choice, now)]:
             best = min(in_time, key=lambda choice: (choice.usd, choice.finish_s))
             return best, f"the cheapest that meets the deadline in {_time(figures.deadline_s)}"
     least_s = min(choice.finish_s for choice in choices)
@@ -194,6 +198,13 @@ def _best(figures: Figures, choices: Sequence[Verdict]) -> tuple[Verdict, str]:
     if figures.deadline_s is not None:
         return best, f"nothing meets the deadline in {_time(figures.deadline_s)}; this is done first{money}"
     return best, f"it is done first{money}" if best.containers else f"no container would end it sooner{money}"
+
+
+def _ease(choice: Verdict, now: Verdict | None) -> float:
+    """How much of the time for it a choice may take, beside that which is made already."""
+    if now is None or (choice.gpu, choice.containers) == (now.gpu, now.containers):
+        return 1.0
+    return EASE if choice.usd < now.usd else 1.0
 
 
 def _as_now(figures: Figures, offers: Sequence[Offer], last: Verdict) -> Verdict | None:

@@ -1,8 +1,9 @@
 """One run's rented containers while it is live: when placement is asked, what is committed, and what is told then.
 
-It holds no rules: `gx.run.placement` decides, `gx.core.ledger` says what the cap has room for, `gx.run.renting` makes
-events of both, and `gx.run.cap` what follows when the cap is reached. What must be known before it is done is committed
-first: `move` and `settle` give events, and `act` tells the worker of those that were committed.
+It holds no rules: `gx.run.placement` decides, by what `gx.run.outlook` expects; `gx.core.ledger` says what the cap has
+room for, `gx.run.renting` makes events of both, and `gx.run.cap` what follows when the cap is reached. What must be
+known before it is done is committed first: `move` and `settle` give events, and `act` tells the worker of those that
+were committed.
 
 Invariant: no container may be alive that the ledger has no reservation for.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
-from typing import NamedTuple
 
 from gx.core import event as e
 from gx.core.errors import GxError
@@ -28,12 +28,11 @@ from gx.core.ports import (
     RentRefused,
     WorkerEvent,
 )
-from gx.core.task import CloudLease, Offer, Rate
+from gx.core.task import CloudLease, Offer
 from gx.core.view import RentState, RunState
 from gx.run import cap, outcomes, placement, renting, scheduler, tail
-from gx.run.fairness import mean_tokens
 from gx.run.orphans import Orphans
-from gx.run.pace import RentedPace
+from gx.run.outlook import Here, Outlook
 from gx.run.placement import Verdict
 from gx.run.refusals import Refusals
 from gx.run.station import Station
@@ -42,20 +41,6 @@ DECIDE_EVERY_S = 2.0
 """How often placement is asked: a container takes longer to start."""
 RENEW_EVERY_S = LEASE_S / 3
 NAME = "cloud"
-SETTLING_S = 20.0
-"""How long the pace of a bench that has ended its first tasks may be far from the one that it comes to."""
-
-
-class Here(NamedTuple):
-    """This machine's bench: its pace, its slots, and how many of these have nothing to do."""
-
-    pace: Rate
-    slots: int
-    idle: int = 0
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.pace.tokens_in_per_s + self.pace.tokens_out_per_s
 
 
 class Renter:
@@ -75,11 +60,10 @@ class Renter:
         self._may_travel, self._on_news = may_travel, on_news
         self.station = Station(NAME, self._open, on_news=on_news, on_failure=self._failed)
         self.tail = tail.Tail()
-        self._pace = RentedPace(now)
-        self._bodies: list[e.Body] = []
+        self._outlook = Outlook(run, rent, now)
+        self._bodies: list[e.Body] = [] if rent.capped is not None else cap.answered_by_terms(run, "new terms")
         self._seen: list[ContainerSeen] = []
         self._orphans = Orphans(run)
-        self._offers: dict[str, Offer] = {}
         self._rents: tuple[str, bool] | None = None
         """The GPU of the worker that is up, and whether that is a rehearsal: it keeps both as long as it lives."""
         self._refusals = Refusals("" if rent.refused is None else rent.refused.reason)
@@ -87,10 +71,6 @@ class Renter:
         self._moved_s = self._renewed_s = -inf
         self._vouched_s = 0.0
         self._idle_since: float | None = None
-        self._settling_since: float | None = None
-        self._outlook: Verdict | None = None
-        """What placement expects as of its last word, changed or not."""
-        self._there = tail.There(task_s=inf, at_once=1)
         if self._orphans:
             self.station.want()
 
@@ -113,9 +93,8 @@ class Renter:
 
     def is_outlasted(self, here: Here, now: float) -> bool:
         """Whether a task that this machine began now would end after all that containers do."""
-        here_s = self._here_s(here)
         is_lending = self.station.lease() is not None and not self._refusals.reason
-        return is_lending and here_s < inf and tail.outlasts(self._outlook, self._there, edge_task_s=here_s, now=now)
+        return is_lending and self._outlook.outlasts(here, now)
 
     # ── before a commit ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,7 +111,7 @@ class Renter:
             return made
         self._moved_s = now
         self._refusals.look(now)
-        is_idle = not scheduler.rented(self._run)
+        is_idle = not scheduler.rented(self._run) and (self.worker is None or self.worker.is_clear)
         self._idle_since = (self._idle_since or now) if is_idle else None
         kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now)
         if not 0 <= now - self._renewed_s < RENEW_EVERY_S:
@@ -140,7 +119,7 @@ class Renter:
         if self.worker is not None and self._vouched_s <= now:
             self.worker.give_back()  # nobody pays for what it would begin
         may_decide = may_begin and not kept  # what is kept or ends changes what there is room for
-        if may_decide and here is not None and self._is_known(here, now):
+        if may_decide and here is not None and self._outlook.is_known(here, now):
             made.extend(self._decide(now, here))
             self._have_back(now, here)
         return [*made, *kept]
@@ -149,7 +128,7 @@ class Renter:
         """A verdict, if it is another one than that in force, and the reservations that it needs; or the cap."""
         rent, terms = self._rent, self._rent.terms
         last = renting.verdict_of(rent.verdict)
-        start_left_s = self._start_left_s(now)
+        start_left_s = self._outlook.start_left_s(now)
         found = renting.figures(
             self._run, rent, edge=here.pace, start_left_s=start_left_s, may_travel=self._may_travel, now=now
         )
@@ -160,13 +139,15 @@ class Renter:
         except GxError as error:
             self._failed(error)
             return []
-        self._there = self._look_there(now)
+        if self._rents is not None:
+            slots = 0 if self.worker is None else self.worker.capacity().slots
+            self._outlook.look(self._rents[0], slots, now)
         is_forced = terms.mode == "force" or (terms.mode == "auto" and self._run.burst_asked is not None)
         verdict = renting.forced(offers, rent, found) if is_forced else placement.decide(found, offers, last)
-        self._outlook = verdict
+        self._outlook.verdict = verdict
         made = self._changed(verdict, last, found)
         if (more := verdict.containers - len(rent.ledger.alive)) > 0:
-            made.extend(renting.reserve(self._run, rent, self._offers[verdict.gpu], more, now))
+            made.extend(renting.reserve(self._run, rent, self._outlook.offers[verdict.gpu], more, now))
         elif not verdict.containers:
             made.extend(cap.reached(self._run, rent, offers, found, is_forced=is_forced, now=now))
         return made
@@ -181,11 +162,11 @@ class Renter:
         terms = self._rent.terms
         found = self._landlord.offers(self._run.id, here.tokens_per_s)
         if self._rents is not None:
-            found = self._pace.corrected(found, self._rents[0], self._under_way())
+            found = self._outlook.corrected(found, self._rents[0])
         allowed = [one for one in found if one.gpu in terms.gpu or not terms.gpu]
         if self._rents is not None:
             allowed = [one for one in allowed if (one.gpu, terms.is_rehearsal) == self._rents]
-        self._offers = {one.gpu: one for one in allowed}
+        self._outlook.offers = {one.gpu: one for one in allowed}
         return allowed
 
     def settle(self, event: WorkerEvent) -> list[e.Body]:
@@ -200,11 +181,9 @@ class Renter:
             case AttemptGone():
                 return outcomes.gone(run, event, worker=NAME)
             case AttemptEnded() if (usage := event.outcome.usage).tokens_in + usage.tokens_out > 0:
-                self._pace.answered(usage.tokens_in + usage.tokens_out)
+                self._outlook.answered(usage.tokens_in + usage.tokens_out)
             case ContainerSeen():
-                self._pace.seen(event)
-                since_s = min(self._there.up_since_s, event.seen_at) if self._is_up else event.seen_at
-                self._there = self._there._replace(start_s=0.0, up_since_s=since_s, heard_s=event.seen_at)
+                self._outlook.seen(event)
                 self._seen.append(event)
             case RentRefused():
                 return self._refused(event.reason)
@@ -231,54 +210,10 @@ class Renter:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
         return renting.let_go(self._run, self._rent, idle_since=self._idle_since, now=now)
 
-    def _is_known(self, here: Here, now: float) -> bool:
-        """Whether this machine's pace can be relied on. The first tasks to end were the shortest or waited for a model,
-        so until each slot has ended one, or for a while, what was decided stays.
-        """
-        if self._rent.verdict is None or not 0 < here.pace.tasks < here.slots:
-            return True
-        self._settling_since = self._settling_since or now
-        return now - self._settling_since >= SETTLING_S
-
-    # ── how it goes there, and here ──────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def _is_up(self) -> bool:
-        """Whether a container that is alive was seen."""
-        return bool(self._rent.names)
-
-    def _start_left_s(self, now: float) -> float:
-        """How long the containers that start are taken to need yet."""
-        usual_s = max((offer.cold_start_s for offer in self._offers.values()), default=0.0)
-        alive = self._rent.ledger.alive.items()
-        waits = [now - one.spawned_s for seat, one in alive if seat not in self._rent.names]
-        return max(0.0, usual_s - max(waits, default=0.0))
-
-    def _under_way(self) -> float:
-        """Tokens that containers have computed of what they have: about half of it."""
-        return scheduler.rented(self._run) * mean_tokens(self._run) / 2
-
-    def _look_there(self, now: float) -> tail.There:
-        """How it goes in the containers, by the offer and by what was seen of them."""
-        offer = None if self._rents is None else self._offers.get(self._rents[0])
-        slots = 0 if self.worker is None else self.worker.capacity().slots
-        number = 0 if self._rent.verdict is None else self._rent.verdict.containers
-        if offer is None or not slots or not number:
-            return self._there
-        task_s = slots / number * mean_tokens(self._run) / max(offer.tokens_per_s, 1e-9)
-        is_cold = not self._is_up
-        start_s = max(self._start_left_s(now), tail.LEAST_START_S) if is_cold else 0.0
-        return self._there._replace(task_s=task_s, at_once=slots, start_s=start_s)
-
-    def _here_s(self, here: Here) -> float:
-        """What a task takes on this machine with all slots at work, by Little's law; without end if nobody knows."""
-        pace = here.tokens_per_s
-        return here.slots * mean_tokens(self._run) / pace if pace > 0 else inf
-
     def _have_back(self, now: float, here: Here) -> None:
         """Where this machine has nothing to do: have back what it ends sooner."""
-        here_s = self._here_s(here)
-        for taken in self.tail.taken(self._run, self._there, free=here.idle, edge_task_s=here_s, now=now):
+        here_s = self._outlook.here_s(here)
+        for taken in self.tail.taken(self._run, self._outlook.there, free=here.idle, edge_task_s=here_s, now=now):
             self.station.recall(*taken)
 
     # ── after a commit ───────────────────────────────────────────────────────────────────────────────────────────

@@ -156,9 +156,10 @@ async def test_a_call_that_can_t_be_cancelled_is_cancelled_later() -> None:
         calls.is_deaf = True
         worker.cancel("a", 1)
         await next_of(worker, RentRefused)
+        assert not worker.is_clear
         calls.is_deaf = False
         with anyio.fail_after(20):
-            while not calls.cancelled:
+            while not worker.is_clear:
                 await anyio.wait_all_tasks_blocked()
     assert calls.cancelled == ["fc-1"]
 
@@ -242,3 +243,23 @@ async def test_a_recalled_call_that_can_t_be_cancelled_comes_back_at_once_and_it
         calls.is_deaf = False
         heard = await next_of(worker, AttemptEnded)
         assert [event.outcome.usage.tokens_out for event in heard if isinstance(event, AttemptEnded)] == [2]
+
+
+async def test_the_call_that_had_an_attempt_s_claim_is_cancelled_too_where_the_attempt_is_recalled_or_cancelled() -> (
+    None
+):
+    class Late(ScriptedCalls):
+        async def poll(self, call: str) -> bytes | None:
+            return self.replies.get(call) if call in self.cancelled else None
+
+    calls = Late()
+    async with working(calls) as worker:
+        for task, owner in (("a", "fc-earlier"), ("b", "fc-first")):
+            worker.submit(turn(task))
+            await next_of(worker, CallMade)
+            calls.reply(f"fc-{len(calls.spawned)}", m.Taken(call=owner))
+        worker.recall("a", 1, "this machine is sooner")
+        worker.cancel("b", 1)
+        with anyio.fail_after(20):
+            while not {"fc-earlier", "fc-first"} <= set(calls.cancelled):
+                await anyio.wait_all_tasks_blocked()

@@ -92,6 +92,21 @@ def test_figures_that_flicker_change_no_verdict(by: float) -> None:
     assert (again.gpu, again.containers) == (first.gpu, first.containers)
 
 
+@given(st.lists(st.floats(-0.1, 0.1), min_size=20, max_size=60), st.floats(3000, 4500))
+def test_a_pace_that_wavers_around_the_deadline_pays_no_start_twice(wavers: list[float], deadline_s: float) -> None:
+    last, numbers, left = None, list[int](), 360_000.0
+    for look, by in enumerate(wavers):
+        alive: dict[str, Any] = {"gpu": "L4", "containers": last.containers} if last and last.containers else {}
+        seen = figures(
+            backlog_tokens=left, deadline_s=deadline_s - 2 * look, edge_tokens_per_s=100 * (1 + by), **alive
+        )  # fmt: skip
+        last = decide(seen, [L4], last)
+        numbers.append(last.containers)
+        left -= 2 * (100 + 1000 * last.containers)
+    starts = sum(max(0, after - before) for before, after in zip([0, *numbers], numbers, strict=False))
+    assert starts <= 1, numbers
+
+
 def test_no_second_pool_is_begun_beside_containers_that_are_alive() -> None:
     last = Verdict(gpu="L4", containers=2)
     assert decide(figures(gpu="L4", containers=2), [L4, A10], last).gpu == "L4"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from math import inf
+from pathlib import Path
 
 import pytest
 
+from gx.core.terms import Terms
+from gx.run.outlook import Here
 from gx.run.placement import Verdict
 from gx.run.tail import There, ends_s, outlasts
+from tests.desk import open_desk
+from tests.fakes import ManualClock, ScriptedLandlord
+from tests.run.rented import NEVER, ROWS, PacedWorker, passes, until_passing
+from tests.run.test_dispatcher import FAN_OUT
+from tests.run.test_rented_turns import heavy
+
+pytestmark = pytest.mark.anyio
 
 
 def test_in_a_cold_cloud_a_task_ends_a_start_and_a_round_later() -> None:
@@ -47,3 +57,26 @@ def test_a_task_outlasts_only_containers_that_answer_and_have_an_end(
     assert outlasts(verdict, there, edge_task_s=inf, now=100) is (
         expected or (verdict is not None and verdict.finish_s == 50)
     )
+
+
+async def test_this_machine_begins_all_while_nobody_pays_containers_or_they_are_refused(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER, inputs=4)
+    edge = PacedWorker(NEVER, leases=1)
+    edge.tokens_per_s = 1.0
+    async with open_desk(tmp_path, edge, clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=Terms(usd=1.0, max_containers=1))
+        await until_passing(desk, lambda: landlord.workers and len(landlord.worker.open) == 4)
+        renter, here = active.renter, Here(edge.rate(), 1)
+        assert renter is not None
+        landlord.worker.seen("A")
+        ((task, turn),) = edge.running.items()
+        edge.end(task, heavy(turn))
+        await passes(desk, 6)
+        assert renter.is_outlasted(here, clock.time), "containers are up, and sooner done with all than one task here"
+        landlord.worker.until = clock.time - 1
+        assert not renter.is_outlasted(here, clock.time)
+        landlord.worker.until = clock.time + 60
+        assert renter.is_outlasted(here, clock.time)
+        renter._refusals.rest("the quota is reached")
+        assert not renter.is_outlasted(here, clock.time)

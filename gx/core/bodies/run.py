@@ -85,8 +85,8 @@ class RunChanged(Value, frozen=True, kw_only=True, tag="run.changed"):
 
 
 class RunStopped(Value, frozen=True, kw_only=True, tag="run.stopped"):
-    """A limit was reached: `limit` is "budget" (of tokens), "cap" (of dollars), "deadline" or "rule". The rest waits for
-    a resumption, if need be with another limit.
+    """A limit was reached: `limit` is "budget" (of tokens), "cap" (of dollars), "deadline" or "rule". The rest waits
+    for a resumption, if need be with another limit.
     """
 
     run: str
