@@ -25,6 +25,7 @@ bench:
     python -m tests.bench.beside
     python -m tests.bench.loopback
     python -m tests.bench.placement
+    python -m tests.bench.memory
 
 # The engine beside llama-server and llama-cpp-python; builds those first.
 bench-engine *ARGS:

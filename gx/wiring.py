@@ -45,12 +45,16 @@ class LocalModel(Value, frozen=True, kw_only=True):
 
 
 class EmbeddingModel(Value, frozen=True, kw_only=True):
-    """A model that makes vectors, on this machine: its source, and what it wants before a question and a passage."""
+    """A model that makes vectors, on this machine: its source, and what it wants before a question and a passage.
+
+    `text_tokens` are those of the longest text that it was trained on, `None` where nobody says.
+    """
 
     source: str
     model: LocalModel
     question: str = ""
     passage: str = ""
+    text_tokens: int | None = None
 
     @property
     def digest(self) -> str:
@@ -226,15 +230,17 @@ async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:
 
 
 def embedding_model(source: str, settings: Settings, base_dir: Path) -> EmbeddingModel | None:
-    """The embedding model of that source; `None` if it is not on this machine.
+    """The embedding model of that source, made now where a package brings its weights; `None` if it isn't here.
 
-    :raises ModelError: if the source names nothing, or its file is damaged.
+    :raises ModelError: if the source names nothing, its file is damaged, or can't be made.
     """
-    from edge import catalogue, models
+    from edge import catalogue, models, weights
 
     place = models.resolve(source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint)
     if isinstance(place, models.Missing):
-        return None
+        if weights.weights_of(place) is None:
+            return None
+        place = models.fetch(source, models_dir=settings.models_dir, offline=True, on_progress=lambda done, total: None)
     found = LocalModel(
         name=place.name,
         path=place.path,
@@ -246,7 +252,23 @@ def embedding_model(source: str, settings: Settings, base_dir: Path) -> Embeddin
     entry = catalogue.BY_NAME.get(source)
     if entry is None:
         return EmbeddingModel(source=source, model=found)
-    return EmbeddingModel(source=source, model=found, question=entry.query_prefix, passage=entry.document_prefix)
+    return EmbeddingModel(
+        source=source,
+        model=found,
+        question=entry.query_prefix,
+        passage=entry.document_prefix,
+        text_tokens=entry.text_tokens,
+    )
+
+
+def token_count(model: EmbeddingModel) -> Callable[[Sequence[str]], list[int]]:
+    """What counts the tokens of texts as that model takes them, in this process: not for the one that has the log.
+
+    :raises ModelError: if its file can't be loaded. :raises BenchError: if the engine isn't installed.
+    """
+    from edge.knowledge.counting import tokens_of
+
+    return tokens_of(str(model.model.path))
 
 
 def embedder_of(worker: Worker) -> Embedder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gx.core import event as e
+from gx.core.ports import Memory
 from gx.core.projection import fold
 from gx.core.view import RunState, View
 from gx.flow import parse
@@ -47,12 +48,19 @@ class Desk:
         contents: Contents,
         worker: ScriptedWorker,
         clock: ManualClock,
+        memory: Memory | None = None,
     ):
         self.log, self.dispatcher, self.view, self.contents = log, dispatcher, view, contents
-        self.worker, self.clock = worker, clock
+        self.worker, self.clock, self.memory = worker, clock, memory
 
     async def begin(
-        self, recipe: str, items: list[Any] | Iterator[Row] = (), *, run: str = "r", **created: Any
+        self,
+        recipe: str,
+        items: list[Any] | Iterator[Row] = (),
+        *,
+        run: str = "r",
+        reads_stream: bool = False,
+        **created: Any,
     ) -> ActiveRun:
         """Create the run `run`, or resume it if the log has it."""
         parsed = parse.parse_recipe(recipe)
@@ -68,10 +76,16 @@ class Desk:
         state = self.view.runs[run]
         models = {name: f"sha-{name}" for name in parsed.models}
         preparer = Preparer(
-            plan, state, self.contents, models, lambda keys: self.log.find_results(keys, before_seq=started)
+            plan,
+            state,
+            self.contents,
+            models,
+            lambda keys: self.log.find_results(keys, before_seq=started),
+            memory=self.memory,
         )
         rows = items if not isinstance(items, list) else rows_of(items)
-        active = ActiveRun(plan, state, preparer, self.contents, rows if plan.reads_inputs else None)
+        given = rows if plan.reads_inputs else None
+        active = ActiveRun(plan, state, preparer, self.contents, given, reads_stream=reads_stream)
         await self.dispatcher.activate(active)
         return active
 
@@ -102,6 +116,7 @@ async def open_desk(
     worker: ScriptedWorker | None = None,
     clock: ManualClock | None = None,
     landlord: ScriptedLandlord | None = None,
+    memory: Memory | None = None,
 ) -> AsyncIterator[Desk]:
     """A desk over the log in `folder`, in an epoch of its own."""
     worker, clock = worker or ScriptedWorker(), clock or ManualClock()
@@ -123,6 +138,6 @@ async def open_desk(
         )
         await dispatcher.commit([e.NodeStarted(epoch=worker.epoch, pid=0)])
         async with dispatcher:
-            yield Desk(log, dispatcher, view, contents, worker, clock)
+            yield Desk(log, dispatcher, view, contents, worker, clock, memory)
     finally:
         log.close()

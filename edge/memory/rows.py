@@ -10,7 +10,7 @@ from gx.core.message import Label
 
 COLUMNS = (
     "uid", "namespace", "kind", "label", "at", "seq", "body", "digest", "heading", "author", "path", "ordinal", "page",
-    "run", "task", "space",
+    "run", "task", "sha256", "space",
 )  # fmt: skip
 READ = ", ".join(f"m.{name}" for name in COLUMNS if name not in ("digest", "space"))
 """What `memory_of` reads, of `memory m`."""
@@ -21,14 +21,15 @@ def row_of(put: Put) -> tuple[Any, ...]:
     one, source = put.memory, put.memory.source
     return (
         one.uid, one.namespace, one.kind.value, one.label.value, one.at, one.seq, one.body, put.digest, source.heading,
-        source.by, source.path, source.ordinal, source.page, source.run, source.task, space_of(one.namespace),
+        source.by, source.path, source.ordinal, source.page, source.run, source.task, source.sha256,
+        space_of(one.namespace),
     )  # fmt: skip
 
 
 def memory_of(row: tuple[Any, ...]) -> Memory:
     """The memory of a row of `READ`."""
-    uid, namespace, kind, label, at, seq, body, heading, by, path, ordinal, page, run, task = row
-    source = Source(by=by, path=path, ordinal=ordinal, heading=heading, page=page, run=run, task=task)
+    uid, namespace, kind, label, at, seq, body, heading, by, path, ordinal, page, run, task, sha256 = row
+    source = Source(by=by, path=path, ordinal=ordinal, heading=heading, page=page, run=run, task=task, sha256=sha256)
     return Memory(
         uid=uid, namespace=namespace, kind=Kind(kind), body=body, at=at, seq=seq, label=Label(label), source=source
     )
@@ -58,6 +59,16 @@ def near(wanted: Filter) -> tuple[str, list[Any]]:
         terms.append(f"id IN (SELECT m.id FROM memory m WHERE {_SOURCE})")
         values += _source(wanted.source)
     return "".join(f" AND {term}" for term in terms), values
+
+
+BELOW = "(m.path = ? OR (m.path >= ? AND m.path < ?))"
+"""That a document stands at a path or below it; the index of paths finds both."""
+
+
+def below(path: str) -> list[str]:
+    """The values of `BELOW`."""
+    folder = path.rstrip("/")
+    return [path, folder + "/", folder + "0"]  # "0" is what follows "/" in ASCII
 
 
 _SOURCE = "(m.path = ? OR m.author = ? OR m.run = ? OR substr(m.path, 1, length(?)) = ?)"

@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x67784D31
 """Says that a file is a memory of gx, in the header of SQLite's file format, section 1.3."""
-FORMAT = 1
+FORMAT = 2
 """The version of these tables; a file of another one is made again from the log."""
 BUSY_MS = 10_000
+PAGE_BYTES = 16 << 10
+"""A chunk of vectors takes 98 KB, into which each is written: with SQLite's own 4 KiB that is a chain of 24 pages to go
+along, and adding takes half as long again.
+"""
+CACHE_KIB = 32 << 10
+"""Of each connection, of which there are five at most. SQLite's own 2 MiB hold less than one search touches, and a file
+that is mapped instead would end the process that it is truncated under.
+"""
 CHUNK = 64
 """Vectors of a chunk of sqlite-vec. With its default of 1,024 a namespace of one vector takes as much room as a full
 one: 200 of them 317 MB, with 64 20 MB.
@@ -34,7 +42,7 @@ CREATE TABLE memory(
     id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, kind TEXT NOT NULL,
     label TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, digest TEXT NOT NULL,
     heading TEXT NOT NULL, author TEXT NOT NULL, path TEXT NOT NULL, ordinal INTEGER, page INTEGER, run TEXT NOT NULL,
-    task TEXT NOT NULL, space TEXT NOT NULL, model TEXT) STRICT;
+    task TEXT NOT NULL, sha256 TEXT NOT NULL, space TEXT NOT NULL, model TEXT) STRICT;
 CREATE INDEX memory_in_order ON memory(seq, id);
 CREATE INDEX memory_by_namespace ON memory(namespace, seq, id);
 CREATE INDEX memory_by_path ON memory(path) WHERE path <> '';
@@ -84,6 +92,7 @@ def connect(path: Path) -> apsw.Connection:
             con.load_extension(sqlite_vec.loadable_path())
             con.enable_load_extension(False)
             con.execute("PRAGMA secure_delete = ON; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")
+            con.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except BaseException:
             con.close()
             raise
@@ -95,7 +104,7 @@ def prepare(con: apsw.Connection, path: Path) -> None:
     with explained(path):
         ((tables,),) = ask(con, "SELECT count(*) FROM sqlite_schema")
         if not tables:
-            con.execute("PRAGMA journal_mode = WAL")
+            con.execute(f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL")
             with transaction(con):
                 con.execute(TABLES)
                 con.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edge.memory.rows import READ, memory_of, near, space_of, where
 from edge.memory.schema import ask
 from gx.core.memory import Hit, Query, fuse
@@ -71,13 +73,13 @@ def _by_text(con: apsw.Connection, query: Query, depth: int) -> dict[int, float]
     match = match_of(query.text, query.namespace)
     if match is None:
         return {}
-    condition, values = where(query)
+    condition, values = where(msgspec.structs.replace(query, namespace=None))  # which the index knows by itself
+    join = f"JOIN memory m ON m.id = memory_fts.rowid AND {condition}" if values else ""
     rows = ask(
         con,
-        f"""SELECT m.id, -bm25(memory_fts, 1.0, 1.0, 0.0) AS score FROM memory_fts
-        JOIN memory m ON m.id = memory_fts.rowid
-        WHERE memory_fts MATCH ? AND {condition} ORDER BY score DESC, m.seq, m.id LIMIT ?""",
-        (match, *values, depth),
+        f"""SELECT memory_fts.rowid, -bm25(memory_fts, 1.0, 1.0, 0.0) AS score FROM memory_fts {join}
+        WHERE memory_fts MATCH ? ORDER BY score DESC, memory_fts.rowid LIMIT ?""",
+        (*values, match, depth),
     )
     return dict(rows)
 

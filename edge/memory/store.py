@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from edge.memory import rows, schema
 from edge.memory.schema import ask
 from edge.memory.search import search
 from gx.core.errors import ModelError
-from gx.core.memory import Change, Chosen, Drop, Filter, Hit, Lacking, Mark, Memory, Put, Query, Standing
+from gx.core.memory import Change, Chosen, Document, Drop, Filter, Hit, Lacking, Mark, Memory, Put, Query, Standing
+from gx.core.message import Label
 
 if TYPE_CHECKING:
     import apsw
@@ -183,6 +184,17 @@ class MemoryStore:
             ((count,),) = ask(con, "SELECT count(*) FROM memory WHERE model IS NULL")
         return int(count)
 
+    def documents(self, namespace: str, paths: Sequence[str]) -> list[Document]:
+        """The documents of a namespace that stand at or below `paths`, by their paths."""
+        found: dict[str, dict[str, tuple[str, str]]] = {}
+        sql = f"""SELECT m.path, m.sha256, m.label, m.uid FROM memory m
+            WHERE m.namespace = ? AND m.sha256 <> '' AND {rows.BELOW} ORDER BY m.path, m.ordinal, m.id"""
+        with self._reader() as con:
+            for given in paths:
+                for path, sha256, label, uid in ask(con, sql, (namespace, *rows.below(given))):
+                    found.setdefault(path, {})[uid] = (sha256, label)
+        return [_document(path, found[path]) for path in sorted(found)]
+
     def standings(self) -> list[Standing]:
         """Each namespace at a glance, by name."""
         with self._reader() as con:
@@ -250,14 +262,20 @@ class MemoryStore:
         return Mark(meta.get("applied_seq", -1), meta.get("applied_hash", b"")), chosen
 
     def _put(self, con: apsw.Connection, put: Put) -> None:
-        """Keep a memory; one of that name is replaced, and stands where it stood."""
-        one = put.memory
-        found = ask(con, "SELECT seq FROM memory WHERE uid = ?", (one.uid,))
-        if found:
+        """Keep a memory; one of that name is replaced, and stands where it stood. Its vector stays where it may."""
+        one, row = put.memory, rows.row_of(put)
+        found = ask(con, "SELECT id, seq, heading, model FROM memory WHERE uid = ?", (one.uid,))
+        for id, seq, heading, model in found:
+            row = (*row[:5], seq, *row[6:])
+            if heading == one.source.heading:  # what is said is in the name, so what is embedded is the same
+                con.execute(
+                    f"UPDATE memory SET {', '.join(f'{name} = ?' for name in rows.COLUMNS)} WHERE id = {id}", row
+                )
+                if model is not None:
+                    sql = "UPDATE memory_vec SET label = ?, at = ? WHERE id = ?"
+                    con.execute(sql, (one.label.value, one.at, id))
+                return
             self._drop(con, one.uid)
-        row = rows.row_of(put)
-        if found:
-            row = (*row[:5], found[0][0], *row[6:])
         marks = ", ".join("?" * len(rows.COLUMNS))
         con.execute(f"INSERT INTO memory({', '.join(rows.COLUMNS)}) VALUES ({marks})", row)
 
@@ -269,6 +287,17 @@ class MemoryStore:
                 con.execute("UPDATE memory_vec SET e = ? WHERE id = ?", (zeros, id))
                 con.execute("DELETE FROM memory_vec WHERE id = ?", (id,))
             con.execute("DELETE FROM memory WHERE id = ?", (id,))
+
+
+def _document(path: str, parts: Mapping[str, tuple[str, str]]) -> Document:
+    """The document of its parts, uid → (sha256, label); without its digest where they are of several."""
+    digests, labels = {sha256 for sha256, _ in parts.values()}, {label for _, label in parts.values()}
+    return Document(
+        path=path,
+        sha256=digests.pop() if len(digests) == 1 else "",
+        label=Label(labels.pop()) if len(labels) == 1 else None,
+        uids=tuple(parts),
+    )
 
 
 def _choose(con: apsw.Connection, chosen: Chosen) -> None:

@@ -74,6 +74,9 @@ def total(run: str, rows: Sequence[dict[str, Any]]) -> str:
     """All of it in a sentence."""
     if not rows:
         return f"nothing of {run} left this machine"
-    tasks, places = len({row["task"] for row in rows}), ", ".join(sorted({row["to"] for row in rows}))
-    things = f"{tasks:,} {'task' if tasks == 1 else 'tasks'} in {len(rows):,} {'turn' if len(rows) == 1 else 'turns'}"
+    places = ", ".join(sorted({row["to"] for row in rows}))
+    turns = [row["task"] for row in rows if row["task"] is not None]
+    told = {"task": len(set(turns)), "turn": len(turns), "notice": len(rows) - len(turns)}
+    parts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in told.items() if count]
+    things = " and ".join([" in ".join(parts[:2]), *parts[2:]]) if turns else parts[0]
     return f"{things} of {run} left this machine for {places}: {sum(row['bytes'] for row in rows):,} bytes"

@@ -109,7 +109,7 @@ def burst(
     else:
         _refuse_for_runs(inputs=inputs, format=fmt, set=params, limit=limit, name=name, fresh=fresh, detach=detach)
         subject = subject or _only_run(place)
-        subject, recipe, outlooks, age_s = _of_run(place, subject)
+        subject, recipe, outlooks, age_s = of_run(place, subject)
         if not is_plan and subject not in _live(place):
             raise NotFound(f"{subject} is not live, so it can't rent", hint=f"gx resume {subject}, if it isn't over")
         target_s = None if target_s is None else target_s if is_plan else age_s + target_s
@@ -170,7 +170,7 @@ def _read(asked: Submission) -> tuple[Recipe, Mapping[str, Outlook]]:
     return plan.recipe, steps_private(plan)
 
 
-def _of_run(place: Workspace, start: str) -> tuple[str, Recipe, Mapping[str, Outlook], float]:
+def of_run(place: Workspace, start: str) -> tuple[str, Recipe, Mapping[str, Outlook], float]:
     """A run's whole id, its recipe, what of that is private, and the seconds since it began."""
     import msgspec
 

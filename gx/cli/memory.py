@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
 
 
 def add(
-    words: Annotated[list[str], typer.Argument(metavar="TEXT|FILE|-…", help="Texts, files, or - for stdin.")],
+    words: Annotated[list[str], typer.Argument(metavar="TEXT|PATH|-…", help="Texts, files, folders, or - for stdin.")],
     namespace: SpaceOpt = DEFAULT_NAMESPACE,
     kind: Annotated[Kind, typer.Option("--kind", help="What is so, what happened, or a part of a text.")] = Kind.fact,
     source: SourceOpt = "",
@@ -75,18 +75,32 @@ def add(
     quiet: QuietOpt = False,
     workspace: WorkspaceOpt = None,
 ) -> None:
-    """Remember something. What is there already isn't there twice, so the same may be added again.
+    """Remember texts and documents. What is there already isn't there twice, so the same may be added again.
 
-    A file of text is one memory, with --lines one a line; JSON lines (.jsonl, or on stdin) are one a line with their
-    own fields: {"body": "…", "namespace": "…", "kind": "fact"}.
+    A folder, or a file in it, is read as documents: text, Markdown, HTML, PDF, DOCX, CSV, JSON lines and source code,
+    cut into parts that searches find. Added again, files that are as they were are passed over, changed ones take the
+    place of what they were, and those that are gone from a folder are forgotten. Whatever is skipped is told, and then
+    the exit code is 3.
 
-    Example: gx memory add "Ada prefers short reports" -n people
+    With --lines each line of a file or of stdin is a memory. JSON lines that say so, in a file or on stdin, are
+    memories with their own fields: {"body": "…", "namespace": "…", "kind": "fact"}.
+
+    \b
+    Examples:
+    \b
+        gx memory add "Ada prefers short reports" -n people
+        gx memory add ~/notes report.pdf -n work
     """
-    from gx.cli.memoryinput import Given, drafts_of
+    from gx.cli.memoryfiles import add_documents
+    from gx.cli.memoryinput import Given, drafts_of, is_document
 
     output.set_mode(quiet=quiet)
     given = Given(namespace=namespace, kind=kind, label=_label(shared), by=source or _user())
-    _write(drafts_of(words, given, is_by_line=lines), workspace, as_json)
+    documents = [] if lines else [word for word in words if is_document(word)]
+    if texts := [word for word in words if word not in documents]:
+        _write(drafts_of(texts, given, is_by_line=lines), workspace, as_json)
+    if documents and not add_documents(documents, given, workspace, as_json=as_json):
+        raise typer.Exit(ExitCode.some_failed)
 
 
 def import_(

@@ -18,6 +18,7 @@ from gx.core.memory import Draft, Kind, Source
 from gx.core.message import Label
 
 LINES = (".jsonl", ".ndjson")
+_LONGEST_LINE = 16 << 20
 TEXTS = (".txt", ".md", ".markdown", ".rst", ".text")
 
 
@@ -37,6 +38,28 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     label: Label | None = None
     at: float | None = None
     source: Source | None = None
+
+
+def is_document(word: str) -> bool:
+    """Whether what was given is a folder, or a file that is read as a document and not as lines of memories."""
+    path = Path(word).expanduser()
+    try:
+        if word == "-" or not path.exists():
+            return False
+        return path.suffix.lower() not in LINES or path.is_dir() or not _has_memories(path)
+    except (OSError, ValueError):  # too long for a name, or not one
+        return False
+
+
+def _has_memories(path: Path) -> bool:
+    """Whether the first line of a file is a memory."""
+    with path.open("rb") as file:
+        first = file.readline(_LONGEST_LINE)
+    try:
+        msgspec.json.decode(first, type=_Line)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def drafts_of(words: list[str], given: Given, *, is_by_line: bool) -> Iterator[Draft]:

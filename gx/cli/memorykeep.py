@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gx import output
+from gx.cli import memoryeval
 from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, model_of, tell
 from gx.cli.place import WorkspaceOpt
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("compact")(compact)
     app.command("rebuild")(rebuild)
     app.command("reembed")(reembed)
+    memoryeval.register(app)
 
 
 def stats(as_json: JsonOpt = None, quiet: QuietOpt = False, workspace: WorkspaceOpt = None) -> None:

@@ -117,7 +117,7 @@ def show(plan: Plan, as_json: bool | None) -> None:
     if output.wants_json(as_json):
         output.emit(rows, as_json=True)
     else:
-        output.emit([_shown(plan, n) for n in range(len(plan.sheet.choices))], as_json=False)
+        output.emit([row_of(plan, n) for n in range(len(plan.sheet.choices))], as_json=False)
         sys.stdout.write("\n" + "".join(f"{line}\n" for line in bars(plan, sys.stdout.encoding or "ascii")))
         sys.stdout.flush()
     for note in plan.scene.notes:
@@ -228,7 +228,8 @@ def _row(plan: Plan, n: int) -> dict[str, Any]:
     return row | ({"reason": plan.sheet.verdict.reason} if choice.is_chosen else {})
 
 
-def _shown(plan: Plan, n: int) -> dict[str, Any]:
+def row_of(plan: Plan, n: int) -> dict[str, Any]:
+    """A choice of the plan as a row of its table."""
     choice, cost = plan.sheet.choices[n], plan.estimates[n]
     row = {"with": _name(choice), "time": _time(choice.seconds), "dollars": str(cost) if choice.containers else "$0"}
     if plan.deadline_s is not None:

@@ -8,6 +8,10 @@ from typing import Any
 import msgspec
 
 from gx.core.figures import Figures
+from gx.core.inert import inert
+
+MOST_CHARS = 100
+"""Of a memory; the prompt below has all of it."""
 
 
 def as_text(story: dict[str, Any]) -> str:
@@ -23,6 +27,8 @@ def as_text(story: dict[str, Any]) -> str:
             lines.append(f"{name:<14} {_pace(msgspec.convert(value, Figures))}")
         elif name == "prompt":
             blocks += [f"── {part['role']} ──\n{_shown(part['content'])}" for part in value]
+        elif name == "memories":
+            blocks.append("\n".join([f"── {name} ──", *(_memory(one) for one in value)]))
         elif name in ("recipe", "output", "item"):
             blocks.append(f"── {name} ──\n{_shown(value)}")
         elif isinstance(value, list) and isinstance(value[0], dict):
@@ -32,7 +38,14 @@ def as_text(story: dict[str, Any]) -> str:
             blocks.append("\n".join([f"── {name} ──", *rows]))
         else:
             lines.append(f"{name:<14} {_shown(value)}")
-    return _printable("\n\n".join(["\n".join(lines), *blocks]))
+    return inert("\n\n".join(["\n".join(lines), *blocks]))
+
+
+def _memory(one: dict[str, Any]) -> str:
+    """What was found, in a line: its name in the prompt, its score and label, where it is from, how it begins."""
+    text = " ".join(_shown(one["text"]).split())
+    text = text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"
+    return f"  {one['id']}  {one['score']:.2f}  {one['label']}  {one['source']}  ({one['uid']})  {text}"
 
 
 def _pace(engine: Figures) -> str:
@@ -50,8 +63,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return "(erased)"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)

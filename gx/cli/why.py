@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
+from gx.core.inert import inert
 
 if TYPE_CHECKING:
     from gx.run.history.why import Line, Why
@@ -63,7 +64,7 @@ def as_text(found: Why) -> str:
     of_run = f" of run {found.run}" if found.run not in ("", found.subject) else ""
     head = f"{found.kind} {found.subject}{of_run}: {found.status}"
     days = len({_time(line.at)[:10] for line in found.lines}) > 1
-    return _printable("\n".join([head, found.answer, "", *(_line(line, has_day=days) for line in found.lines)])) + "\n"
+    return inert("\n".join([head, found.answer, "", *(_line(line, has_day=days) for line in found.lines)])) + "\n"
 
 
 def _line(line: Line, *, has_day: bool) -> str:
@@ -73,8 +74,3 @@ def _line(line: Line, *, has_day: bool) -> str:
 
 def _time(at: int) -> str:
     return datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

@@ -24,6 +24,7 @@ from gx.core.bodies.node import (
     NodeStarted,
     NodeStopped,
 )
+from gx.core.bodies.notice import NoticeEnded, NoticeLeaves
 from gx.core.bodies.rent import (
     BurstAllowed,
     CallMade,
@@ -73,6 +74,7 @@ from gx.core.bodies.task import (
     AttemptLost,
     AttemptSuperseded,
     PromptPart,
+    Recalled,
     TaskCancelled,
     TaskFailed,
     TaskLeased,
@@ -117,10 +119,13 @@ __all__ = [
     "MemoryWritten",
     "NodeStarted",
     "NodeStopped",
+    "NoticeEnded",
+    "NoticeLeaves",
     "PlacementDecided",
     "PromptPart",
     "QuestionAnswered",
     "QuestionAsked",
+    "Recalled",
     "Ref",
     "Remembered",
     "RentRefused",
@@ -199,6 +204,8 @@ Body = (
     | RuleCleared
     | RuleFailed
     | BurstAsked
+    | NoticeLeaves
+    | NoticeEnded
     | QuestionAsked
     | QuestionAnswered
     | TaskQueued

@@ -14,7 +14,7 @@ MOST_HITS = 1000
 _NAMESPACE = re.compile(r"[\w@][\w@./:+-]{0,99}")
 _UID = re.compile(r"[0-9a-f]{4,16}")
 _LONGEST_SOURCE = 4096
-_TEXTS = ("by", "path", "heading", "run", "task")
+_TEXTS = ("by", "path", "heading", "run", "task", "sha256")
 
 
 def check_draft(draft: Draft) -> None:

@@ -35,6 +35,7 @@ def fold(view: View, event: e.Event) -> View:
         view.runs[run_id] = RunState(
             id=run_id,
             created=body,
+            began_seq=event.seq,
             deadline_at=body.deadline_at,
             budget_tokens=body.budget_tokens,
             is_detached=body.is_detached,
@@ -230,6 +231,7 @@ def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None
     """A task of a step that was routed since is prepared again, under another key."""
     if task.status in (Status.queued, Status.prepared):
         task.label = body.label
+        task.found = task.found if body.found is None else body.found
     is_again = task.status is Status.prepared and task.key not in (None, body.key)
     if task.status is not Status.queued and not is_again:
         return
@@ -305,6 +307,7 @@ def _end(run: RunState, task: TaskState, status: Status) -> None:
     run.leased.pop(task.id, None)
     leave_queues(run, task)
     task.status, task.worker, task.lease = status, None, None
+    task.found = None
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
     run.live -= 1

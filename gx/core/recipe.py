@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from gx.core.memory import DEFAULT_NAMESPACE, Kind
 from gx.core.message import Choice, Sampling, Value
 from gx.core.terms import AtCap, Terms
 
@@ -29,10 +30,35 @@ class Model(Value, frozen=True, kw_only=True):
     adapters: tuple[Adapter, ...] = ()
 
 
+class Recall(Value, frozen=True, kw_only=True):
+    """What is searched for in the memory before a task begins; `namespace` and `query` are templates.
+
+    The question is the prompt, as it is with nothing found, where `query` is left out. A run sees the memory as it was
+    when it began, and what was written since too if `live`. The rest is as in `gx.core.memory.Query`.
+    """
+
+    namespace: str = DEFAULT_NAMESPACE
+    k: int = 5
+    kinds: tuple[Kind, ...] = ()
+    min_score: float = 0.0
+    min_similarity: float | None = None
+    live: bool = False
+    query: str | None = None
+
+
+class Remember(Value, frozen=True, kw_only=True):
+    """What of a task's result is remembered; `namespace` and `text` are templates. Nothing is, of an empty text."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    kind: Kind = Kind.fact
+    text: str = "{{ output }}"
+
+
 class Agent(Value, frozen=True, kw_only=True):
     """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix.
 
     With `choose`, the options of the schema are weighed instead of written. A `private` one works on this machine only.
+    With a `memory`, each of its tasks begins with a search.
     """
 
     name: str
@@ -42,6 +68,7 @@ class Agent(Value, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
     choose: Choice | None = None
     private: bool = False
+    memory: Recall | None = None
 
 
 class Retry(Value, frozen=True, kw_only=True):
@@ -59,7 +86,7 @@ class Step(Value, frozen=True, kw_only=True):
     """A vertex of the recipe's graph. `for_each` is "inputs" or a step id; `reduce` is a step id.
 
     The tasks of a `private` one stay on this machine. `share` are the fields of its output (`True`: all of it) that may
-    leave although they were made from something private.
+    leave although they were made from something private. `memory` takes the place of its agent's.
     """
 
     id: str
@@ -76,6 +103,12 @@ class Step(Value, frozen=True, kw_only=True):
     continue_on_error: bool = False
     private: bool = False
     share: tuple[str, ...] | bool = ()
+    memory: Recall | None = None
+    remember: Remember | None = None
+
+    def recall(self, agent: Agent) -> Recall | None:
+        """What its tasks with that agent search for; `None` if nothing."""
+        return self.memory if self.memory is not None else agent.memory
 
 
 class Param(Value, frozen=True, kw_only=True):

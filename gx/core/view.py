@@ -18,6 +18,7 @@ from gx.core.event import (
     InputRow,
     PlacementDecided,
     QuestionAsked,
+    Recalled,
     Ref,
     RentRefused,
     RunCreated,
@@ -43,7 +44,8 @@ class RunStatus(str, Enum):
 class TaskState(msgspec.Struct, kw_only=True, gc=False):
     """A task, as of the last event. `order` is its place among the run's tasks; `error` is (code, message).
 
-    `tokens_in`, `tokens_out` and `ms` sum over its attempts.
+    `tokens_in`, `tokens_out` and `ms` sum over its attempts. `found` is what the memory gave, until it ends; `None` if
+    that is not known.
     """
 
     id: str
@@ -71,6 +73,7 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     output: Ref | None = None
     likelihoods: Ref | None = None
     error: tuple[str, str] | None = None
+    found: tuple[Recalled, ...] | None = None
     cached: str | None = None
     finish: str = "stop"
     tokens_in: int = 0
@@ -131,7 +134,7 @@ class RentState(msgspec.Struct, kw_only=True):
 
 
 class RunState(msgspec.Struct, kw_only=True):
-    """A run, as of the event `seq`.
+    """A run, as of the event `seq`; `began_seq` is that of its first.
 
     `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
@@ -146,6 +149,7 @@ class RunState(msgspec.Struct, kw_only=True):
 
     id: str
     created: RunCreated
+    began_seq: int = 0
     seq: int = 0
     status: RunStatus = RunStatus.running
     stopped_by: str = ""

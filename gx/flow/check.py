@@ -13,6 +13,7 @@ from math import prod
 from gx.core.errors import RecipeError
 from gx.core.recipe import Agent, Recipe, Step
 from gx.flow.grammar import INPUTS
+from gx.flow.memories import CITED, FROM, NAME, cited
 from gx.flow.outputs import check_output, is_choice
 from gx.flow.rules import check_rules, routed_agents
 from gx.flow.scope import Scope, check_template, persona_scope, scope_of
@@ -41,6 +42,7 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         for name in _agents_of(recipe, step, root.at("steps", index)):
             users[name].append(step)
         _check_templates(recipe, step, root.at("steps", index))
+        _check_memory(recipe, step, root, root.at("steps", index))
         _check_share(recipe, step, root.at("steps", index))
     check_rules(recipe, root)
     for step, name in routed_agents(recipe):
@@ -164,11 +166,50 @@ def _check_share(recipe: Recipe, step: Step, node: Node) -> None:
             )
 
 
-def _check_templates(recipe: Recipe, step: Step, node: Node) -> None:
+def _check_memory(recipe: Recipe, step: Step, root: Node, node: Node) -> None:
+    """What a step and its agents search for and remember. :raises RecipeError: if that can't be."""
     scope = scope_of(recipe, step)
+    for agent in (recipe.agents[name] for name in sorted(_agents_of(recipe, step, node))):
+        place = root.at("agents", agent.name)
+        names = list(cited(agent.output))
+        for name in names:
+            if name not in CITED:
+                hint = suggest(name, CITED, "choices")
+                raise place.at("output").error(f"expected `{FROM}` to name what is cited, got `{name}`", hint)
+        if step.recall(agent) is None:
+            if names:
+                hint = f"give the agent a `memory`, or step `{step.id}`"
+                raise place.at("output").error(f"expected a `memory` to cite from with `{FROM}`, got none", hint)
+            continue
+        asked = node.at("memory") if step.memory is not None else place.at("memory")
+        if step.reduce is not None:
+            hint = "search in a step before it"
+            raise asked.error(f"expected no memory in a reduce (step `{step.id}`), as its prompts are cut to fit", hint)
+        if step.prompt is None:
+            raise asked.error(f"expected step `{step.id}` to have a `prompt`, as it searches the memory, got none")
+        if agent.choose == "calibrated":
+            hint = "`choose: scored` weighs the options of each row by itself"
+            raise asked.error("expected no memory beside `choose: calibrated`: other rows found other things", hint)
+        _check_texts(asked, ("namespace", "query"), scope)
+    if step.remember is not None:
+        _check_texts(node.at("remember"), ("namespace", "text"), scope_of(recipe, step, "output"))
+
+
+def _check_texts(node: Node, keys: tuple[str, ...], scope: Scope) -> None:
+    """The templates of a mapping, or the one that stands in its place."""
+    for place in [node.at(key) for key in keys if key in node.value] if node.kind == "mapping" else [node]:
+        check_template(place, scope)
+
+
+def _recalls(recipe: Recipe, step: Step, node: Node) -> bool:
+    return any(step.recall(recipe.agents[name]) is not None for name in _agents_of(recipe, step, node))
+
+
+def _check_templates(recipe: Recipe, step: Step, node: Node) -> None:
+    scope = scope_of(recipe, step, *((NAME,) if _recalls(recipe, step, node) else ()))
     for key in ("prompt", "combine"):
         if key in node.value:
             check_template(node.at(key), scope)
     when = node.at("when")
     if "when" in node.value and when.kind == "text":
-        check_template(when, scope, is_expression=True)
+        check_template(when, scope_of(recipe, step), is_expression=True)

@@ -151,6 +151,46 @@ SAMPLING = Table(
     },
 )
 
+_QUERY = "A template, as a prompt is one, without `memories`."
+_KIND = Text("fact, episode or chunk", choices=("fact", "episode", "chunk"))
+MEMORY = Table(
+    "a memory",
+    {
+        "namespace": Field(_TEMPLATE, f"Where to search; `default` where left out. {_QUERY}"),
+        "k": Field(Number(least=1, most=100, is_whole=True), "The most that is found. 5 where left out."),
+        "kinds": Field(
+            Either((_KIND, Many(_KIND, "a list of kinds", least=1, is_unique=True)), as_tuple=True),
+            "Of which kinds. All where left out.",
+        ),
+        "min_score": Field(Number(least=0, most=1), "Nothing is found that ranks lower: 1 is first by all counts."),
+        "min_similarity": Field(
+            Number(least=-1, most=1), "Nothing is found by its meaning alone whose cosine with the question is lower."
+        ),
+        "live": Field(
+            Flag(), "Find what was written since the run began too, by itself or others. Then no two runs are alike."
+        ),
+        "query": Field(_TEMPLATE, f"What to search for; the prompt where left out. {_QUERY}"),
+    },
+)
+
+REMEMBER = Table(
+    "what is remembered",
+    {
+        "namespace": Field(_TEMPLATE, "Where to; `default` where left out. A template, as a prompt is one."),
+        "kind": Field(
+            Text("fact or episode", choices=("fact", "episode")),
+            "`fact` (the default): twice the same is one. `episode`: it happened at a time, and each is one.",
+        ),
+        "text": Field(
+            _TEMPLATE,
+            "What of a result: a template over `output` and what a prompt has. All of it where left out; nothing is "
+            "remembered where it comes out empty.",
+        ),
+    },
+)
+_NAMESPACE = Text("a namespace")
+_MEMORY = Either((_NAMESPACE, MEMORY))
+
 AGENT = Table(
     "an agent",
     {
@@ -168,8 +208,14 @@ AGENT = Table(
             "empty inputs.",
         ),
         "private": Field(Flag(), "Whether its tasks, and what is made from their results, never leave this machine."),
+        "memory": Field(
+            _MEMORY,
+            "Search the memory before each task: a namespace, or a mapping. What is found is `memories` in the prompt, "
+            "and stands before it where the prompt doesn't name it. An `output` may say `x-from: memories.id` (or "
+            "`.file`, `.path`, `.source`) in place of an enum: one of those that were found.",
+        ),
     },
-    later=("tools", "memory"),
+    later=("tools",),
 )
 
 PARAM = Table(
@@ -244,8 +290,9 @@ STEP = Table(
         ),
         "prompt": Field(
             _TEMPLATE,
-            "The user message: a template over `item` and `input` (with for_each), `items` (with reduce), `index`, "
-            "`id`, `params`, `steps` and `matrix`. May be left out where batch rows bring their own messages.",
+            "The user message: a template over `item` and `input` (with for_each), `items` (with reduce), `memories` "
+            "(with a memory), `index`, `id`, `params`, `steps` and `matrix`. May be left out where batch rows bring "
+            "their own messages.",
         ),
         "combine": Field(
             _TEMPLATE, "The prompt for the higher levels of a reduce, where `items` are answers of this step."
@@ -276,6 +323,10 @@ STEP = Table(
         "share": Field(
             Either((Flag(), Many(_FIELD, "a list of fields", least=1, is_unique=True))),
             "The fields of its output that may leave although they were made from something private; `true` for all.",
+        ),
+        "memory": Field(_MEMORY, "What to search the memory for, in place of the agent's own."),
+        "remember": Field(
+            Either((_NAMESPACE, REMEMBER)), "Remember its results: a namespace, or a mapping. Labels are inherited."
         ),
     },
     rules=(

@@ -16,6 +16,7 @@ import msgspec
 from gx.core import recipe as r
 from gx.core.errors import RecipeError
 from gx.core.ids import canonical
+from gx.core.memory import Kind
 from gx.core.message import Sampling
 from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Rule, Step
 from gx.core.terms import Terms
@@ -177,7 +178,20 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
         output=closed(read["output"]) if "output" in read else None,
         choose=read.get("choose"),
         private=read.get("private", False),
+        memory=_recall(read.get("memory")),
     )
+
+
+def _recall(read: str | dict[str, Any] | None) -> r.Recall | None:
+    if isinstance(read, dict):
+        return r.Recall(**{**read, "kinds": tuple(Kind(kind) for kind in read.get("kinds", ()))})
+    return None if read is None else r.Recall(namespace=read)
+
+
+def _remember(read: str | dict[str, Any] | None) -> r.Remember | None:
+    if isinstance(read, dict):
+        return r.Remember(**{**read, "kind": Kind(read.get("kind", "fact"))})
+    return None if read is None else r.Remember(namespace=read)
 
 
 def _step(read: dict[str, Any]) -> Step:
@@ -200,6 +214,8 @@ def _step(read: dict[str, Any]) -> Step:
         continue_on_error=read.get("continue_on_error", False),
         private=read.get("private", False),
         share=read.get("share") or (),
+        memory=_recall(read.get("memory")),
+        remember=_remember(read.get("remember")),
     )
 
 

@@ -105,7 +105,10 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
             )
     used = templates.names_in(step.when, is_expression=True) if step.when else frozenset()
     is_gate = used <= STATUS_FUNCTIONS | {"params"}
+    recalls = [recall for name in agents if (recall := step.recall(recipe.agents[name])) is not None]
     texts = [t for t in (step.prompt, step.combine) if t]
+    texts += [t for recall in recalls for t in (recall.namespace, recall.query) if t]
+    texts += [] if step.remember is None else [step.remember.namespace, step.remember.text]
     reads = frozenset().union(*(templates.members_in(t, "steps") for t in texts)) if texts else frozenset()
     if step.when:
         reads |= templates.members_in(step.when, "steps", is_expression=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from gx.core.message import Value
 from gx.core.recipe import Agent, Recipe, Step
+from gx.flow.memories import NAME
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.reads import fields_in
 
@@ -31,10 +32,10 @@ def private_fields(recipe: Recipe) -> frozenset[str]:
 
 
 def has_private(recipe: Recipe) -> bool:
-    """Whether anything in the recipe is marked as private."""
-    return bool(
-        recipe.private or any(a.private for a in recipe.agents.values()) or any(s.private for s in recipe.steps)
-    )
+    """Whether anything that the recipe names may be private: it is marked so, or comes from the memory."""
+    agents, steps = recipe.agents.values(), recipe.steps
+    is_marked = bool(recipe.private) or any(a.private for a in agents) or any(s.private for s in steps)
+    return is_marked or any(a.memory is not None for a in agents) or any(s.memory is not None for s in steps)
 
 
 def marked(step: Step, agent: Agent) -> str:
@@ -46,7 +47,10 @@ def marked(step: Step, agent: Agent) -> str:
 
 def reads(plan: Plan, step: StepPlan, agent: Agent, *, level: int = 0) -> tuple[str, ...]:
     """The paths that a task of the step reads, of a reduce at that `level`."""
+    recall = step.step.recall(agent)
     texts = {step.step.prompt or "", agent.persona}
+    if recall is not None:
+        texts |= {recall.namespace, recall.query or ""}
     if level:
         texts = {step.step.combine or "{{ items }}", agent.persona}
     found = frozenset().union(*(fields_in(text) for text in texts))
@@ -54,6 +58,8 @@ def reads(plan: Plan, step: StepPlan, agent: Agent, *, level: int = 0) -> tuple[
         found |= {"item.body", "item.messages"}
     if step.filter is not None:
         found |= fields_in(step.filter, is_expression=True)
+    if recall is not None:
+        found = frozenset(path for path in found if path.partition(".")[0] != NAME) | {NAME}
     return tuple(sorted(found))
 
 
@@ -79,6 +85,8 @@ def _of_others(plan: Plan, step: StepPlan, agent: Agent) -> Iterator[str]:
 def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> str:
     """Why a path is private; empty if it isn't, or says nothing that could be."""
     root, *fields = path.split(".")
+    if root == NAME:
+        return f"reads {NAME}, which are private unless they are marked as shared"
     source = {"item": step.step.for_each, "items": step.step.reduce, "input": "inputs", "id": "inputs"}.get(root)
     if root == "steps":
         source, fields = (fields[0], fields[1:]) if fields else (None, [])

@@ -30,6 +30,8 @@ _IN_A_STEP = {
     "item": "`item` is there only in a step with `for_each`",
     "input": "`input` is there only where a chain of `for_each` begins with `inputs`",
     "items": "`items` is there only in a step with `reduce`",
+    "memories": "`memories` is there only where the step or its agent has a `memory`",
+    "output": "`output` is there only in what is remembered",
     "agents": "templates may read `steps.x`, not agents",
 } | {name: f"`{name}()` may be asked in `when` only" for name in STATUS_FUNCTIONS}
 _IN_A_PERSONA = dict.fromkeys((*_IN_A_STEP, "steps", "index", "id"), "a persona may use `params` and `matrix` only")
@@ -45,9 +47,9 @@ class Scope:
     """Why a name or a member ("steps.x") that one might expect isn't there."""
 
 
-def scope_of(recipe: Recipe, step: Step) -> Scope:
-    """What the prompt, `combine` and `when` of `step` may use; `when` has the status functions besides."""
-    names = {"params", "steps", "matrix", "index", "id"}
+def scope_of(recipe: Recipe, step: Step, *more: str) -> Scope:
+    """What the templates of `step` may use, and these names; `when` has the status functions besides."""
+    names = {"params", "steps", "matrix", "index", "id", *more}
     names |= {"item"} if step.for_each is not None else set()
     names |= {"input"} if _begins_with_rows(recipe, step) else set()
     names |= {"items"} if step.reduce is not None else set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +19,9 @@ from gx.node.upload import Upload
 from gx.run.active import ActiveRun
 from gx.run.inputs import Source
 from gx.run.record import Record
+
+if TYPE_CHECKING:
+    from gx.node.notify import Notifier
 
 
 class LocalRun:
@@ -44,6 +48,7 @@ class LocalRun:
         self.n_clients = 0
         self.had_client = self._is_greeted = False
         self.tempo = Tempo()
+        self.notifier: Notifier | None = None
 
     def __repr__(self) -> str:
         return f"<LocalRun {self.started.run} {self.n_clients} clients>"
@@ -93,6 +98,6 @@ class LocalRun:
             self.active.plan,
             seconds=self._now() - self._began,
             reason=getattr(self.active.draining, "reason", ""),
-            warnings=list(self._source.warnings) if self._source else [],
+            warnings=[*(self._source.warnings if self._source else ()), *self.active.preparer.recalls.notes],
             error=self.active.error,
         )

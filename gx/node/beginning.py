@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gx.core import event as e
 from gx.core import ids
 from gx.core.event import Blob
 from gx.core.view import RunState
 from gx.node import problem, wire
 from gx.node.client import Submission
+from gx.node.notices import without_secrets
 from gx.node.wanted import Wanted, terms_of
 from gx.run.contents import Contents
 
@@ -20,7 +23,7 @@ def created(
     deadline_s = wanted.deadline_s if wanted.deadline_s is not None else recipe.deadline_s
     text = contents.put(wanted.recipe_text.encode())
     params = contents.put(ids.canonical(read.plan.params))
-    whole = contents.put(problem.encode(asked))
+    whole = contents.put(problem.encode(_without_secrets(asked)))
     body = e.RunCreated(
         run=run,
         name=wanted.name or recipe.name,
@@ -64,6 +67,12 @@ def joined(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
         )
         made.append(changed)
     return made
+
+
+def _without_secrets(asked: wire.Asked) -> wire.Asked:
+    """What was asked for, as it may be written down."""
+    kept = without_secrets(asked.submission.notify)
+    return msgspec.structs.replace(asked, submission=msgspec.structs.replace(asked.submission, notify=kept))
 
 
 def _deadline_at(wanted: Submission, now: float) -> float | None:

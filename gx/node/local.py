@@ -27,6 +27,8 @@ from gx.node.attached import LocalRun
 from gx.node.bench import Bench
 from gx.node.client import OpenQuestion, RunEnd, Started
 from gx.node.memories import Memories
+from gx.node.notices import check_targets
+from gx.node.notify import Notifiers
 from gx.node.previews import Previews
 from gx.node.rulewatch import RuleWatch
 from gx.node.standing import chosen, continuations, end_of, question_of
@@ -37,7 +39,7 @@ from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.dispatcher import Dispatcher
 from gx.run.freshly import FreshPreparer, steps_from
-from gx.run.inputs import take
+from gx.run.inputs import StreamSource, take
 from gx.run.log import EventLog
 from gx.run.scheduler import LastWord
 from gx.settings import Settings
@@ -80,6 +82,7 @@ class LocalNode:
         self._group: TaskGroup
         self._waits: dict[str, anyio.CancelScope] = {}
         self._left: list[tuple[str, str | None, bool]] = []
+        self.notifiers = Notifiers(commit=dispatcher.commit, now=self.clock.now)
 
     async def submit(self, asked: wire.Asked, *, upload: Upload | None = None) -> LocalRun:
         """Start the run, or go on with the newest unfinished one of the same recipe, params and inputs; join a live
@@ -87,6 +90,7 @@ class LocalNode:
 
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
+        check_targets(asked.submission.notify, is_offline=asked.settings.offline)
         found = await anyio.to_thread.run_sync(read, asked, upload)
         while True:
             try:
@@ -258,6 +262,7 @@ class LocalNode:
         wanted, recipe = asked.submission, read.plan.recipe
         state, is_resumed = await self._take_up(asked, read)
         if (live := self.runs.get(state.id)) is not None and (live.state is state):
+            self.notifiers.follow(live, wanted, self._group)
             return live
         self._models.update({model.digest: model for model in read.models.values()})
         self.bench.offer(list(read.models.values()))
@@ -270,10 +275,13 @@ class LocalNode:
             digests,
             lambda keys: self.log.find_results(keys, before_seq=first_seq),
             fresh=steps_from(read.plan, wanted.fresh_from),
+            memory=self.memories,
         )
         source = read.source
         rows = take(source.rows(), limit=wanted.limit, sample=wanted.sample, seed=0) if source is not None else None
-        active = ActiveRun(read.plan, state, preparer, self._contents, rows)
+        active = ActiveRun(
+            read.plan, state, preparer, self._contents, rows, reads_stream=isinstance(source, StreamSource)
+        )
         started = Started(
             run=state.id,
             name=recipe.name,
@@ -298,6 +306,7 @@ class LocalNode:
             self._group.start_soon(RuleWatch(active, self.log, self._dispatcher.steer, self.clock).watch)
         else:  # its client died with the last node, before it had everything
             active.end()
+        self.notifiers.follow(run, wanted, self._group)
         self._group.start_soon(self._over, run)
         return run
 

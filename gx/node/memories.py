@@ -15,7 +15,7 @@ import anyio
 from gx.core import event as e
 from gx.core import memory, memorycheck
 from gx.core.errors import BenchError, ModelError, NotFound, UsageError
-from gx.core.memory import Draft, Filter, Found, Lacking, Memory, MemoryStats, Query, Written
+from gx.core.memory import Draft, Filter, Found, Lacking, Memory, MemoryStats, Query, Replaced, Written
 from gx.core.ports import Embedder, MemoryStore
 from gx.node.memoryfile import MemoryFile
 from gx.run import remembering
@@ -52,6 +52,8 @@ class Memories:
         self._file, self._commit, self._embedder, self._now = file, commit, embedder, now
         self._find_model, self._model = find_model, model
         self._writing, self._filling, self._agreeing = anyio.Lock(), anyio.Lock(), anyio.Lock()
+        self._n_waiting = 0  # for vectors
+        self._is_behind = True  # the file may lack what is in the log
 
     def __repr__(self) -> str:
         return f"<Memories {self._file}>"
@@ -71,14 +73,48 @@ class Memories:
         uids = [memory.uid_of(draft) for draft in drafts]
         found, notes = await self._agreed(model, by)
         async with self._writing:
-            known = await self._file.ask(lambda store: store.known(uids))
+            known = await self._file.ask(lambda store: store.known(uids), follows=self._is_behind)
             pairs = list(zip(uids, drafts, strict=True))
             fresh = [draft for uid, draft in pairs if uid not in known or not memory.says(known[uid], draft)]
             events, blobs = remembering.written(fresh, by=by, now=self._now())
             if events:
-                await self._commit([*events], blobs)
+                await self._record([*events], blobs)
         notes += await self._fill(found)
         return Written(uids=tuple(uids), n_known=len(drafts) - len(fresh), notes=self._told(notes))
+
+    async def documents(self, namespace: str, paths: Sequence[str]) -> list[memory.Document]:
+        """The documents that are remembered there, at or below `paths`."""
+        return await self._file.ask(lambda store: store.documents(namespace, paths))
+
+    async def source(self, model: str | None, *, by: str) -> tuple[str, tuple[str, ...]]:
+        """The source of the model that embeds what is written now, "" and why if there is none; chosen if need be.
+
+        :raises ModelError: as `write`.
+        """
+        found, notes = await self._agreed(model, by)
+        return "" if found is None else found.source, self._told(notes)
+
+    async def replace(
+        self, namespace: str, paths: Sequence[str], drafts: Sequence[Draft], *, by: str, model: str | None = None
+    ) -> Replaced:
+        """Have these remembered in place of all that is of the documents at `paths`, in one transaction of the log.
+
+        What stays of a document as it was is not written again. A path without a draft is forgotten.
+
+        :raises UsageError: as `write`, or if a draft is of no such document. :raises ModelError: as `write`.
+        """
+        remembering.check_parts(namespace, paths, drafts)
+        found, notes = await self._agreed(model, by)
+        async with self._writing:
+            there = await self._file.ask(lambda store: store.documents(namespace, paths))
+            before = [uid for one in there if one.path in set(paths) for uid in one.uids]
+            known = await self._file.ask(lambda store: store.known(list({*before, *map(memory.uid_of, drafts)})))
+            fresh, gone = remembering.changed(before, drafts, known)
+            events, blobs = remembering.written(fresh, by=by, now=self._now())
+            if gone or events:
+                await self._record([*remembering.forgotten(gone, by=by), *events], blobs)
+        notes += await self._fill(found)
+        return Replaced(n_written=len(fresh), n_forgotten=len(gone), notes=self._told(notes))
 
     async def forget(self, names: Sequence[str], wanted: Filter | None, *, by: str) -> tuple[str, ...]:
         """Forget the memories of these names, or the starts of them, and all that a filter means; which they were.
@@ -92,8 +128,7 @@ class Memories:
             if wanted is not None:
                 uids += await self._file.ask(lambda store: store.uids(wanted))
             if uids := list(dict.fromkeys(uids)):
-                await self._commit([*remembering.forgotten(uids, by=by)], [])
-        await self._file.follow()
+                await self._record([*remembering.forgotten(uids, by=by)], [])
         return tuple(uids)
 
     async def search(self, query: Query, *, model: str | None = None) -> Found:
@@ -102,12 +137,15 @@ class Memories:
         :raises UsageError: if it can't be asked. :raises ModelError: as `write`.
         """
         memorycheck.check_query(query)
+        if self._is_behind and not self._writing.locked():  # else whoever writes brings the file up to date
+            async with self._writing:
+                await self._record([], [])
         vector, notes = None, list[str]()
         if not query.is_text_only:
             found, notes = await self._agreed(model, "")
             vector, more = await self._question(query.text, found)
             notes += more
-        hits = await self._file.ask(lambda store: store.search(query, vector))
+        hits = await self._file.ask(lambda store: store.search(query, vector), follows=False)
         return Found(hits=tuple(hits), notes=self._told(notes))
 
     async def listed(
@@ -158,6 +196,18 @@ class Memories:
         told, self._file.notes = self._file.notes, []
         return tuple(dict.fromkeys([*told, *notes]))
 
+    async def _record(self, bodies: list[e.Body], blobs: list[e.Blob]) -> None:
+        """Write to the log, and have the file follow; whoever calls holds `_writing`.
+
+        Then searches need not ask the log, which every event of a run changes.
+        """
+        self._is_behind = True
+        with anyio.CancelScope(shield=True):  # who asked may go away meanwhile; what is in the log is to be found
+            if bodies:
+                await self._commit(bodies, blobs)
+            await self._file.follow()
+        self._is_behind = False
+
     # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _agreed(self, asked: str | None, by: str) -> tuple[EmbeddingModel | None, list[str]]:
@@ -166,8 +216,7 @@ class Memories:
         :raises ModelError: `memory.mixed` if another one is asked for, or its file is another one by now.
         """
         async with self._agreeing:
-            store = await self._file.follow()
-            if (chosen := store.chosen) is None:
+            if (chosen := await self._file.ask(lambda store: store.chosen, follows=False)) is None:
                 return await self._first(asked or self._model, by)
         source = asked or chosen.name
         found = await self._find_model(source)
@@ -214,19 +263,18 @@ class Memories:
         (vector,) = await (await self._embedder(model)).embed(model.digest, ["which dimensions?"])
         body = e.MemoryModelled(name=model.source, model=model.digest, dimensions=len(vector) // 4, by=by)
         async with self._writing:
-            await self._commit([body], [])
-        await self._file.follow()
+            await self._record([body], [])
 
     async def _question(self, text: str, model: EmbeddingModel | None) -> tuple[tuple[str, bytes] | None, list[str]]:
         """The vector of a question, and the model; without one, why, unless that was said before."""
         if model is None:
             return None, []
-        lacking = await self._file.ask(lambda store: store.n_lacking())
+        lacking = await self._file.ask(lambda store: store.n_lacking(), follows=False)
         notes = []
         if lacking > FEW:
             notes = [f"{lacking:,} memories have no vector yet, and are found by words: `gx memory reembed` makes them"]
         try:
-            if 0 < lacking <= FEW and not self._filling.locked():  # else whoever writes them waits for their vectors
+            if 0 < lacking <= FEW and not self._n_waiting:  # else whoever writes them waits for their vectors
                 notes += await self._fill(model)
             (vector,) = await embed_all(await self._embedder(model), model.digest, [model.question + text])
         except BenchError as error:
@@ -237,15 +285,18 @@ class Memories:
         """Give a vector to each memory that has none; what became of it, if it wasn't done."""
         if model is None:
             return []
-        async with self._filling:
-            try:
-                while lacking := await self._file.ask(lambda store: store.lacking(BATCH * AT_ONCE)):
+        self._n_waiting += 1
+        try:
+            async with self._filling:
+                while lacking := await self._file.ask(lambda store: store.lacking(BATCH * AT_ONCE), follows=False):
                     made = await self._embedded(model, lacking)
-                    await self._file.ask(_putting(model.digest, made))
-            except (BenchError, ModelError) as error:
-                if error.code == "memory.mixed":  # another model was chosen meanwhile, and whoever did that goes on
-                    return []
-                return [f"memories are without a vector for now, and found by words: {error.message}"]
+                    await self._file.ask(_putting(model.digest, made), follows=False)
+        except (BenchError, ModelError) as error:
+            if error.code == "memory.mixed":  # another model was chosen meanwhile, and whoever did that goes on
+                return []
+            return [f"memories are without a vector for now, and found by words: {error.message}"]
+        finally:
+            self._n_waiting -= 1
         return []
 
     async def _embedded(self, model: EmbeddingModel, lacking: Sequence[Lacking]) -> list[tuple[Lacking, bytes]]:

@@ -56,9 +56,13 @@ class MemoryFile:
                 self._upto = last
             return store
 
-    async def ask(self, question: Callable[[MemoryStore], T]) -> T:
-        """What the file answers, with all that the log says by now. :raises WorkspaceError: as `follow`."""
-        await self.follow()
+    async def ask(self, question: Callable[[MemoryStore], T], *, follows: bool = True) -> T:
+        """What the file answers: with all that the log says by now, or, unless it `follows`, as it was last followed.
+
+        :raises WorkspaceError: as `follow`.
+        """
+        if follows or self._store is None:
+            await self.follow()
         async with self._readers:
             if self._store is None:
                 raise WorkspaceError(f"{self.path} is not open any more", code="memory.store", hint="ask again")

@@ -10,13 +10,17 @@ from starlette.requests import Request
 
 from gx.core import memorycheck
 from gx.core.errors import UsageError
-from gx.core.memory import Draft, Filter, Found, Memory, MemoryStats, Query, Written
+from gx.core.memory import Document, Draft, Filter, Found, Memory, MemoryStats, Query, Replaced, Written
 from gx.core.message import Value
 from gx.node.endpoints import Endpoint, by
 from gx.node.memories import How, Memories
 
 MOST_AT_ONCE = 1000
 """Memories of one request; whoever has more asks again."""
+
+
+MOST_PARTS = 200_000
+"""Parts of documents of one request: a document is one transaction, however long it is."""
 
 
 class Remember(Value, frozen=True, kw_only=True):
@@ -45,6 +49,31 @@ class MemoryPage(Value, frozen=True, kw_only=True, omit_defaults=False):
 
     memories: tuple[Memory, ...]
     next: int | None = None
+
+
+class Standing(Value, frozen=True, kw_only=True):
+    """Which documents of a namespace are asked about: those at or below `paths`. `model` is as in `Remember`."""
+
+    namespace: str
+    paths: tuple[str, ...]
+    model: str | None = None
+
+
+class Documents(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """Documents that are remembered. By `model`, a source, what is written now is embedded; "" by none."""
+
+    documents: tuple[Document, ...]
+    model: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Replace(Value, frozen=True, kw_only=True):
+    """What documents are from now on: `memories` is all that is to stand of those at `paths`, which may be nothing."""
+
+    namespace: str
+    paths: tuple[str, ...]
+    memories: tuple[Draft, ...] = ()
+    model: str | None = None
 
 
 class Forget(Value, frozen=True, kw_only=True):
@@ -77,6 +106,8 @@ class MemoryRoutes:
             Endpoint("POST", "/v1/memory", self._remember, "Remember something", Remember, Written),
             Endpoint("POST", "/v1/memory/search", self._search, "Search the memory", Search, Found),
             Endpoint("POST", "/v1/memory/list", self._list, "List memories, as they were written", Listing, MemoryPage),
+            Endpoint("POST", "/v1/memory/documents", self._documents, "List documents", Standing, Documents),
+            Endpoint("POST", "/v1/memory/replace", self._replace, "Remember documents anew", Replace, Replaced),
             Endpoint("POST", "/v1/memory/forget", self._forget, "Forget memories", Forget, Forgot),
             Endpoint("POST", "/v1/memory/renewal", self._renew, "Make the memory again", Renewal, MemoryStats),
         )
@@ -101,6 +132,18 @@ class MemoryRoutes:
         found = await self._memories.listed(body.filter, after=body.after, limit=body.limit, is_newest=body.is_newest)
         has_more = len(found) >= body.limit and not body.is_newest
         return MemoryPage(memories=tuple(found), next=found[-1].seq if has_more else None)
+
+    async def _documents(self, request: Request, body: Standing) -> Documents:
+        memorycheck.check_namespace(body.namespace)
+        source, notes = await self._memories.source(body.model, by=by(request))
+        found = await self._memories.documents(body.namespace, body.paths)
+        return Documents(documents=tuple(found), model=source, notes=notes)
+
+    async def _replace(self, request: Request, body: Replace) -> Replaced:
+        if len(body.memories) > MOST_PARTS:
+            raise UsageError(f"expected at most {MOST_PARTS:,} parts at once, got {len(body.memories):,}")
+        drafts = [_by(draft, by(request)) for draft in body.memories]
+        return await self._memories.replace(body.namespace, body.paths, drafts, by=by(request), model=body.model)
 
     async def _forget(self, request: Request, body: Forget) -> Forgot:
         if len(body.uids) > MOST_AT_ONCE:

@@ -18,22 +18,35 @@ from gx.flow.plan import Plan
 from gx.run import scheduler
 from gx.run.contents import Contents
 from gx.run.inputs import Row
+from gx.run.learning import Learner
 from gx.run.prepare import Preparer
 from gx.run.record import Record
 from gx.run.renter import Renter
 from gx.run.results import Results
 
+STREAM_AHEAD = 8192
+"""Tasks that may wait to be begun before a stream is read on: more than any worker takes at once."""
+
 
 class ActiveRun:
     """One live run. The dispatcher drives it; its clients watch `results`.
 
-    While nobody attends to it (`is_attended`), or somebody paused it, it gets no grants.
+    While nobody attends to it (`is_attended`), or somebody paused it, it gets no grants. Rows that come from a stream
+    (`reads_stream`) may have no end, and are read only as far ahead as they are needed.
     """
 
     def __init__(
-        self, plan: Plan, state: RunState, preparer: Preparer, contents: Contents, rows: Iterator[Row] | None
+        self,
+        plan: Plan,
+        state: RunState,
+        preparer: Preparer,
+        contents: Contents,
+        rows: Iterator[Row] | None,
+        *,
+        reads_stream: bool = False,
     ) -> None:
         self.plan, self.state, self.preparer, self.rows = plan, state, preparer, rows
+        self._reads_stream, self.rows_given = reads_stream, len(state.rows)
         self._contents = contents
         self.turns: dict[str, Turn] = {}
         self.leased_at: dict[str, float] = {}
@@ -55,6 +68,15 @@ class ActiveRun:
     def held(self) -> scheduler.Held:
         """What this process holds of the run, for those who decide."""
         return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_held_up)
+
+    @property
+    def has_rows_enough(self) -> bool:
+        """Whether a stream is read on later: the last rows are no tasks yet, many wait, or nobody takes the results."""
+        if not self._reads_stream:
+            return False
+        is_behind = self.is_dirty or self.rows_given > len(self.state.rows)
+        waiting = len(self.state.unprepared) + len(self.state.ready)
+        return is_behind or waiting > STREAM_AHEAD or self.results.is_slow
 
     def drain(self, last: scheduler.LastWord, monotonic: float) -> None:
         """Grant nothing more; `last` is the run's last word here, once what is leased has ended."""
@@ -80,6 +102,11 @@ class ActiveRun:
             self.turns.pop(task.id, None)
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def learner(self) -> Learner:
+        """What its results leave in the memory."""
+        return self.preparer.learner
 
     @property
     def is_held_up(self) -> bool:

@@ -30,6 +30,7 @@ from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
 from gx.run.inputs import Row
+from gx.run.learning import learned
 from gx.run.meter import Meter
 from gx.run.renter import Renter
 from gx.run.settling import Settling
@@ -39,6 +40,10 @@ _PENDING_LIMIT = 8192
 """Events that may wait for a commit before the input is read on."""
 VIEW_GC = (100_000, 50, 100)
 """How seldom the collector looks for cycles: a view of a million small values holds none, and a look walks them all."""
+_FIRST = (e.StepRouted, e.BurstAllowed, e.AttemptLost, e.TaskCancelled)
+"""What is committed before anything else is decided. What is prepared now would go the old way, or be rented under the
+old cap; and an answer that is there by now would count for an attempt that somebody took back or gave up.
+"""
 _LONGEST_SLEEP_S = 3600.0
 _SHORTEST_SLEEP_S = 0.001
 
@@ -95,6 +100,7 @@ class Dispatcher:
         if run.rows is not None and not run.state.inputs_ended:
             self._group.start_soon(self._feed, run, run.rows)
         self._start_grouping(run)
+        self._group.start_soon(run.preparer.recalls.serve, run.over, self._wake)
         self._wake()
 
     async def worker(self) -> Worker:
@@ -198,14 +204,15 @@ class Dispatcher:
         """All events that are to be committed now, with their blobs."""
         bodies, self._pending = self._pending, []
         blobs, self._blobs = self._blobs, []
-        self._room.set()
+        room, self._room = self._room, anyio.Event()
+        room.set()  # all who wait: each feeds a run of its own
         if not bodies:
             for run in self._active.values():
                 if run.is_dirty:
                     run.is_dirty = False
                     bodies.extend(graph.unfold(run.plan, run.state))
-        if any(isinstance(body, e.StepRouted | e.BurstAllowed) for body in bodies):
-            return bodies, blobs  # what is prepared now would go the old way, or be rented under the old cap
+        if any(isinstance(body, _FIRST) for body in bodies):
+            return bodies, blobs
         at, last = self._moment(), self._last
         self._last = at
         if (jump_s := scheduler.clock_jump(last, at)) is not None:
@@ -222,7 +229,7 @@ class Dispatcher:
         shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up), at.wall)
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
-        return bodies, blobs
+        return learned(self._active, bodies, at.wall, blobs), blobs
 
     def _rent(self, run: ActiveRun, renter: Renter, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from what a run rents, and from the time."""
@@ -320,9 +327,10 @@ class Dispatcher:
     def _apply(self, events: list[e.Event]) -> None:
         """Fold what was committed, unfold what follows, and act on it."""
         for event in events:
-            fold(self.view, event)
             body = event.body
             run = self._active.get(getattr(body, "run", ""))
+            is_end = run is not None and outcomes.is_end(run.state, body)
+            fold(self.view, event)
             if run is None:
                 continue
             run.is_dirty |= graph.may_unfold(run.state, body)
@@ -339,7 +347,8 @@ class Dispatcher:
             elif isinstance(body, e.TaskPrepared | e.TaskRetried):
                 run.task_waits(run.state.tasks[body.task])
             elif isinstance(body, graph.TASK_ENDS):
-                run.task_ended(run.state.tasks[body.task])
+                if is_end:
+                    run.task_ended(run.state.tasks[body.task])
             elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted | e.RunCancelled):
                 self._end(run)
                 continue
@@ -376,12 +385,13 @@ class Dispatcher:
         async def commit(bodies: list[e.Body], blobs: list[e.Blob]) -> bool:
             while run.draining is None and (
                 len(self._pending) > _PENDING_LIMIT
+                or run.has_rows_enough
                 or self._contents.is_outrun_by(len(run.state.unprepared) + len(run.state.parked))
             ):
-                self._room = anyio.Event()
                 await self._room.wait()
             if run.draining is not None:  # an input without end would keep it from ending
                 return False
+            run.rows_given += sum(len(body.rows) for body in bodies if isinstance(body, e.InputsRead))
             self._pending.extend(bodies)
             self._blobs.extend(blobs)
             self._wake()

@@ -16,6 +16,7 @@ from gx.core.errors import GxError
 from gx.core.message import Message, Value
 from gx.core.recipe import Agent
 from gx.flow import templates
+from gx.flow.memories import NAME
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.privacy import steps_private
 from gx.flow.withheld import named_in
@@ -173,10 +174,15 @@ class Forecaster:
         )
 
     def _private(self, step: StepPlan, rendered: Rehearsal | None) -> str:
-        """Why the step's tasks are private: as those that were rendered are, else as the recipe's text says."""
+        """Why the step's tasks are private: as those that were rendered are, else as the recipe's text says.
+
+        Of those that search the memory it is as the text says: nothing is searched here.
+        """
         if rendered is None or not rendered.turns:
             return self._outlooks[step.id].reason
         some = "" if len(rendered.private) == len(rendered.turns) else f" in {len(rendered.private):,} of {{}} rendered"
+        if not rendered.private and NAME in self._outlooks[step.id].reads:
+            return self._outlooks[step.id].reason
         return rendered.private[0] + some.format(f"{len(rendered.turns):,}") if rendered.private else ""
 
     # ── how many ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from gx.core.ids import digest
 from gx.core.message import Turn
 from gx.core.view import RunState, TaskState
 from gx.flow import privacy
+from gx.flow.memories import NAME
 from gx.flow.plan import Plan
 from gx.run.labels import agent_of
 
@@ -48,6 +49,10 @@ def leaving(turn: Turn, fields: tuple[str, ...], *, run: str, task: str, attempt
 
 
 def fields(plan: Plan, run: RunState, task: TaskState) -> tuple[str, ...]:
-    """The names of what the task's turn was made from, such as `item.text`: no less than it read."""
+    """The names of what the task's turn was made from, such as `item.text`: no less than it read.
+
+    Of what the memory gave, each is named, as `memories.` and its uid.
+    """
     step = plan.step(task.step)
-    return privacy.reads(plan, step, agent_of(plan, run, task), level=task.level)
+    read = privacy.reads(plan, step, agent_of(plan, run, task), level=task.level)
+    return (*read, *(f"{NAME}.{one.uid}" for one in task.found or ()))

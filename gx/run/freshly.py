@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from gx.core import event as e
+from gx.core.ports import Memory
 from gx.core.view import RunState
 from gx.flow.plan import Plan
 from gx.run.contents import Contents
@@ -35,8 +36,9 @@ class FreshPreparer(Preparer):
         find_results: FindResults,
         *,
         fresh: Collection[str],
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(plan, run, contents, models, self._find)
+        super().__init__(plan, run, contents, models, self._find, memory=memory)
         self._run_state, self._find_known, self._fresh = run, find_results, fresh
         self._is_fresh = False
 

@@ -37,6 +37,14 @@ def is_stale(run: RunState, ended: AttemptEnded) -> bool:
     return task.status is not Status.leased or ended.attempt != task.attempt
 
 
+def is_end(run: RunState, body: e.Body) -> bool:
+    """Whether the fold, as it stands, will end a task by that event: not where it has ended, or by a stale attempt."""
+    if not isinstance(body, e.TaskSucceeded | e.TaskFailed | e.TaskCancelled | e.TaskSkipped):
+        return False
+    task = run.tasks.get(body.task)
+    return task is not None and not task.status.is_terminal and body.attempt == task.attempt
+
+
 def settle(
     run: RunState,
     ended: AttemptEnded,

@@ -80,6 +80,7 @@ class Rehearsal:
         self.turns: list[Turn] = [made.turns[one] for one in ids if one in made.turns]
         self.private = [made.private[one] for one in ids if one in made.private]
         self.tried = len(ids)
+        self._searches = any(step.step.recall(plan.recipe.agents[name]) is not None for name in step.agents)
         failed = (body.message for body in made.bodies if isinstance(body, e.TaskFailed))
         self.problem = next(failed, "") if ids else "there is no row that can be used"
 
@@ -88,7 +89,8 @@ class Rehearsal:
         return sum(tokens_of(turn.messages) for turn in self.turns) / max(1, len(self.turns))
 
     def basis(self) -> str:
-        return f"{len(self.turns):,} rendered prompts at {CHARS_PER_TOKEN} characters a token"
+        more = ", without what the memory will give" if self._searches else ""
+        return f"{len(self.turns):,} rendered prompts at {CHARS_PER_TOKEN} characters a token{more}"
 
     @staticmethod
     def _queue(

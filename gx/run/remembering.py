@@ -6,11 +6,13 @@ same events give the same changes, whenever they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gx.core import event as e
+from gx.core import memorycheck
+from gx.core.errors import UsageError
 from gx.core.event import Blob, Event, MemoryForgotten, MemoryModelled, MemoryWritten, Ref, Remembered, decode_body
-from gx.core.memory import Change, Chosen, Draft, Drop, Mark, Memory, Put, Source, uid_of
+from gx.core.memory import Change, Chosen, Draft, Drop, Mark, Memory, Put, Source, says, uid_of
 from gx.run.contents import blob_of
 from gx.run.log import EventLog
 
@@ -45,10 +47,33 @@ def written(drafts: Sequence[Draft], *, by: str, now: float) -> tuple[list[Memor
             page=source.page,
             run=source.run,
             task=source.task,
+            sha256=source.sha256,
         )
     listed = list(noted.values())
     starts = range(0, len(listed), MOST_AT_ONCE)
     return [MemoryWritten(memories=tuple(listed[n : n + MOST_AT_ONCE]), by=by) for n in starts], list(blobs.values())
+
+
+def check_parts(namespace: str, paths: Sequence[str], drafts: Sequence[Draft]) -> None:
+    """:raises UsageError: if a draft can't be remembered, or is no part of a document at one of `paths`."""
+    memorycheck.check_namespace(namespace)
+    for draft in drafts:
+        memorycheck.check_draft(draft)
+        source = draft.source
+        if draft.namespace != namespace or source.path not in paths or not source.sha256 or source.ordinal is None:
+            raise UsageError(
+                f"expected a part of a document in {namespace}, got one of {source.path[:200]!a} in {draft.namespace}",
+                hint="a part has the path of its document, its number in it, and the SHA-256 of the document's bytes",
+            )
+
+
+def changed(
+    before: Sequence[str], drafts: Sequence[Draft], known: Mapping[str, Memory]
+) -> tuple[list[Draft], list[str]]:
+    """Which drafts are to be written in place of the memories `before`, and which of these are to be forgotten."""
+    by_uid = {uid_of(draft): draft for draft in drafts}
+    fresh = [draft for uid, draft in by_uid.items() if uid not in known or not says(known[uid], draft)]
+    return fresh, [uid for uid in before if uid not in by_uid]
 
 
 def forgotten(uids: Sequence[str], *, by: str) -> list[MemoryForgotten]:
@@ -81,7 +106,7 @@ def replayed(log: EventLog, *, after: int = -1) -> Iterator[tuple[list[Change], 
     """
     gone: dict[str, int] | None = None
     for page in _pages(log, after):
-        gone = _last_forgotten(log) if gone is None else gone
+        gone = _last_forgotten(log, after) if gone is None else gone
         memories = [
             one for _, event in page if isinstance(event.body, MemoryWritten) for one in event.body.memories
         ]  # fmt: skip
@@ -119,11 +144,11 @@ def _pages(log: EventLog, after: int) -> Iterator[list[tuple[bytes, Event]]]:
         after = rows[-1][0]
 
 
-def _last_forgotten(log: EventLog) -> dict[str, int]:
-    """When each memory was last forgotten, of those that ever were."""
-    sql = "SELECT seq, data FROM events WHERE type = 'memory.forgotten' ORDER BY seq"
+def _last_forgotten(log: EventLog, after: int) -> dict[str, int]:
+    """When each memory was last forgotten, of those that were since that event."""
+    sql = "SELECT seq, data FROM events WHERE type = 'memory.forgotten' AND seq > ? ORDER BY seq"
     found: dict[str, int] = {}
-    for seq, data in log.file.ask(sql):
+    for seq, data in log.file.ask(sql, [after]):
         body = decode_body(data)
         if isinstance(body, e.MemoryForgotten):
             found.update(dict.fromkeys(body.uids, seq))
@@ -139,6 +164,7 @@ def _memory(one: Remembered, seq: int, contents: dict[Ref, str]) -> Memory:
         page=one.page,
         run=one.run,
         task=one.task,
+        sha256=one.sha256,
     )
     return Memory(
         uid=one.uid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,29 @@ def test_a_file_that_another_gx_writes_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GxError, match="expected a file to append to"):
         Tee(tmp_path / "none" / "out.jsonl")
+
+
+def test_the_same_answer_to_another_row_of_the_same_number_is_another_record(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    first = Tee(file)
+    first.write([record("0", row="aa")])
+    first.close()
+    Tee(file).write([record("0", row="bb"), record("0", row="aa")])
+    assert [r["row"] for r in lines(file)] == ["aa", "bb"]
+
+
+def test_a_device_without_an_end_is_written_to_and_not_read() -> None:
+    with pytest.raises(OSError, match="/dev/full"):
+        Tee(Path("/dev/full")).write([record("a")])
+    Tee(Path("/dev/zero")).write([record("a")])
+
+
+def test_a_pipe_gets_each_record_and_one_that_nobody_reads_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(GxError, match="expected a file to append to"):
+        Tee(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    Tee(pipe).write([record("a"), record("a")])
+    assert [json.loads(line)["id"] for line in os.read(reader, 65536).splitlines()] == ["a"]
+    os.close(reader)

@@ -106,7 +106,11 @@ def test_a_memory_that_is_written_again_takes_its_place(store: MemoryStore) -> N
     store.apply([put("x y z", 2, label=Label.shared)], Mark(2, b"b"))
     (found,) = [one for one in store.listed(Filter(), limit=9) if one.body == "x y z"]
     assert (found.label, found.seq) == (Label.shared, 1)
-    assert store.n_lacking() == 2 and len(bodies(store, "z")) == 1
+    assert store.n_lacking() == 1 and len(bodies(store, "z")) == 1
+    hit, *_ = store.search(Query(text="z", label=Label.shared), (MODEL.model, vector(1, 0, 0, 0)))
+    assert hit.memory == found and hit.vector_rank == 1
+    store.apply([put("x y z", 3, source=Source(heading="H"))], Mark(3, b"c"))  # which is embedded with the text
+    assert store.n_lacking() == 2
 
 
 def test_what_was_applied_is_not_applied_again(store: MemoryStore) -> None:

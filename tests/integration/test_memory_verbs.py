@@ -66,11 +66,11 @@ def test_a_table_shows_a_memory_as_one_harmless_line(folder: Project) -> None:
     "words, told",
     [
         (("add", "nofile.md"), "there is no file nofile.md"),
-        (("add", "."), "is a folder"),
         (("add", " "), "expected text"),
         (("add", "a", "-n", "a b"), "a namespace: expected"),
         (("add", "bad.jsonl"), "bad.jsonl:2: expected a memory"),
-        (("add", "latin.txt"), "expected text in UTF-8, got byte 0xe9 at 3"),
+        (("add", "latin.txt", "--lines"), "expected text in UTF-8, got byte 0xe9 at 3"),
+        (("add", "latin.txt", "-n", "a b"), "a namespace: expected"),
         (("import", "bad.jsonl"), "bad.jsonl:2: expected a memory"),
         (("import", "none.jsonl"), "none.jsonl can't be read"),
         (("search", "x", "-k", "0"), "k: expected 1 to"),

@@ -1,4 +1,7 @@
-"""Whatever a recipe marks as private, no turn that may leave holds a byte of it."""
+"""Whatever a recipe marks as private, or a memory is, no turn that may leave holds a byte of it.
+
+Nor does a memory that is made of a result and may be shared.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gx.core import event as e
+from gx.core.memory import Kind, Memory, Source
 from gx.core.message import Answer, Label, Turn, Usage
 from gx.core.view import RunState
 from gx.flow.privacy import steps_private
 from gx.run import egress
 from gx.run.egress import PrivateTurn
 from tests.desk import open_desk
-from tests.fakes import ScriptedWorker
+from tests.fakes import ScriptedMemory, ScriptedWorker
 
 FIELDS = ("id", "email", "text", "note")
 OF_ROW = (
@@ -39,6 +43,13 @@ OF_RESULTS = (
     "{{ %s[0].x }}", "{{ %s | tojson }}", "{%% for i in %s %%}{{ i }}{%% endfor %%}",
     "{{ %s | selectattr('x') | list | length }}", "{%% for i in %s %%}{{ loop.index }}{%% endfor %%}",
 )  # fmt: skip
+OF_MEMORIES = (
+    "{% for m in memories %}{{ m.id }} {{ m.text }}{% endfor %}", "{{ memories | tojson }}", "{{ memories[-1:] }}",
+    "{{ memories | map(attribute='source') | join }}", "{{ memories | length }}", "{% if memories %}some{% endif %}",
+    "{% set z = memories %}{{ z | selectattr('kind', 'equalto', 'fact') | list }}", "",
+)  # fmt: skip
+QUERIES = ("{{ id }}", "what is known?", "{{ index }} {{ params }}")
+REMEMBERED = ("{{ output.x }}", "{{ output }}", "{{ index }} {{ output.y }}", "{{ output | length }}", "known")
 CONDITIONS = ("item.email != 'none'", "item.text | length > 0", "index >= 0", "item.x != ''", "item.y is defined")
 
 
@@ -75,6 +86,12 @@ def steps(draw: st.DrawFn, number: int, chains: dict[str, bool]) -> dict[str, An
         step["agent"] = "{{ matrix.agent }}"
     if kind != "reduce" and draw(st.integers(0, 3)) == 0:
         step["when"] = draw(st.sampled_from(conditions))
+    if kind != "reduce" and draw(st.booleans()):
+        queries = [{"query": query} for query in QUERIES] + [{"query": text[-1]}, {}]
+        step["memory"] = {"namespace": "n", "k": draw(st.integers(1, 3))} | draw(st.sampled_from(queries))
+        text = (text if draw(st.booleans()) else text[:2]) + [draw(st.sampled_from(OF_MEMORIES))]
+    if draw(st.booleans()):
+        step["remember"] = {"namespace": "made", "text": draw(st.sampled_from(REMEMBERED))}
     step["prompt"] = " ".join(text)
     step |= {"private": True} if draw(st.integers(0, 5)) == 0 else {}
     return step | draw(st.sampled_from([{}, {"share": ["x"]}, {"share": ["x", "y"]}, {"share": True}]))
@@ -109,9 +126,18 @@ def answer(turn: Turn) -> Answer:
     return Answer(value=msgspec.Raw(json.dumps(value).encode()), usage=Usage(tokens_in=1, tokens_out=1))
 
 
+def memory(number: int, label: Label) -> Memory:
+    source = Source(path=f"/home/<memory {number} {label.value} path>.md", heading=f"<memory {number} {label.value}>")
+    body = f"<memory {number} {label.value} text>"
+    return Memory(
+        uid=f"{number:016x}", namespace="n", kind=Kind.fact, body=body, at=0.0, seq=1, label=label, source=source
+    )
+
+
 def secrets(recipe: dict[str, Any], state: RunState) -> set[str]:
-    """The marks of all that is private: in rows, and in results of private tasks that nobody shares."""
-    found = {f"<row {n} {name}" for n in range(ROWS) for name in recipe.get("private", ())}
+    """The marks of all that is private: in rows, in memories, and in results of private tasks that nobody shares."""
+    found = {f"<memory {number} private" for number in range(MEMORIES)}
+    found |= {f"<row {n} {name}" for n in range(ROWS) for name in recipe.get("private", ())}
     shares = {step["id"]: step.get("share", ()) for step in recipe["steps"]}
     for task in state.tasks.values():
         if task.label is Label.private and (share := shares[task.step]) is not True:
@@ -120,25 +146,36 @@ def secrets(recipe: dict[str, Any], state: RunState) -> set[str]:
 
 
 ROWS = 2
+MEMORIES = 3
+LABELS = st.one_of(
+    st.lists(st.just(Label.shared), min_size=1, max_size=MEMORIES), st.lists(st.sampled_from(Label), max_size=MEMORIES)
+)
 
 
 def test_no_turn_that_may_leave_holds_anything_private() -> None:
     turns: Counter[str] = Counter()
 
     @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(recipes(), st.sampled_from([4096, 48]))
-    def holds(recipe: dict[str, Any], context: int) -> None:
-        anyio.run(live, recipe, context)
+    @given(recipes(), st.sampled_from([4096, 48]), LABELS)
+    def holds(recipe: dict[str, Any], context: int, labels: list[Label]) -> None:
+        anyio.run(live, recipe, context, labels)
 
-    async def live(recipe: dict[str, Any], context: int) -> None:
+    async def live(recipe: dict[str, Any], context: int, labels: list[Label]) -> None:
+        known = ScriptedMemory(*(memory(number, label) for number, label in enumerate(labels)))
         with tempfile.TemporaryDirectory() as folder:
             worker = ScriptedWorker(answer, context=context)
-            async with open_desk(Path(folder), worker) as desk:
+            async with open_desk(Path(folder), worker, memory=known) as desk:
                 active = await desk.begin(json.dumps(recipe), [row(n) for n in range(ROWS)])
                 await desk.finish(active)
                 prepared = {body.task: body.label for body in desk.bodies(e.TaskPrepared)}
+                kept = [one for body in desk.bodies(e.MemoryWritten) for one in body.memories]
+                bodies = {ref: text.decode() for ref, text in desk.log.blobs([one.body for one in kept]).items()}
         state, plan = active.state, active.plan
         private = secrets(recipe, state)
+        for one in kept:
+            held = [mark for mark in private if mark in bodies[one.body]]
+            assert one.label is Label.private or not held, held
+            turns[f"{one.label.value} memories"] += 1
         outlook = steps_private(plan)
         for turn in worker.submitted:
             task = state.tasks[turn.task]
@@ -157,7 +194,9 @@ def test_no_turn_that_may_leave_holds_anything_private() -> None:
             turns["private" if is_private else "shared"] += 1
             turns["shared beside secrets"] += bool(private) and not is_private
             turns["with secrets"] += bool(found)
+            turns["shared with memories"] += not is_private and "<memory" in packed
 
     holds()
     asked = turns["private"] + turns["shared"]
+    assert min(turns["shared memories"], turns["private memories"], turns["shared with memories"]) > 0, turns
     assert turns["shared beside secrets"] > asked / 20 and turns["with secrets"] > asked / 20, turns

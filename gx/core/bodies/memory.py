@@ -29,6 +29,7 @@ class Remembered(Value, frozen=True, kw_only=True):
     page: int | None = None
     run: str = ""
     task: str = ""
+    sha256: str = ""
 
 
 class MemoryWritten(Value, frozen=True, kw_only=True, tag="memory.written"):

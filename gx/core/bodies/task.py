@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gx.core.bodies.blob import Ref
+from gx.core.memory import Kind
 from gx.core.message import Label, Scores, Value
 from gx.core.task import Lease
 
@@ -39,7 +40,31 @@ class PromptPart(Value, frozen=True, kw_only=True, array_like=True):
     content: Ref
 
 
+class Recalled(Value, frozen=True, kw_only=True):
+    """A memory that was found for a task. The rest is as in `gx.core.memory.Memory`.
+
+    `body` and `heading` are digests, and no references: what was forgotten since is gone, whoever found it before.
+    """
+
+    uid: str
+    body: str
+    score: float
+    kind: Kind
+    at: float
+    label: Label = Label.private
+    by: str = ""
+    path: str = ""
+    heading: str | None = None
+    page: int | None = None
+    ordinal: int | None = None
+
+
 class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
+    """`found` is what was found in the memory, the best first; `None` where nothing was searched for.
+
+    `without` says in sentences what the search was without.
+    """
+
     run: str
     task: str
     attempt: int
@@ -48,6 +73,8 @@ class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
     prompt: tuple[PromptPart, ...]
     seed: int = 0
     label: Label = Label.shared
+    found: tuple[Recalled, ...] | None = None
+    without: tuple[str, ...] = ()
 
 
 class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):

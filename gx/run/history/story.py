@@ -15,6 +15,7 @@ from gx.core.errors import NotFound, UsageError
 from gx.core.event import Event, Ref
 from gx.core.figures import figures, plus
 from gx.core.message import Counts
+from gx.flow.memories import source_of
 from gx.run import likelihoods
 from gx.run.history import telling
 from gx.run.log import EventLog
@@ -63,17 +64,20 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
     kinds = ["task.queued", "task.prepared", "task.succeeded", "attempt.failed"]
     bodies = [e.decode_body(data) for (data,) in log.file.ask(sql, [task, kinds])]
     queued = next(body for body in bodies if isinstance(body, e.TaskQueued))
-    prompt = next((body.prompt for body in reversed(bodies) if isinstance(body, e.TaskPrepared)), ())
+    prepared = next((body for body in reversed(bodies) if isinstance(body, e.TaskPrepared)), None)
+    prompt, found = ((), ()) if prepared is None else (prepared.prompt, prepared.found or ())
     done = next((body for body in reversed(bodies) if isinstance(body, e.TaskSucceeded)), None)
     output, told = (done.output, done.likelihoods) if done is not None else (None, None)
     details = {body.attempt: body.detail for body in bodies if isinstance(body, e.AttemptFailed) and body.detail}
     refs = [ref for ref in (queued.item, output, told, *details.values(), *(part.content for part in prompt)) if ref]
-    content = log.blobs(refs)
+    content = log.blobs([*refs, *(ref for one in found for ref in (one.body, one.heading) if ref is not None)])
     return {
         "kind": "task",
         **{name: _text(value) for name, value in row.items()},
         "matrix": queued.matrix or None,
         "item": _json(content, queued.item),
+        "memories": [_found(content, number, one) for number, one in enumerate(found, 1)],
+        "searched_without": list(() if prepared is None else prepared.without),
         "prompt": [{"role": part.role, "content": _str(content, part.content)} for part in prompt],
         "output": _json(content, output),
         **(likelihoods.as_record(content[told]) if told in content else {}),
@@ -134,6 +138,19 @@ def run_story(log: EventLog, run: str) -> dict[str, Any]:
         ],
         "rules": _rules(log, [event for event in events if _is_of_rule(event)]),
         "recipe": _str(content, created.recipe),
+    }
+
+
+def _found(content: dict[str, bytes], number: int, one: e.Recalled) -> dict[str, Any]:
+    """A memory that was found for a task. Its text is `None` where it was forgotten since."""
+    source = source_of(one.path, _str(content, one.heading) or "", one.page, one.by)
+    return {
+        "id": f"m{number}",
+        "uid": one.uid,
+        "label": one.label.value,
+        "score": round(one.score, 3),
+        "source": source,
+        "text": _str(content, one.body),
     }
 
 

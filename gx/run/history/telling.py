@@ -133,6 +133,14 @@ def _finished(body: e.RunFinished) -> str:
     return f"finished: all tasks ended: {body.succeeded:,} succeeded{others}"
 
 
+def _prepared(body: e.TaskPrepared) -> str:
+    said = f"prepared for model {body.model[:SHORT]}: key {body.key[:SHORT]}, seed {body.seed}"
+    if body.found is not None:
+        said += f"; {counted(len(body.found), 'memory', 'memories')} found"
+    said += "".join(f" ({one})" for one in body.without)
+    return said + ("; private: it may not leave this machine" if body.label is Label.private else "")
+
+
 _WORDS: dict[type, Callable[[Any], str]] = {
     e.LogOpened: lambda b: f"the log was begun, in format {b.format}, by gx {b.gx}",
     e.LogArchived: lambda b: f"events {b.first:,} to {b.last:,} went into the archive {b.name}",
@@ -167,6 +175,10 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     e.RuleCleared: lambda b: f"rule {b.rule} turned false again, from the events up to #{b.read_seq}",
     e.RuleFailed: lambda b: f"rule {b.rule} had no answer, and the run went on without it: {b.code}: {b.message}",
     e.BurstAsked: lambda b: f"a burst was asked for{by(b)}: {b.reason}",
+    e.NoticeLeaves: lambda b: (
+        f"{b.bytes:,} bytes of a notice ({b.about}) left for {b.to}: {', '.join(b.fields)} (digest {b.digest[:SHORT]})"
+    ),
+    e.NoticeEnded: lambda b: f"a notice ({b.about}) {f'did not arrive: {b.error}' if b.error else 'arrived'} ({b.to})",
     e.QuestionAsked: lambda b: f"a person was asked{by(b)} ({b.question}): {b.text} [{', '.join(b.choices)}]",
     e.QuestionAnswered: lambda b: f"question {b.question} was answered{by(b)}: {b.choice}",
     e.PlacementDecided: lambda b: f"placement: {b.reason}",
@@ -186,10 +198,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     e.CallMade: lambda b: f"attempt {b.attempt} went to a container with {b.gpu}, as call {b.call}",
     e.TaskQueued: _queued,
-    e.TaskPrepared: lambda b: (
-        f"prepared for model {b.model[:SHORT]}: key {b.key[:SHORT]}, seed {b.seed}"
-        f"{'; private: it may not leave this machine' if b.label is Label.private else ''}"
-    ),
+    e.TaskPrepared: _prepared,
     e.Egress: lambda b: (
         f"{b.bytes:,} bytes of attempt {b.attempt} left for {b.to}, made from {', '.join(b.fields) or 'no field'} "
         f"(digest {b.digest[:SHORT]})"

@@ -6,6 +6,6 @@ the rest goes on; what is wrong with the input as a whole is an `InputError`.
 
 from gx.run.inputs.opening import MAX_ROW_BYTES, open_inputs, take
 from gx.run.inputs.rows import Row
-from gx.run.inputs.source import Source
+from gx.run.inputs.source import Source, StreamSource
 
-__all__ = ["MAX_ROW_BYTES", "Row", "Source", "open_inputs", "take"]
+__all__ = ["MAX_ROW_BYTES", "Row", "Source", "StreamSource", "open_inputs", "take"]
