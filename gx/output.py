@@ -139,7 +139,7 @@ def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None
     names = list(columns or kept[0])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(cell(name), overflow="fold")
     for row in kept:
         table.add_row(*(cell(row.get(name)) for name in names))
     console(sys.stdout).print(table)

@@ -30,6 +30,8 @@ Examples:
 NAME = "ask"
 MOST_BYTES = 4 << 20
 """Of what is read with -i: more than any context holds."""
+DRAIN_S = 0.0
+"""After a Ctrl-C: there is but one answer, and whoever stops it doesn't want the rest."""
 _ALONE = "{{ params.question }}"
 _WITH = "{{ params.context }}\n\n{{ params.question }}"
 
@@ -54,6 +56,8 @@ def ask(
     workspace: WorkspaceOpt = None,
 ) -> None:
     """The verb itself; its help text is HELP."""
+    import msgspec
+
     from gx import settings
     from gx.cli import running
     from gx.cli.streaming import Answer
@@ -71,10 +75,11 @@ def ask(
         params={name: {"type": "string", "default": ""} for name in params},
     )
     asked = inline.submission(text, NAME, params=params, fresh=fresh)
-    found = settings.load(workspace=workspace)
+    found = msgspec.structs.replace(settings.load(workspace=workspace), drain_s=DRAIN_S)
     place = Workspace.find(found.workspace)
     answer = Answer(place.folder)
     end = running.execute(asked, found, place, on_records=answer.take, beside=answer.follow, show_progress=False)
+    answer.leave()
     output.set_mode(quiet=quiet)
     if answer.note:
         output.note(answer.note)
@@ -87,11 +92,14 @@ def _finished(end: RunEnd) -> ExitCode:
         output.note(f"no answer: {code}: {message}")
     if end.error is not None:
         output.show_error(end.error)
+    elif end.exit_code is ExitCode.interrupted:
+        output.note(f"interrupted: {end.reason}" if end.reason else "interrupted")
     return end.exit_code
 
 
 def _read(file: str) -> str:
     """The text of a file, or of stdin. :raises UsageError: if it is none, or too long."""
+    named = "stdin" if file == "-" else file
     if file == "-":
         inline.require_piped("a text", "git diff | gx ask 'What changed?' -i -")
     try:
@@ -101,7 +109,7 @@ def _read(file: str) -> str:
     except OSError as error:
         raise UsageError(f"-i: expected a file, got {file}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"-i: expected UTF-8 text in {file}, got a byte 0x{error.object[error.start]:02x}") from None
+        raise UsageError(f"-i: expected UTF-8 text in {named}, got a byte 0x{error.object[error.start]:02x}") from None
     if len(content) > MOST_BYTES:
-        raise UsageError(f"-i: expected at most {MOST_BYTES:,} bytes, got more in {file}", hint="gx map takes rows")
+        raise UsageError(f"-i: expected at most {MOST_BYTES:,} bytes, got more in {named}", hint="gx map takes rows")
     return text

@@ -73,6 +73,8 @@ def schema_of(file: Path | None, choices: list[str] | None) -> dict[str, Any] | 
         raise UsageError(f"--schema: expected a file, got {file}: {error.strerror or error}") from None
     except ValueError as error:
         raise UsageError(f"--schema: expected a JSON Schema in {file}, got: {error}") from None
+    except RecursionError:
+        raise UsageError(f"--schema: expected a JSON Schema in {file}, got one nested too deeply") from None
     if not isinstance(found, dict):
         raise UsageError(f"--schema: expected a JSON Schema, an object, in {file}", hint='{"type": "string"}')
     return found

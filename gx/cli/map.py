@@ -117,6 +117,8 @@ def over_fields(prompt: str) -> str:
         names = names_in(prompt)
     except jinja2.TemplateSyntaxError as error:
         raise UsageError(f"the prompt is no template: {error.message}", hint="{{ text }} is the row's text") from None
+    except RecursionError:
+        raise UsageError("expected a prompt that can be read as a template, got one nested too deeply") from None
     fields = sorted(names - _OWN - set(ENVIRONMENT.globals))
     if not fields and not names & _OF_THE_ROW:
         raise UsageError(

@@ -109,13 +109,13 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
     from gx.cli.leave import terms_of
     from gx.tui.intents import Offer
 
-    name, recipe, outlooks, _ = burst._of_run(place, run)
+    name, recipe, outlooks, _ = burst.of_run(place, run)
     terms = terms_of(recipe, mode="auto")
     plan = paper.plan_of(paper.scene_of_run(place, name), terms, recipe)
     choice, cost = plan.sheet.choices[plan.chosen], plan.estimates[plan.chosen]
     cap = terms.usd if terms.usd is not None else max(0.01, cost.high_usd, plan.reserve_usd)
     leaves = [step for step, one in outlooks.items() if not one.reason]
-    rows = [paper._shown(plan, n) for n in range(len(plan.sheet.choices))]
+    rows = [paper.row_of(plan, n) for n in range(len(plan.sheet.choices))]
     lines = (
         *("  ".join(str(cell) for cell in row.values() if cell) for row in rows),
         "",
@@ -132,8 +132,9 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
 
 
 def _exit_code(run: str, place: Workspace) -> ExitCode:
-    """How the run ended; ok while it goes on."""
+    """How the run ended; ok while it goes on, or would go on, as a run does whose node died."""
     from gx.core.errors import GxError
+    from gx.core.view import RunStatus
     from gx.node import wire
     from gx.node.call import NodeGone
     from gx.node.start import ensure
@@ -145,4 +146,5 @@ def _exit_code(run: str, place: Workspace) -> ExitCode:
         end: wire.End = client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None)
     except (NodeGone, GxError):
         return ExitCode.ok
-    return wire.ended(end).exit_code
+    found = wire.ended(end)
+    return ExitCode.ok if found.status is RunStatus.running else found.exit_code

@@ -37,6 +37,10 @@ TeeOpt = Annotated[
 ]
 
 
+ROW_CHARS = 16
+"""Hexadecimal digits of the digest of a row: 64 bits tell the rows of any file apart."""
+
+
 class Style(msgspec.Struct, frozen=True, kw_only=True):
     """What of a record is printed, and how. `select` are paths; with none, the record, or its output if `is_raw`."""
 
@@ -82,7 +86,7 @@ class Printer:
     def _write(self, records: list[Record], started: Started) -> None:
         style = self._style
         if self._tee is not None:
-            self._tee.write([_row(record, started, with_input=style.with_input) for record in records])
+            self._tee.write([_kept(record, started, with_input=style.with_input) for record in records])
         if self._table is not None:
             rows = [record.as_dict(with_input=style.needs_input) for record in records]
             self._table.write([self._chosen(row) for row in rows] if style.select else rows)
@@ -127,3 +131,13 @@ class Printer:
 def _row(record: Record, started: Started, *, with_input: bool) -> dict[str, Any]:
     is_batch = record.task.is_batch
     return record.as_batch(model=started.model) if is_batch else record.as_dict(with_input=with_input)
+
+
+def _kept(record: Record, started: Started, *, with_input: bool) -> dict[str, Any]:
+    """The record as a file keeps it, beside those of other inputs: with a digest of its row, if there is one.
+
+    A batch line stays as its format has it, and names its request.
+    """
+    row = _row(record, started, with_input=with_input)
+    read = record.task.input or record.task.item
+    return row if record.task.is_batch or read is None else row | {"row": read[:ROW_CHARS]}

@@ -279,11 +279,14 @@ def _waiting(end: RunEnd) -> str:
 
 
 def resume_command(run: str = "") -> str:
-    """What to type to go on: the same command, by the same way; without --fresh, which would begin anew.
+    """What to type to go on: the same command, by the same way; without --fresh, which would begin anew, and without
+    what is secret of an address that is told.
 
     Where the command was another one, as `gx wait`, it is the verb that resumes the run.
     """
     if run and len(sys.argv) > 1 and sys.argv[1] not in ("run", "map", "ask", "eval"):
         return f"gx resume {run}"
+    from gx.node.notices import told_again
+
     launcher = ["uv", "run", "gx"] if "UV_RUN_RECURSION_DEPTH" in os.environ else ["gx"]
-    return shlex.join([*launcher, *(word for word in sys.argv[1:] if word != "--fresh")])
+    return shlex.join([*launcher, *(word for word in told_again(sys.argv[1:]) if word != "--fresh")])

@@ -14,6 +14,8 @@ import msgspec
 
 from gx.core.errors import UsageError
 
+_DIGITS = 20
+"""No list is so long that the place of an element has as many."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -42,7 +44,7 @@ def at(value: Any, parts: Sequence[str]) -> Any:
     for part in parts:
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        elif isinstance(value, list) and part.isdecimal() and len(part) < _DIGITS and int(part) < len(value):
             value = value[int(part)]
         else:
             return None

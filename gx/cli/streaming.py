@@ -6,6 +6,7 @@ character on if the preview was another one.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -47,7 +48,15 @@ class Answer:
                 is_rest = text.startswith(self._told)
                 self._put((text[len(self._told) :] if is_rest else "\n" + text) + "\n")
             if record.task.finish != "stop":
-                self.note = f"note: cut after {record.task.tokens_out:,} tokens; --max-tokens allows more"
+                after = f" after {record.task.tokens_out:,} tokens" if record.task.cached is None else ""
+                self.note = f"note: the answer is cut{after}; --max-tokens allows more"
+
+    def leave(self) -> None:
+        """End the line of an answer that has no end; nothing where there is none, or it is whole."""
+        with self._lock:
+            if self._told and not self._is_done:
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    self._put("\n")
 
     async def follow(self, run: RemoteRun) -> None:
         """Print what is there already, again and again, until it is cancelled; nothing where stdout is no terminal."""
@@ -74,7 +83,7 @@ class Answer:
             now = client.ask("GET", f"/v1/runs/{run}/running", kind=RunningNow)
             if not now.tasks:
                 return ""
-            now = client.ask("GET", f"/v1/runs/{run}/running?task={now.tasks[0].task}", kind=RunningNow)
+            now = client.ask("GET", f"/v1/runs/{run}/running", kind=RunningNow, task=now.tasks[0].task)
         except (NodeGone, GxError):
             return ""
         seen = now.tasks[0] if now.tasks else None

@@ -2,7 +2,9 @@
 
 A record is in the file as a whole or not at all: what is printed together is appended by one write, and a line that a
 crash left torn is cut off before the next. A record that the file has, the same row with the same result, isn't added
-again; what it took and whether it was answered from the log make no other record of it.
+again; what it took and whether it was answered from the log make no other record of it. Which row it is, `row` says, a
+digest of what the row holds: two inputs both have a first row. A pipe or a device is only written to, never read: it
+may have no end.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ class Tee:
         self._path = path
         self._known = set[int]()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read()
+            self._is_regular = not path.exists() or path.is_file()
+            self._file = _opened(path, is_regular=self._is_regular)
+            if self._is_regular:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._read()
         except BlockingIOError:
             raise WorkspaceError(
                 f"--tee: {path} is written by another gx", hint="wait for it, or name another file"
@@ -55,7 +59,8 @@ class Tee:
             while left:
                 left = left[os.write(self._file, left) :]
         except OSError as error:
-            os.ftruncate(self._file, before)  # a full disk took half of it
+            if self._is_regular:
+                os.ftruncate(self._file, before)  # a full disk took half of it
             raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def close(self) -> None:
@@ -76,6 +81,15 @@ class Tee:
                 whole += len(line)
                 if record is not None:
                     self._known.add(_name(record))
+
+
+def _opened(path: Path, *, is_regular: bool) -> int:
+    """The file, to be appended to. :raises OSError: if it can't be opened; a pipe that nobody reads, at once."""
+    if is_regular:
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(file, True)
+    return file
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -43,8 +43,11 @@ class Previews:
         self._last: OrderedDict[str, Preview] = OrderedDict()
 
     def take(self, signal: Signal) -> None:
-        """Add what came."""
-        before = self._last.pop(signal.task, None)
+        """Add what came; what an earlier attempt still says comes too late."""
+        before = self._last.get(signal.task)
+        if before is not None and before.attempt > signal.attempt:
+            return
+        self._last.pop(signal.task, None)
         is_same = before is not None and before.attempt == signal.attempt
         text = (before.text if before is not None and is_same else "") + signal.text
         self._last[signal.task] = Preview(

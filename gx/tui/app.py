@@ -204,6 +204,8 @@ class Monitor(Acting):
             text = "the node is gone: this is what it wrote; waiting for the next one"
         elif self.model.questions:
             text = f"? {next(iter(self.model.questions.values())).text}   (a answers)"
+        elif self.is_left:
+            text = "nothing runs: the node died before the run was over; p lets it go on"
         widget = self.query_one("#problem", Static)
         if widget.has_class("-told") != bool(text) or getattr(self, "_told", "") != text:
             self._told = text
@@ -325,6 +327,12 @@ class Monitor(Acting):
             yield SystemCommand(f"Theme: {name}", "colours", lambda n=name: setattr(self, "theme", n))
 
     @property
+    def is_left(self) -> bool:
+        """Whether the run is neither over nor live: its node died, and none is up."""
+        row, is_alone = self._row(), self.feed.state == "file" and self.feed.status is None
+        return is_alone and row is not None and row.status == "running"
+
+    @property
     def farewell(self) -> str:
         """What to say when the monitor is left: how the run stands, and how to come back."""
         if not self.model.run:
@@ -332,4 +340,6 @@ class Monitor(Acting):
         run = self.model.run
         if run in self.feed.live:
             return f"{run} goes on; come back with: gx monitor {run}"
+        if self.is_left:
+            return f"{run} is not live: its node died; it goes on with: gx resume {run}"
         return f"{run}: {self.model.status or 'unknown'}; its results: gx export {run}"

@@ -67,3 +67,7 @@ def test_several_values_are_those_of_tsv_in_jq() -> None:
     values = ["a\tb", "c\nd", "e\\f", None, 1, True]
     asked = subprocess.run(["jq", "-r", "@tsv"], input=json.dumps(values).encode(), capture_output=True, check=True)
     assert bare_row(values) + "\n" == asked.stdout.decode()
+
+
+def test_a_place_that_no_list_has_is_nothing_however_long_its_number() -> None:
+    assert selected({"output": [1]}, [path_of("9" * 5000)]) is None

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -190,6 +191,35 @@ def test_an_answer_is_printed_on_a_terminal_while_it_is_written(place: Project, 
     whole = shell(place, shlex.join(["gx", *words])).stdout
     assert "".join(shown).replace("\r\n", "\n").endswith(inert(whole))
     assert len(shown) > 2
+
+
+def test_an_answer_that_is_stopped_while_it_is_written_ends_at_once(place: Project, long: Path) -> None:
+    (place.folder / "long.gguf").symlink_to(long)
+    own, theirs = pty.openpty()
+    words = ("ask", "Go on.", "-m", "./long.gguf", "--max-tokens", "30000", "--temperature", "1")
+    process = subprocess.Popen(
+        [*GX, *words], cwd=place.folder, env=place.env | {"TERM": "xterm"}, stdin=subprocess.DEVNULL, stdout=theirs,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        assert os.read(own, 65536)  # the beginning of an answer that has no end yet
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        os.close(own)
+    assert process.returncode == ExitCode.interrupted, err
+    assert b"interrupted" in err and b"Traceback" not in err
+
+
+def test_the_command_that_goes_on_is_told_without_the_secret_of_an_address(place: Project) -> None:
+    lines = "".join(f"row {n}\n" for n in range(300))
+    address = "--notify https://me:pw@localhost:9/SECRET"
+    done = shell(place, f"gx map '{{{{ text }}}}' --max-tokens 2 --budget 1 --raw {address}", lines)
+    assert done.returncode == ExitCode.budget, done.stderr
+    assert "https://localhost:9/…" in done.stderr
+    assert "SECRET" not in done.stderr and "pw" not in done.stderr
 
 
 def test_a_notice_comes_though_the_command_left(place: Project) -> None:

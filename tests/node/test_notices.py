@@ -15,7 +15,7 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import UsageError
 from gx.core.ids import digest
-from gx.node.notices import check_targets, destination, without_secrets
+from gx.node.notices import check_targets, destination, told_again, without_secrets
 from gx.node.notify import environment
 from tests.node.served import ENDLESS, Served, ended, recipe
 
@@ -168,3 +168,11 @@ def test_a_command_gets_no_secrets_of_the_environment(tmp_path: Path) -> None:
     found = environment(made, {"PATH": "/bin", "HF_TOKEN": "s3cret", "MODAL_TOKEN_SECRET": "s3cret"})
     assert found["PATH"] == "/bin" and found["GX_RUN"] == "r"
     assert "s3cret" not in found.values()
+
+
+def test_a_command_that_is_printed_again_has_no_address_in_it() -> None:
+    address = "https://me:pw@h.example:8443/SECRET?k=SECRET"
+    typed = ["run", "r.yaml", "--notify", address, "--notify=https://h.example/S"]
+    kept = ["--notify", "say done", "-m", "https://models.example/m.gguf#sha256=ab"]
+    cut = ["run", "r.yaml", "--notify", "https://h.example:8443/…", "--notify=https://h.example/…"]
+    assert told_again([*typed, *kept]) == [*cut, *kept]

@@ -17,6 +17,7 @@ from gx.tui.feed import Feed
 from gx.tui.glyphs import UNICODE
 from gx.tui.intents import Intents
 from gx.tui.limits import limits_of
+from gx.tui.screens.detail import editor_of
 from tests.integration.project import ENDLESS as ENDLESS_RECIPE
 from tests.integration.project import Project
 from tests.node.served import ENDLESS, Served, ended, recipe, serve
@@ -113,9 +114,12 @@ async def test_a_node_that_is_killed_is_missed_and_the_next_one_followed(
             project.kill_node()
             await until(pilot, lambda: app.feed.state != "node" and run not in app.feed.live)
             assert app.model.total == 3, "what it wrote is still there"
+            await until(pilot, lambda: "p lets it go on" in screen_of(pilot))
+            assert app.farewell.endswith(f"gx resume {run}")
             await pilot.press("p")
             await until(pilot, lambda: run in app.feed.live and app.feed.state == "node" and app.model.seq > seq)
             await until(pilot, lambda: app.model.running)
+            await until(pilot, lambda: "p lets it go on" not in screen_of(pilot))
             assert app.model.total == 3
             Intents(project.workspace).cancel(run)
             await until(pilot, lambda: app.model.status == "cancelled")
@@ -169,6 +173,7 @@ def test_previews_are_bounded_and_a_later_attempt_begins_anew() -> None:
     assert len(previews._last["t"].text) == KEPT_CHARS
     assert previews._last["t"].is_cut
     previews.take(Signal(task="t", attempt=2, text="anew", tokens_out=1))
+    previews.take(Signal(task="t", attempt=1, text="late", tokens_out=10))
     assert (previews._last["t"].text, previews._last["t"].is_cut) == ("anew", False)
 
 
@@ -178,3 +183,11 @@ def test_limits_are_numbers_or_an_error_that_names_them() -> None:
     for typed in (("x", "", ""), ("", "-1", ""), ("", "", "soon")):
         with pytest.raises(UsageError):
             limits_of(*typed)
+
+
+@pytest.mark.parametrize("name", ["VISUAL", "EDITOR"])
+def test_an_editor_is_a_command_or_an_error_that_names_the_variable(name: str) -> None:
+    assert editor_of({name: "code --wait"}) == ["code", "--wait"]
+    assert editor_of({name: " "}) == ["vi"] == editor_of({})
+    with pytest.raises(UsageError, match=name):
+        editor_of({name: "'vi"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -288,6 +290,15 @@ def test_a_file_is_written_whole_or_not_at_all(slow: Path, call: Call, tmp_path:
     with pytest.raises(Exception, match="can't be written"):
         call(verb.register, "report", RUN, "-o", str(tmp_path / "nowhere" / "r.html"))
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".r.html")]
+
+
+def test_a_report_that_stdout_can_not_take_is_an_error_in_words(slow: Path, tmp_path: Path) -> None:
+    for form in (("-o", "-"), ("--json",)):
+        words = [sys.executable, "-P", "-m", "gx.cli.main", "report", RUN, *form, "--workspace", str(slow)]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith("error: stdout can't be written"), done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_what_is_no_run_or_two_forms_at_once_is_refused(place: Path, call: Call) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from textual.binding import BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from gx.core.errors import GxError
+from gx.core.errors import GxError, UsageError
 from gx.core.inert import inert, inert_line
 from gx.node.previews import Preview
 from gx.tui import story as stories
@@ -109,16 +110,20 @@ class Detail(Screen[None]):
 
     def action_edit(self) -> None:
         """Show prompt and answer in $EDITOR; nothing of it is read back."""
-        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        try:
+            editor = editor_of(os.environ)
+        except UsageError as error:
+            self.app.complain(error)
+            return
         text = f"{stories.prompt_of(self._story)}\n\nanswer:\n{stories.answer_of(self._story, self._preview())}\n"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{self.task}.txt"
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8", errors="replace")
             try:
                 with self.app.suspend():
                     subprocess.run([*editor, str(file)], check=False)
             except OSError as error:
-                self.notify(f"{editor[0]} can't be started: {error.strerror}", severity="error")
+                self.notify(f"{editor[0]} can't be started: {error.strerror}", severity="error", markup=False)
 
     @work
     async def action_retry(self) -> None:
@@ -161,3 +166,15 @@ class Detail(Screen[None]):
             return
         self._why = [Part(found.answer, self.app.paint["accent"]), Part("")]
         self.app.call_from_thread(self._show)
+
+
+def editor_of(environ: Mapping[str, str]) -> list[str]:
+    """The words of $VISUAL, else $EDITOR, else vi. :raises UsageError: if a shell couldn't read them either."""
+    for name in ("VISUAL", "EDITOR"):
+        try:
+            words = shlex.split(environ.get(name, ""))
+        except ValueError as error:
+            raise UsageError(f"${name}: expected a command, got {environ[name]!r}: {error}") from None
+        if words:
+            return words
+    return ["vi"]
