@@ -196,9 +196,9 @@ def test_no_byte_of_what_is_private_reaches_the_plane_or_a_container(plane: Worl
     def lived(recipe: dict[str, Any], served: Served) -> None:
         started = served.submit(json.dumps(recipe), inputs="rows.jsonl", burst=FORCED)
         with served.watched(started.run) as frames:
-            served.until(lambda: served.bodies(started.run, e.CallMade))
+            served.until(lambda: served.bodies(started.run, e.TaskLeased))
             with held_up():  # so that it isn't done before a container is up
-                assert nodes.until(lambda: rented_by(served, started.run), 60)
+                assert nodes.until(lambda: rented_by(served, started.run) - {"busy"}, 60)
             records(list(frames))
         assert ended(served, started.run).run.failed == 0
         state = served.state(started.run)
