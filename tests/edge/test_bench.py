@@ -134,8 +134,9 @@ def test_a_turn_is_cancelled_midway(bench: Pipe, tiny: str) -> None:
     while not isinstance(bench.hear(), Signal):
         pass
     bench.send(Cancel(task="a", attempt=1), Cancel(task="nobody", attempt=1))
-    finished = bench.hear_past_signals()
-    assert isinstance(finished, Finished) and isinstance(finished.outcome, Failure)
+    while not isinstance(finished := bench.hear(), Finished):  # `Loaded` may come before or after the first text
+        pass
+    assert isinstance(finished.outcome, Failure)
     assert finished.outcome.code == "cancelled" and finished.outcome.usage.tokens_out < 450
 
 

@@ -96,7 +96,7 @@ def _around(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
     return st.one_of(st.lists(inner, min_size=1, max_size=3).map(fields), arrays, others)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     schema=st.recursive(numbers, _around, max_leaves=4), seed=st.integers(0, 9999), exponents=st.sampled_from([0, 4])
 )

@@ -103,7 +103,7 @@ async def tick(desk: Desk, edge: ScriptedWorker, landlord: ScriptedLandlord, cha
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_exposure_never_passes_the_cap_and_each_task_ends_once_whatever_happens(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         events, _ = anyio.run(live_through, Path(folder), seed)
