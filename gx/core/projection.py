@@ -20,6 +20,8 @@ from gx.core.steering import STEERING
 from gx.core.task import Status
 from gx.core.view import BenchState, RunState, RunStatus, TaskState, View
 
+_MEMORY = (e.MemoryWritten, e.MemoryForgotten, e.MemoryModelled)
+
 
 def fold(view: View, event: e.Event) -> View:
     """Apply one event to `view`, in place, and return it."""
@@ -28,6 +30,8 @@ def fold(view: View, event: e.Event) -> View:
     kind = type(body)
     if (apply_node := _NODE.get(kind)) is not None:
         apply_node(view, body)
+    elif kind in _MEMORY:
+        view.memory_seq = event.seq
     run_id = getattr(body, "run", None)
     if run_id is None:
         return view

@@ -222,10 +222,11 @@ class BenchState(msgspec.Struct, kw_only=True, gc=False):
 class View(msgspec.Struct, kw_only=True):
     """Everything that the node knows, as of the event `seq`. `epoch` is that of the last owner.
 
-    `benches` are those that are up, by their workers.
+    `benches` are those that are up, by their workers; `memory_seq` is the last event that changed what is remembered.
     """
 
     seq: int = -1
+    memory_seq: int = -1
     epoch: int = 0
     runs: dict[str, RunState] = {}
     benches: dict[str, BenchState] = {}

@@ -44,6 +44,7 @@ class Memories:
         file: MemoryFile,
         *,
         commit: Callable[[list[e.Body], list[e.Blob]], Awaitable[None]],
+        newest: Callable[[], int],
         embedder: Callable[[EmbeddingModel], Awaitable[Embedder]],
         find_model: Callable[[str], Awaitable[EmbeddingModel | None]],
         model: str | None,
@@ -53,7 +54,7 @@ class Memories:
         self._find_model, self._model = find_model, model
         self._writing, self._filling, self._agreeing = anyio.Lock(), anyio.Lock(), anyio.Lock()
         self._n_waiting = 0  # for vectors
-        self._is_behind = True  # the file may lack what is in the log
+        self._newest, self._followed = newest, -2  # the `seq` of the last event of a memory: in the log, in the file
 
     def __repr__(self) -> str:
         return f"<Memories {self._file}>"
@@ -201,12 +202,17 @@ class Memories:
 
         Then searches need not ask the log, which every event of a run changes.
         """
-        self._is_behind = True
         with anyio.CancelScope(shield=True):  # who asked may go away meanwhile; what is in the log is to be found
             if bodies:
                 await self._commit(bodies, blobs)
+            newest = self._newest()
             await self._file.follow()
-        self._is_behind = False
+            self._followed = newest
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the file may lack what is in the log: runs remember, too."""
+        return self._followed < self._newest()
 
     # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────
 

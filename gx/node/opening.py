@@ -79,6 +79,7 @@ def _memories(
     return Memories(
         MemoryFile(log, wiring.memory_store),
         commit=dispatcher.commit,
+        newest=lambda: dispatcher.view.memory_seq,
         embedder=embedder,
         find_model=find,
         model=None if settings.memory_model == "none" else settings.memory_model,

@@ -15,7 +15,7 @@ agents:
   a:
     model: m
     sampling: {max_tokens: 60}
-    memory: {namespace: docs, k: 2, query: "{{ item.text }}"}
+    memory: {namespace: docs, k: 3, query: "{{ item.text }}"}
     output:
       type: object
       required: [sources]
@@ -58,7 +58,7 @@ def test_what_was_found_is_cited_shown_and_told_and_what_was_remembered_is_found
     assert again.status == 0, again.err
     newest = "select path, author from recalled where run = (select run from runs order by started desc limit 1)"
     found = folder.run("sql", newest + " order by rank", **ENV).records
-    assert len(found) == 2 and "keeper/s" in {one["author"] for one in found}
+    assert len(found) == 3 and "keeper/s" in {one["author"] for one in found}
     kept = folder.run("memory", "ls", "-n", "docs", "--kind", "fact", "--json", **ENV).records
     assert {one["body"]: one["label"] for one in kept}["keys mat: see keys.md"] == "private"
 
