@@ -41,6 +41,8 @@ steps:
 """
 ROWS = HEAD + '  - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}"}\n'
 BY = "a tester"
+BY_WORDS = Settings(threads=1, slots=2, memory_model="none")
+"""Those of a node where nothing else is said: it embeds nothing, so no model is made."""
 PATIENCE_S = 60.0
 """Only a test that fails takes as long; a busy machine may take a third of it."""
 
@@ -198,7 +200,7 @@ def serve(folder: Path, settings: Settings | None = None) -> Iterator[Served]:
     """Serve the workspace in `folder` as long as the block lasts."""
     with (
         start_blocking_portal("asyncio") as portal,
-        portal.wrap_async_context_manager(_serving(folder, settings or Settings(threads=1, slots=2))) as (node, api),
+        portal.wrap_async_context_manager(_serving(folder, settings or BY_WORDS)) as (node, api),
     ):
         served = Served(folder, portal, node, api)
         try:
