@@ -263,3 +263,4 @@ async def test_the_call_that_had_an_attempt_s_claim_is_cancelled_too_where_the_a
         with anyio.fail_after(20):
             while not {"fc-earlier", "fc-first"} <= set(calls.cancelled):
                 await anyio.wait_all_tasks_blocked()
+        assert {"fc-earlier", "fc-first"} <= set(calls.cancelled)

@@ -142,6 +142,7 @@ async def test_steps_that_come_later_have_room_on_a_small_screen(tmp_path: Path)
         await until(pilot, lambda: "no run yet" in screen_of(pilot))
         a_run().write(place)
         await until(pilot, lambda: "replies" in screen_of(pilot))
+        assert "triage" in screen_of(pilot)  # the step before it isn't pushed out
 
 
 async def test_a_run_is_named_by_the_start_of_its_id(tmp_path: Path) -> None:
