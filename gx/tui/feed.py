@@ -36,8 +36,7 @@ RUNS_EVERY_S = 5.0
 LONG_S = 60.0
 _LINES = 800
 """Events that are handed over at a time: the screen folds them between two frames."""
-
-
+_ID = "SELECT id FROM events WHERE seq = 0"
 _PAGES = 2
 """Of the file, in memory at a time: some 10 MB."""
 
@@ -114,20 +113,24 @@ class Feed:
 
     def _follow(self, run: str, generation: int) -> None:
         """The events of a run, of whoever has them, as long as it is attended to."""
-        file, after, seen = None, -1, -1.0
+        log, after, seen = None, -1, (-1, -1)
+        self._hand_over(Began(run), generation)
         while self._generation == generation:
-            if (now := _inode(self.workspace.folder)) != file:  # the first look, or another log in its place
-                file, after, seen = now, -1, -1.0
-                self._hand_over(Began(run), generation)
             try:
-                if (client := find(self.workspace.folder)) is not None:
-                    seen = -1.0
+                client, changed = find(self.workspace.folder), _changed(self.workspace.folder)
+                if client is not None or changed != seen:
+                    if (now := self._log()) != log and log is not None:  # another log in its place
+                        self._hand_over(Began(run), generation)
+                        after = -1
+                    log = now
+                if client is not None:
+                    seen = (-1, -1)
                     self._stream = client.stream("/v1/events", run=run, after=after, follow="true")
                     self.state = "node"
                     for lines in self._stream:
                         after = self._put(lines, generation, after)
                     self.state = "gone"
-                elif (changed := _changed(self.workspace.folder)) != seen:
+                elif changed != seen:
                     self.state = "file"
                     with reading(self.workspace) as reader:  # the log is let go before anybody waits for the screen
                         pages = list(islice(reader.pages(run=run, kind=None, after=after), _PAGES))
@@ -143,6 +146,10 @@ class Feed:
                 self.problem = str(error)
             if self._is_over.wait(AGAIN_S):
                 return
+
+    def _log(self) -> object:
+        """Which log it is, whatever file it stands in: the file system gives a number again that another one had."""
+        return ask(self.workspace, lambda log: log.table(_ID, timeout_s=LONG_S, max_rows=1)).rows
 
     def _put(self, lines: list[bytes], generation: int, after: int) -> int:
         for start in range(0, len(lines), _LINES):
@@ -192,7 +199,7 @@ class Feed:
             self.status = self.running = None
 
     def _look_at_runs(self) -> None:
-        if _inode(self.workspace.folder) is None:
+        if not (self.workspace.folder / "log.duckdb").exists():
             self.runs = []
             return
         try:
@@ -202,26 +209,19 @@ class Feed:
             self.problem = str(error)
 
 
-def _moves(look: Callable[[], float]) -> Iterator[bool]:
+def _moves(look: Callable[[], object]) -> Iterator[bool]:
     """Whether what `look` gives has changed since it was asked the last time; at first it has."""
-    before: float | None = None
+    before: object = None
     while True:
         now = look()
         yield now != before
         before = now
 
 
-def _changed(folder: Path) -> float:
-    """When the log was last written to; 0 if it isn't there."""
+def _changed(folder: Path) -> tuple[int, int]:
+    """What differs when the log was written to, or another one stands in its place; zeros if there is none."""
     try:
-        return (folder / "log.head").stat().st_mtime
+        found = (folder / "log.head").stat()
     except OSError:
-        return 0.0
-
-
-def _inode(folder: Path) -> int | None:
-    """Which file the log is; None if there is none."""
-    try:
-        return (folder / "log.duckdb").stat().st_ino
-    except OSError:
-        return None
+        return (0, 0)
+    return found.st_mtime_ns, found.st_ino
