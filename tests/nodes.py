@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 LINGER_S = 0.3
 """How long a node stays in tests."""
-GONE_S = 20.0
+GONE_S = 60.0
 
 T = TypeVar("T")
 

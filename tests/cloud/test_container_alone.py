@@ -77,7 +77,7 @@ async def reply(container: Container, payload: bytes, call: str = "fc-1") -> m.D
 
 async def both_run(container: Container) -> None:
     """Wait until two jobs are at the bench."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while len(container._running) < 2:  # noqa: ASYNC110  nobody is told of that
             await asyncio.sleep(0.01)
 

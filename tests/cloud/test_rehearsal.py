@@ -92,7 +92,7 @@ anyio.run(main)
         pid = int(parent.stdout.readline())
         assert is_alive(pid)
         os.kill(parent.pid, signal.SIGKILL)
-        parent.wait(20)
+        parent.wait(60)
     assert until(lambda: not is_alive(pid))
 
 

@@ -18,7 +18,7 @@ from cloud.loopback.logs import Line
 from cloud.loopback.plane import Plane, Report
 
 SHIPPED = Path(__file__).parent / "shipped"
-WAIT_S = 30
+WAIT_S = 60
 
 
 class World:

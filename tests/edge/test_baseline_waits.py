@@ -67,7 +67,7 @@ def test_a_turn_that_was_cancelled_waits_for_no_baseline() -> None:
     cancelled.set()
 
     async def act(front: Front) -> Outcome:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             return await execute(turn("one", "two"), lambda _: None, front=front, cancelled=cancelled)
 
     assert failed(on_loop(act, engine)).code == "cancelled"
@@ -80,7 +80,7 @@ def test_a_turn_that_is_cancelled_leaves_and_the_others_get_their_baseline() -> 
         async def run(name: str, event: threading.Event) -> None:
             found[name] = await execute(turn("one", "two"), lambda _: None, front=front, cancelled=event)
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(run, "stays", threading.Event())
                 async with anyio.create_task_group() as leaving:

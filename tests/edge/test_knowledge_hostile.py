@@ -116,5 +116,5 @@ def test_a_child_goes_when_its_stdin_closes(tmp_path: Path) -> None:
     child = extractor._child
     assert child is not None and child.stdin is not None
     child.stdin.close()
-    assert child.wait(10) == 0
+    assert child.wait(60) == 0
     extractor.close()

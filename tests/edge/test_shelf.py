@@ -271,14 +271,14 @@ def test_who_wants_a_loaded_model_does_not_wait_for_another_ones_load(tiny: str)
     def slow(model: Model, context_tokens: int) -> Lanes:
         if model.digest == "b":
             loading.set()
-            may_end.wait(10)
+            may_end.wait(60)
         return lanes(model, context_tokens)
 
     shelf = made(tiny, None, make=slow)
     shelf.give_back(shelf.take("a"))
     other = threading.Thread(target=lambda: shelf.give_back(shelf.take("b")))
     other.start()
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert shelf.take_nowait("b") is None
     shelf.give_back(shelf.take("a"))  # it would wait for ever
     may_end.set()

@@ -38,7 +38,7 @@ from gx.run.log.verify import verify
 from tests.node.served import Served, recipe, serve
 from tests.tiny_model import write_tiny_model
 
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 LISTEN_S = 0.1
 EVERY = 25
 """Requests between two looks at the node's view."""

@@ -43,7 +43,7 @@ from tests.nodes import LINGER_S, end_nodes
 from tests.tiny_model import write_tiny_model
 
 GX = (sys.executable, "-P", "-m", "gx.cli.main")
-CASE_S = 5
+CASE_S = 30
 RUN_S = 60
 ROWS = 3
 MOST_TASKS = 24

@@ -31,7 +31,7 @@ steps:
 """
 SLOW = RECIPE.replace("max_tokens: 6", "max_tokens: 150")
 ENDLESS = RECIPE.replace("max_tokens: 6", "max_tokens: 30000")
-LETS_GO_S = 20.0
+LETS_GO_S = 60.0
 """How long a node may take to end what it is about, linger and let the workspace go."""
 
 

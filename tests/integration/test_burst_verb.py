@@ -61,7 +61,7 @@ def test_on_a_terminal_it_asks_and_no_rents_nothing(slow: Project) -> None:
         while b"[y/N]" not in said:
             said += os.read(ours, 4096)
         os.write(ours, b"n\n")
-        assert asking.wait(30) == ExitCode.error
+        assert asking.wait(60) == ExitCode.error
     os.close(ours)
     assert b"cap: $" in said and slow.node is None
 

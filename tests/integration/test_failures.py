@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
     time.sleep(0.5)
     assert running.process.poll() is None  # it drains, and that takes long
     running.process.send_signal(signal.SIGINT)
-    done = running.end(timeout_s=6)
+    done = running.end()
     assert done.status == ExitCode.interrupted
     assert done.records == []
     assert len(endless.ask("SELECT * FROM events WHERE type = 'attempt.lost'")) >= 1

@@ -146,7 +146,7 @@ def test_one_run_is_the_input_of_another(project: Project) -> None:
     done = Done(second.returncode, second.stdout, second.stderr)
     assert first.stdout is not None
     first.stdout.close()
-    _, err = first.communicate(timeout=20)
+    _, err = first.communicate(timeout=60)
     assert first.returncode == ExitCode.ok, err
     assert (done.status, len(done.ids)) == (ExitCode.ok, 20)
     assert project.ask("SELECT name, status FROM runs ORDER BY name") == [("second", "finished"), ("test", "finished")]
@@ -219,7 +219,7 @@ def test_a_run_whose_client_was_killed_and_stays_away_is_interrupted(slow: Proje
     first.process.kill()
     first.process.wait()
     began = time.monotonic()
-    rows = nodes.until(lambda: slow.ask_live("SELECT 1 FROM runs WHERE status = 'interrupted'"), GRACE_S + 10)
+    rows = nodes.until(lambda: slow.ask_live("SELECT 1 FROM runs WHERE status = 'interrupted'"), GRACE_S + 60)
     assert rows and time.monotonic() - began > GRACE_S - 2
     told = "SELECT data->>'$.reason' AS reason FROM events WHERE type = 'run.interrupted'"
     assert slow.ask_live(told) == [{"reason": "its client went away"}]
@@ -303,11 +303,11 @@ def test_a_client_that_waits_for_a_program_which_has_the_folder_gets_it_then(pro
     def hold() -> None:
         with Workspace(project.workspace).exclusive():
             held.set()
-            free.wait(30)
+            free.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(10)
+    held.wait(60)
     running = project.start()
     time.sleep(1)
     assert running.process.poll() is None

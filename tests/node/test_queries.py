@@ -25,14 +25,14 @@ class Asked:
 
     def __call__(self, question: Query) -> Table:
         self.sql.append(question.sql)
-        self.may_answer.wait(20)
+        self.may_answer.wait(60)
         if question.sql == "wrong":
             raise QueryError("no such column")
         return Table(columns=("n",), rows=[{"n": len(self.sql)}])
 
 
 async def begun(asked: Asked, n: int) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while len(asked.sql) < n:  # noqa: ASYNC110  a thread says so
             await anyio.sleep(0.001)
 

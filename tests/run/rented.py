@@ -35,7 +35,7 @@ class PacedWorker(ScriptedWorker):
 async def settled(desk: Desk) -> None:
     """Let the loop do what there is to do: it is, once the loop has waited for news for a while."""
     quiet = 0
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while quiet < 8:
             news = desk.dispatcher._news
             quiet = quiet + 1 if news.statistics().tasks_waiting and not news.is_set() else 0

@@ -127,12 +127,12 @@ async def test_an_unfinished_run_goes_on_from_a_backup(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
     async with open_desk(tmp_path / "ws", ScriptedWorker(only("one"))) as desk:
         await desk.begin(RECIPE, ROWS, run="first")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while not (desk.worker.running and desk.bodies(e.TaskSucceeded)):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         await anyio.to_thread.run_sync(back_up, desk.log, copy)
     async with open_desk(copy, ScriptedWorker(echo)) as desk:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             _, records = await desk.run(RECIPE, ROWS, run="first")
         assert [record["id"] for record in records] == ["a", "b"]
         assert [turn.messages[-1].content for turn in desk.worker.submitted] == ["two"]

@@ -71,7 +71,7 @@ async def test_rows_that_come_one_by_one_are_compared_with_the_same_as_those_tha
     def slowly() -> Iterator[Row]:
         rows = list(rows_of(tickets(BATCH_ROWS + 2)))
         yield from rows[:5]
-        is_read.wait(5)
+        is_read.wait(60)
         yield from rows[5:]
 
     for name in ("slow", "fast"):

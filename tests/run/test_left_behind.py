@@ -39,13 +39,13 @@ def only(*texts: str) -> Callable[[Turn], Outcome | None]:
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while not is_so():  # noqa: ASYNC110 - what is awaited has no event of its own
             await anyio.sleep(0.01)
 
 
 async def resumed(desk: Desk, recipe: str, rows: list[dict[str, str]]) -> list[dict[str, object]]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         return (await desk.run(recipe, rows, run="first"))[1]
 
 

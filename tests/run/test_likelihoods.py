@@ -154,7 +154,7 @@ async def test_what_a_stale_attempt_says_is_not_kept(tmp_path: Path) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():
             await anyio.lowlevel.checkpoint()
 

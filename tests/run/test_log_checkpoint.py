@@ -79,6 +79,6 @@ def test_a_large_wal_is_folded_into_the_file_beside_the_commits(
 
         monkeypatch.setattr(log.file, "checkpoint", told)
         append(log, 3)
-        assert folded.wait(20)
+        assert folded.wait(60)
         assert not (tmp_path / WAL_FILE).exists() or (tmp_path / WAL_FILE).stat().st_size < 1 << 20
         assert log.file.ask("SELECT count(*) FROM blobs") == [(300,)]

@@ -69,7 +69,7 @@ def test_each_bench_counts_from_its_start_and_leaves_nothing_to_the_next() -> No
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():
             await anyio.lowlevel.checkpoint()
 

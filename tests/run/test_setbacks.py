@@ -98,7 +98,7 @@ async def test_an_input_without_end_does_not_keep_a_run_from_draining(tmp_path: 
         with active.results.watch() as stream:
             await anext(stream)
             desk.dispatcher.drain("r", "interrupted")
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 async for _ in stream:
                     pass
     assert active.state.status is RunStatus.interrupted

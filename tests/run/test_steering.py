@@ -33,7 +33,7 @@ def texts(count: int) -> list[dict[str, str]]:
 
 
 async def until(condition) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():
             await anyio.lowlevel.checkpoint()
 

@@ -7,6 +7,7 @@ run of one style by a letter. Run the tests with GX_PICTURES=write to write them
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from gx.tui.glyphs import UNICODE, Glyphs
 
 NOW_S = 1_700_000_060.0
 PICTURES = Path(__file__).with_name("pictures")
+PATIENCE_S = 60.0
+"""How long a screen may take to come to what is waited for, on a machine that has others to serve."""
 SIZES = ((80, 24), (120, 40), (200, 60))
 
 
@@ -39,7 +42,8 @@ async def watching(
 async def settled(pilot: Pilot[None]) -> None:
     """Wait until the log is folded, its recipe read, and the screen drawn."""
     app = monitor(pilot)
-    for _ in range(1000):
+    ends_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends_s:
         await pilot.pause(0.01)
         is_read = app.feed.runs is not None and app.model.seq >= 0 and app.feed.blocks.empty()
         if is_read and (app.vertices or not app.model.recipe):

@@ -21,9 +21,9 @@ from gx.tui.limits import limits_of
 from gx.tui.screens.detail import editor_of
 from tests.integration.project import ENDLESS as ENDLESS_RECIPE
 from tests.integration.project import Project
-from tests.node.served import ENDLESS, PATIENCE_S, Served, ended, recipe, serve
+from tests.node.served import ENDLESS, Served, ended, recipe, serve
 from tests.tiny_model import write_tiny_model
-from tests.tui.screens import monitor, screen_of, settled, watching
+from tests.tui.screens import PATIENCE_S, monitor, screen_of, settled, watching
 from tests.tui.written import OLDER, RUN, a_run
 
 pytestmark = pytest.mark.anyio

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from textual.widgets import DataTable, Input
 
 from gx.tui.widgets.longtext import LongText, wrapped
-from tests.tui.screens import screen_of, settled, watching
+from tests.tui.screens import PATIENCE_S, screen_of, settled, watching
 from tests.tui.written import ESCAPES, a_run
 
 pytestmark = pytest.mark.anyio
@@ -56,9 +57,8 @@ async def test_an_answer_of_a_million_characters_is_scrolled_like_any_other(tmp_
         await pilot.press("2", "enter")
         await settled(pilot)
         text = pilot.app.screen.query_one(LongText)
-        for _ in range(500):
-            if text.virtual_size.height > 5000:
-                break
+        ends_s = time.monotonic() + PATIENCE_S
+        while text.virtual_size.height <= 5000 and time.monotonic() < ends_s:
             await pilot.pause(0.02)
         await pilot.press("G", "k", "k", "g", "G")
         await settled(pilot)
