@@ -18,8 +18,8 @@ from gx.core.errors import BenchError, ModelError, NotFound, UsageError
 from gx.core.memory import Draft, Filter, Found, Lacking, Memory, MemoryStats, Query, Replaced, Written
 from gx.core.ports import Embedder, MemoryStore
 from gx.node.memoryfile import MemoryFile
-from gx.run import remembering
-from gx.run.embedding import embed_all
+from gx.run.memory import remembering
+from gx.run.memory.embedding import embed_all
 from gx.wiring import EmbeddingModel
 
 BATCH = 128

@@ -17,8 +17,8 @@ import anyio.to_thread
 
 from gx.core.errors import WorkspaceError
 from gx.core.ports import MemoryStore
-from gx.run import remembering
 from gx.run.log import EventLog
+from gx.run.memory import remembering
 
 FILE = "memory.db"
 READERS = 4

@@ -9,7 +9,8 @@ from gx.core.view import RunState, RunStatus
 from gx.flow.plan import Plan
 from gx.flow.source import suggest
 from gx.node.client import OpenQuestion, Progress, RunEnd
-from gx.run import cap, rules
+from gx.run import rules
+from gx.run.rent import cap
 
 FIRST_ERRORS = 5
 

@@ -18,10 +18,10 @@ from gx.flow.plan import Plan
 from gx.run import scheduler
 from gx.run.contents import Contents
 from gx.run.inputs import Row
-from gx.run.learning import Learner
+from gx.run.memory.learning import Learner
 from gx.run.prepare import Preparer
 from gx.run.record import Record
-from gx.run.renter import Renter
+from gx.run.rent.renter import Renter
 from gx.run.results import Results
 
 STREAM_AHEAD = 8192

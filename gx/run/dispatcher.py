@@ -25,14 +25,15 @@ from gx.core.task import CloudLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
 from gx.flow.privacy import private_fields
-from gx.run import feeder, grouping, lending, outcomes, scheduler
+from gx.run import feeder, grouping, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
 from gx.run.inputs import Row
-from gx.run.learning import learned
+from gx.run.memory.learning import learned
 from gx.run.meter import Meter
-from gx.run.renter import Renter
+from gx.run.rent import lending
+from gx.run.rent.renter import Renter
 from gx.run.settling import Settling
 from gx.run.station import MakeWorker, Station
 

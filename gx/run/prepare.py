@@ -27,8 +27,8 @@ from gx.run import calibration, outcomes
 from gx.run.contents import Contents, blob_of
 from gx.run.egress import PrivateTurn
 from gx.run.labels import Labels, agent_of
-from gx.run.learning import Learner
-from gx.run.recall import Recalls
+from gx.run.memory.learning import Learner
+from gx.run.memory.recall import Recalls
 from gx.run.turns import Chat, Turns
 from gx.run.values import Values
 

@@ -11,13 +11,13 @@ from gx.core.errors import ModelError
 from gx.core.memory import Change, Chosen, Draft, Drop, Mark, Put, Source
 from gx.core.message import Label
 from gx.run.contents import blob_of
-from gx.run.embedding import embed_all, halves
 from gx.run.log import EventLog
 from gx.run.log.compact import compact
 from gx.run.log.erase import erase
 from gx.run.log.erase_forgotten import erase_forgotten
 from gx.run.log.verify import verify
-from gx.run.remembering import MOST_AT_ONCE, forgotten, hash_at, replayed, written
+from gx.run.memory.embedding import embed_all, halves
+from gx.run.memory.remembering import MOST_AT_ONCE, forgotten, hash_at, replayed, written
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gx.core.ports import ContainerSeen
-from gx.run.pace import LEAST_ANSWERS, RentedPace
+from gx.run.rent.pace import LEAST_ANSWERS, RentedPace
 from tests.fakes import offer
 
 

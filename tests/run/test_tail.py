@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gx.core.terms import Terms
-from gx.run.outlook import Here
 from gx.run.placement import Verdict
-from gx.run.tail import There, ends_s, outlasts
+from gx.run.rent.outlook import Here
+from gx.run.rent.tail import There, ends_s, outlasts
 from tests.desk import open_desk
 from tests.fakes import ManualClock, ScriptedLandlord
 from tests.run.rented import NEVER, ROWS, PacedWorker, passes, until_passing

@@ -19,7 +19,7 @@ from gx.core.view import RunState, TaskState
 from gx.flow import templates
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.withheld import PrivateRead, result_without
-from gx.run import remembering
+from gx.run.memory import remembering
 from gx.run.values import Values
 
 RESULT = "memory.result"

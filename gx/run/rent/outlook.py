@@ -13,10 +13,11 @@ from typing import NamedTuple
 from gx.core.ports import ContainerSeen
 from gx.core.task import Offer, Rate
 from gx.core.view import RentState, RunState
-from gx.run import scheduler, tail
+from gx.run import scheduler
 from gx.run.fairness import mean_tokens
-from gx.run.pace import RentedPace
 from gx.run.placement import Verdict
+from gx.run.rent import tail
+from gx.run.rent.pace import RentedPace
 
 SETTLING_S = 20.0
 """How long the pace of a bench that has ended its first tasks may be far from the one that it comes to."""

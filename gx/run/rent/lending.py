@@ -14,7 +14,7 @@ from gx.core.message import Turn
 from gx.core.ports import Worker
 from gx.run import egress, scheduler
 from gx.run.active import ActiveRun
-from gx.run.outlook import Here
+from gx.run.rent.outlook import Here
 from gx.run.station import Station
 
 

@@ -1,10 +1,8 @@
 """One run's rented containers while it is live: when placement is asked, what is committed, and what is told then.
 
-It holds no rules: `gx.run.placement` decides, by what `gx.run.outlook` expects; `gx.core.ledger` says what the cap has
-room for, `gx.run.renting` makes events of both, and `gx.run.cap` what follows when the cap is reached. What must be
-known before it is done is committed first: `move` and `settle` give events, and `act` tells the worker of those that
-were committed.
-
+It holds no rules: `gx.run.placement` decides, by what `outlook` expects; `gx.core.ledger` says what the cap has room
+for, `renting` makes events of both, and `cap` what follows when the cap is reached. What must be known before it is
+done is committed first: `move` and `settle` give events, and `act` tells the worker of those that were committed.
 Invariant: no container may be alive that the ledger has no reservation for.
 """
 
@@ -30,11 +28,12 @@ from gx.core.ports import (
 )
 from gx.core.task import CloudLease, Offer
 from gx.core.view import RentState, RunState
-from gx.run import cap, outcomes, placement, renting, scheduler, tail
-from gx.run.orphans import Orphans
-from gx.run.outlook import Here, Outlook
+from gx.run import outcomes, placement, scheduler
 from gx.run.placement import Verdict
-from gx.run.refusals import Refusals
+from gx.run.rent import cap, renting, tail
+from gx.run.rent.orphans import Orphans
+from gx.run.rent.outlook import Here, Outlook
+from gx.run.rent.refusals import Refusals
 from gx.run.station import Station
 
 DECIDE_EVERY_S = 2.0

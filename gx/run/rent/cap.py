@@ -14,8 +14,9 @@ from gx.core import event as e
 from gx.core.task import Offer
 from gx.core.terms import AT_CAP
 from gx.core.view import RentState, RunState
-from gx.run import placement, renting
+from gx.run import placement
 from gx.run.placement import Figures
+from gx.run.rent import renting
 
 _QUESTION = "cap-"
 _CHOICES = ("local", "stop")

@@ -1,6 +1,6 @@
 """What follows for a run's rented containers: figures for placement, reservations, renewals, and what they cost. Pure.
 
-Functions from a run's state and the time to events; `gx.run.renter` says when. A *seat* is the room for one container
+Functions from a run's state and the time to events; `renter` says when. A *seat* is the room for one container
 that the ledger holds; which of the landlord's containers sits there is known once it was seen.
 """
 

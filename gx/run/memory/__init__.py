@@ -1,0 +1,1 @@
+"""What runs write to the memory, and what they find in it."""

@@ -1,0 +1,1 @@
+"""A run's rented containers: what is weighed, reserved, lent, measured and given back."""
