@@ -31,6 +31,7 @@ STREAM_AHEAD = 8192
 class ActiveRun:
     """One live run. The dispatcher drives it; its clients watch `results`.
 
+    One that drains lets what is leased end, and begins no more; one that is given up (`is_given_up`) has lost it.
     While nobody attends to it (`is_attended`), or somebody paused it, it gets no grants. Rows that come from a stream
     (`reads_stream`) may have no end, and are read only as far ahead as they are needed.
     """
@@ -54,6 +55,7 @@ class ActiveRun:
         self.is_dirty = True
         self.draining: scheduler.LastWord | None = None
         self.draining_since = 0.0
+        self.is_given_up = False
         self.error: GxError | None = None
         self.is_over = False
         self.is_attended = True

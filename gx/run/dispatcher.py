@@ -119,7 +119,7 @@ class Dispatcher:
         """End the run now, with this last word: what is leased is lost, and costs no retry."""
         run = self._active[last.run]
         self._cancel_leased(run)
-        run.draining, run.draining_since = last, self._clock.monotonic()
+        run.draining, run.draining_since, run.is_given_up = last, self._clock.monotonic(), True
         self._pending.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
         self._wake()
 
@@ -144,9 +144,6 @@ class Dispatcher:
         """End tasks of the run that have not ended: some, or all."""
         run = self._active[run_id]
         chosen = [run.state.tasks[name] for name in (run.state.tasks if tasks is None else tasks)]
-        for task in chosen:
-            if task.id in run.state.leased:
-                self._cancel_attempt(run, task)
         self._pending.extend(outcomes.cancel(run.state, reason, by=by, tasks=chosen))
         self._wake()
 
@@ -331,6 +328,8 @@ class Dispatcher:
             body = event.body
             run = self._active.get(getattr(body, "run", ""))
             is_end = run is not None and outcomes.is_end(run.state, body)
+            if run is not None and isinstance(body, e.TaskCancelled) and body.task in run.state.leased:
+                self._cancel_attempt(run, run.state.leased[body.task])
             fold(self.view, event)
             if run is None:
                 continue
@@ -358,6 +357,9 @@ class Dispatcher:
             self._start_grouping(run)
 
     def _submit(self, run: ActiveRun, leased: e.TaskLeased) -> None:
+        if run.is_given_up:  # while this lease was on its way into the log
+            self._pending.extend(outcomes.give_up(run.state, [run.state.tasks[leased.task]]))
+            return
         turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
         station = self._station(run, leased.worker)
         if turn is not None and station.lease() == leased.lease:

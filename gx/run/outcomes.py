@@ -240,6 +240,11 @@ def take_back(run: RunState, tasks: Iterable[TaskState], by: str) -> list[e.Body
     return [_lost(run, task, task.worker or "", f"taken back by {by or 'somebody'}", False) for task in tasks]
 
 
+def give_up(run: RunState, tasks: Iterable[TaskState]) -> list[e.Body]:
+    """Leases of a run that somebody ended: no worker is to begin them."""
+    return [_lost(run, task, task.worker or "", "its run was given up", False) for task in tasks]
+
+
 def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool) -> e.AttemptLost:
     return e.AttemptLost(
         run=run.id,
