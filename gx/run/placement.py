@@ -10,7 +10,7 @@ the cap's ledger is asked before every spawn all the same. Tokens are prompts an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil, inf, isfinite
 
 from gx.core.message import Value
@@ -26,6 +26,11 @@ would have bought, and with 0.95 the money ends first on some.
 """
 SAME = 1.01
 """Times that differ by less are the same, and the cheaper choice is taken."""
+UNSURE = 1.05
+"""Times, and costs, that are the same of an offer whose pace nobody has measured yet; of those the most containers are
+taken. Where money ends before the work does, few and many take nearly as long, and are right alike if all was assumed
+well; if there is less to do than was assumed, many are.
+"""
 GAIN = 0.05
 """What a change of mind must save, of the time to the end; a number that flickers would pay starts for nothing."""
 LEAST_GAIN_S = 5.0
@@ -91,7 +96,7 @@ def decide(figures: Figures, offers: Sequence[Offer], last: Verdict | None = Non
     if not choices:
         return _said(edge, figures, "no container may be rented within the cap" if offers else "nothing is on offer")
     now = None if last is None else _as_now(figures, usable, last)
-    best, why = _best(figures, [edge, *choices], now)
+    best, why = _best(figures, [edge, *choices], now, unmeasured={offer.gpu for offer in usable if not offer.tasks})
     if now is not None and not _is_worth_it(best, now, figures):
         best = now
     return _said(best, figures, why)
@@ -184,8 +189,10 @@ def _ends_s(spendable_usd: float | None, offer: Offer, number: int, share: float
     return ends_s[::-1]
 
 
-def _best(figures: Figures, choices: Sequence[Verdict], now: Verdict | None) -> tuple[Verdict, str]:
-    """The choice, and why. `now` is the last one as it looks now."""
+def _best(
+    figures: Figures, choices: Sequence[Verdict], now: Verdict | None, unmeasured: Collection[str]
+) -> tuple[Verdict, str]:
+    """The choice, and why. `now` is the last one as it looks now; of GPUs that are `unmeasured` no pace is known."""
     if figures.deadline_s is not None:
         room_s = DEADLINE_SHARE * figures.deadline_s
         if in_time := [choice for choice in choices if choice.finish_s <= room_s * _ease(choice, now)]:
@@ -194,6 +201,9 @@ def _best(figures: Figures, choices: Sequence[Verdict], now: Verdict | None) -> 
     least_s = min(choice.finish_s for choice in choices)
     soonest = [choice for choice in choices if choice.finish_s <= least_s * SAME]
     best = min(soonest, key=lambda choice: (choice.usd, choice.finish_s))
+    if best.gpu in unmeasured and figures.deadline_s is None:
+        same = [choice for choice in choices if choice.gpu == best.gpu and choice.usd <= best.usd * UNSURE]
+        best = max((c for c in same if c.finish_s <= least_s * UNSURE), key=lambda choice: choice.containers)
     money = "" if figures.spendable_usd is None else f" within the ${figures.spendable_usd:.2f} that may be spent yet"
     if figures.deadline_s is not None:
         return best, f"nothing meets the deadline in {_time(figures.deadline_s)}; this is done first{money}"

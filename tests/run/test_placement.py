@@ -54,6 +54,19 @@ def test_without_a_deadline_the_most_time_is_saved_within_the_money() -> None:
     assert "within the $0.10" in little.reason
 
 
+def test_where_few_and_many_are_alike_many_are_taken_until_a_pace_was_measured() -> None:
+    money = figures(backlog_tokens=3_600_000, spendable_usd=0.8, reservable_usd=0.8)
+    unmeasured = decide(money, [L4])
+    measured = decide(money, [msgspec.structs.replace(L4, tasks=16)])
+    assert unmeasured.containers > measured.containers == 1
+    assert measured.finish_s <= unmeasured.finish_s <= 1.05 * measured.finish_s
+    assert unmeasured.usd <= 1.05 * measured.usd
+    held_up = decide(figures(private_tokens=180_000), [L4])  # by what may not leave: more would only cost more
+    assert (
+        held_up.containers == decide(figures(private_tokens=180_000), [msgspec.structs.replace(L4, tasks=9)]).containers
+    )
+
+
 def test_nothing_is_rented_without_room_for_a_reservation() -> None:
     verdict = decide(figures(spendable_usd=0.5, reservable_usd=0.02), [L4])
     assert verdict.containers == 0 and "cap" in verdict.reason
