@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the monitor draws with ASCII alone; by default as the terminal's encoding allows."""
     monitor_keys: dict[str, str] | None = None
     """Other keys of the monitor, by what its help calls them, such as quit = "ctrl+q"."""
+    otel: bool = False
+    """Send runs' traces and metrics, without content, to the collector that OTEL_EXPORTER_OTLP_* name."""
 
 
 _PATHS = {"workspace", "models_dir"}

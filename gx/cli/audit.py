@@ -56,7 +56,8 @@ def departures(ask: Ask, start: str) -> tuple[str, list[dict[str, Any]]]:
 
     run = find_run(ask, start)
     found = ask(
-        f"""SELECT e.at, t.step, e.task, e.attempt, e.destination AS "to", e.bytes, e.digest, e.fields
+        f"""SELECT e.at, t.step, e.task, e.attempt, e.destination AS "to", e.bytes, e.digest, e.fields,
+            e.data->>'$.sort' AS sort
         FROM egress e LEFT JOIN tasks t USING (task) WHERE e.run = {text(run)} ORDER BY e.seq"""
     )
     return run, [{**row, "fields": _names(row["fields"])} for row in found]
@@ -76,7 +77,10 @@ def total(run: str, rows: Sequence[dict[str, Any]]) -> str:
         return f"nothing of {run} left this machine"
     places = ", ".join(sorted({row["to"] for row in rows}))
     turns = [row["task"] for row in rows if row["task"] is not None]
-    told = {"task": len(set(turns)), "turn": len(turns), "notice": len(rows) - len(turns)}
+    sorts = [row["sort"] for row in rows if row["sort"] is not None]
+    told = {"task": len(set(turns)), "turn": len(turns), "notice": len(rows) - len(turns) - len(sorts)}
     parts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in told.items() if count]
-    things = " and ".join([" in ".join(parts[:2]), *parts[2:]]) if turns else parts[0]
+    counted = {sort: sorts.count(sort) for sort in sorted(set(sorts))}
+    parts += [f"{count:,} batch{'' if count == 1 else 'es'} of {sort}" for sort, count in counted.items()]
+    things = " and ".join([" in ".join(parts[:2]), *parts[2:]] if turns else parts)
     return f"{things} of {run} left this machine for {places}: {sum(row['bytes'] for row in rows):,} bytes"

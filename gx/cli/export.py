@@ -39,6 +39,7 @@ class Form(str, Enum):
     csv = "csv"
     parquet = "parquet"
     cloudevents = "cloudevents"
+    otlp = "otlp"
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +63,8 @@ def export(
 ) -> None:
     """Write the results of a run in the order of its rows: JSON lines, CSV or Parquet; or its events as CloudEvents.
 
+    With --to otlp its traces and metrics, without content, are sent to the collector of OTEL_EXPORTER_OTLP_ENDPOINT.
+
     The fields of an answer are columns of CSV and Parquet: output.category, output.urgency, …
 
     Example: gx export triage-k3m9xq --to csv -o tickets.csv
@@ -75,6 +78,11 @@ def export(
     if form is Form.parquet and is_stdout and sys.stdout.isatty():
         raise UsageError("Parquet is no text, and stdout is a terminal", hint="name a file: -o FILE.parquet")
     place = workspace_of(workspace)
+    if form is Form.otlp:
+        if out is not None or with_input:
+            raise UsageError("--to otlp sends to a collector: it takes neither -o nor --with-input")
+        _send(place, run)
+        return
     past = asked(place, lambda ask: look_at(ask, run))
     with _target(None if is_stdout else out) as (stream, file):
         if form is None and is_stdout and not output.wants_json():
@@ -169,6 +177,31 @@ def _events(place: Workspace, past: Past, stream: IO[bytes]) -> int:
             stream.write(msgspec.json.encode(event) + b"\n")
         after, count = seq_of(found[-1]), count + len(found)
     return count
+
+
+def _send(place: Workspace, start: str) -> None:
+    """Let the node, which writes down what leaves, send a run's traces. :raises GxError: if not all of it arrived."""
+    from gx import settings
+    from gx.cli.asking import asked
+    from gx.core.event import TelemetryEnded
+    from gx.node.start import ensure
+    from gx.otel.collector import check_collector, collector_of
+    from gx.run.history.past import find_run
+
+    collector = collector_of(os.environ)
+    if collector is None:
+        raise UsageError("OpenTelemetry is switched off here: OTEL_SDK_DISABLED, or both exporters are none")
+    check_collector(collector, is_offline=settings.load().offline)
+    run = asked(place, lambda ask: find_run(ask, start))
+    ended: TelemetryEnded = ensure(place.folder).ask(
+        "POST", f"/v1/runs/{run}/otel", collector, kind=TelemetryEnded, timeout_s=None
+    )
+    if ended.error:
+        raise GxError(
+            f"not all of {run} arrived at {ended.to}: {ended.error}", code="otel.sent",
+            hint="OTEL_EXPORTER_OTLP_ENDPOINT names the collector; to send it again does no harm",
+        )  # fmt: skip
+    output.note(f"{ended.arrived:,} spans of {run} arrived at {ended.to}")
 
 
 # ── where it goes ────────────────────────────────────────────────────────────────────────────────────────────────

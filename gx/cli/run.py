@@ -64,6 +64,14 @@ NotifyOpt = Annotated[
         help="Run this, or post to this https:// address, at the end, at the cap and when a person is needed.",
     ),
 ]
+OtelOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--otel/--no-otel",
+        help="Send traces and metrics, without content, to the collector of OTEL_EXPORTER_OTLP_ENDPOINT.",
+        show_default=False,
+    ),
+]
 WorkspaceOpt = Annotated[
     Path | None,
     typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
@@ -166,6 +174,7 @@ def run(
     raw: RawOpt = False,
     tee: TeeOpt = None,
     notify: NotifyOpt = None,
+    otel: OtelOpt = None,
     as_json: Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
     workspace: WorkspaceOpt = None,
@@ -196,7 +205,7 @@ def run(
         priority=priority,
         notify=notify,
     )
-    found = settings.load(workspace=workspace)
+    found = settings.load(workspace=workspace, otel=otel)
     place = Workspace.find(found.workspace)
     if dry_run:
         from gx.cli.dryrun import dry_run as show

@@ -53,6 +53,7 @@ def execute(
     from gx.node import remote  # noqa: F401
 
     interrupt.hand_over()
+    asked = _with_collector(asked, settings)
     try:
         return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered, beside)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
@@ -73,11 +74,27 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     if asked.inputs == "-":
         raise UsageError("a detached run can't read stdin, which ends with this command", hint="give a file with -i")
     workspace.make()
+    asked = _with_collector(asked, settings)
     token = msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex())
     body = wire.Asked(submission=token, settings=settings)
     started: Started = ensure(workspace.folder).ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
     output.note(f"run {started.run} goes on by itself; `gx ps` shows it, `gx wait {started.run}` waits for it")
     return started.run
+
+
+def _with_collector(asked: Submission, settings: Settings) -> Submission:
+    """What is asked for, and where its traces and metrics go, if the settings want them sent.
+
+    :raises GxError: if the environment names no collector that can be told.
+    """
+    if not settings.otel or asked.otel is not None:
+        return asked
+    from gx.otel.collector import check_collector, collector_of
+
+    found = collector_of(os.environ)
+    if found is not None:
+        check_collector(found, is_offline=settings.offline)
+    return msgspec.structs.replace(asked, otel=found)
 
 
 async def _execute(

@@ -73,8 +73,10 @@ from gx.core.bodies.task import (
     AttemptFailed,
     AttemptLost,
     AttemptSuperseded,
+    Kept,
     PromptPart,
     Recalled,
+    Shortened,
     TaskCancelled,
     TaskFailed,
     TaskLeased,
@@ -84,9 +86,11 @@ from gx.core.bodies.task import (
     TaskSkipped,
     TaskSucceeded,
 )
+from gx.core.bodies.telemetry import TelemetryEnded, TelemetryLeaves
 from gx.core.message import Value
 
 __all__ = [
+    "AFTERWARDS",
     "BODIES",
     "FORMAT",
     "AttemptFailed",
@@ -112,6 +116,7 @@ __all__ = [
     "InputRow",
     "InputsEnded",
     "InputsRead",
+    "Kept",
     "LogArchived",
     "LogOpened",
     "MemoryForgotten",
@@ -141,6 +146,7 @@ __all__ = [
     "RunPaused",
     "RunResumed",
     "RunStopped",
+    "Shortened",
     "StepContinued",
     "StepGrouped",
     "StepPaused",
@@ -156,6 +162,8 @@ __all__ = [
     "TaskRetried",
     "TaskSkipped",
     "TaskSucceeded",
+    "TelemetryEnded",
+    "TelemetryLeaves",
     "decode_body",
     "encode_body",
     "tag_of",
@@ -206,6 +214,8 @@ Body = (
     | BurstAsked
     | NoticeLeaves
     | NoticeEnded
+    | TelemetryLeaves
+    | TelemetryEnded
     | QuestionAsked
     | QuestionAnswered
     | TaskQueued
@@ -227,6 +237,9 @@ Body = (
 )
 
 BODIES: tuple[type[Value], ...] = get_args(Body)
+
+AFTERWARDS = ("content.erased", "egress.notice", "notice.ended", "egress.telemetry", "telemetry.ended")
+"""Events of a run that may come at any time after its end, and belong to none of its seconds; SQL has them alike."""
 
 _DECODER: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 _ENCODER = msgspec.json.Encoder()

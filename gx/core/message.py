@@ -346,16 +346,33 @@ class Finished(Value, frozen=True, kw_only=True, tag="finished"):
     outcome: Outcome
 
 
+class SlotNow(Value, frozen=True, kw_only=True):
+    """What is in a busy slot: `tokens` of it are in the KV cache, of its prompt's `prompt_tokens` and what followed.
+
+    `conversation` is that of the request: of a turn, its task and its attempt. `tokens_per_s` is the mean of its
+    prefill while that lasts, of its decode after it; None where nothing was computed yet.
+    """
+
+    conversation: str
+    tokens: int
+    prompt_tokens: int
+    tokens_out: int = 0
+    is_prefill: bool = False
+    tokens_per_s: float | None = None
+
+
 class Measured(Value, frozen=True, kw_only=True, tag="measured"):
     """A reading of the engine: what it did since it was started, and what is in use now. May be dropped.
 
     `slots_busy` is over all lanes, each of which may have `slots`; `threads` are those of a call, 0 while none runs.
+    `sequences` are what is in the busy ones; they are a preview, and nothing is decided from them.
     """
 
     counts: Counts = Counts()
     slots: int = 0
     slots_busy: int = 0
     threads: int = 0
+    sequences: tuple[SlotNow, ...] = ()
 
 
 class Signal(Value, frozen=True, kw_only=True, tag="signal"):

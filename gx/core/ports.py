@@ -149,6 +149,14 @@ class Embedder(Protocol):
         """
 
 
+@runtime_checkable
+class Near(Protocol):
+    """Who says how near texts are by their meaning, beside turns at home."""
+
+    async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
+        """How near each passage is to the question, from −1 to 1; `None`, and why, where nobody can tell."""
+
+
 class Memory(Protocol):
     """What is remembered, as those see it who prepare prompts and write results. Called from one event loop."""
 

@@ -18,7 +18,7 @@ from gx.core.queues import enqueue, leave_queues
 from gx.core.renting import RENTING, call_made, rent_of
 from gx.core.steering import STEERING
 from gx.core.task import Status
-from gx.core.view import BenchState, RunState, RunStatus, TaskState, View
+from gx.core.view import BenchState, LeftOut, RunState, RunStatus, TaskState, View
 
 _MEMORY = (e.MemoryWritten, e.MemoryForgotten, e.MemoryModelled)
 
@@ -208,6 +208,7 @@ def _task_queued(run: RunState, body: e.TaskQueued) -> None:
         level=body.level,
         span=body.span,
         label=body.label,
+        part_of=body.part_of,
     )
     step.tasks.append(task)
     step.live += 1
@@ -236,6 +237,7 @@ def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None
     if task.status in (Status.queued, Status.prepared):
         task.label = body.label
         task.found = task.found if body.found is None else body.found
+        _shorten(run, task, body.shortened)
     is_again = task.status is Status.prepared and task.key not in (None, body.key)
     if task.status is not Status.queued and not is_again:
         return
@@ -253,6 +255,27 @@ def _task_prepared(run: RunState, task: TaskState, body: e.TaskPrepared) -> None
     else:
         leave_queues(run, task)
         run.followers.setdefault(leader, []).append(task.id)
+
+
+def _shorten(run: RunState, task: TaskState, shortened: e.Shortened | None) -> None:
+    """Note what was left out of a prompt; a task that is prepared again for another model counts again."""
+    is_new = shortened is not None and shortened != task.shortened
+    task.shortened = shortened
+    if shortened is None or not is_new:
+        return
+    step = run.step(task.step)
+    if step.left_out is None:
+        step.left_out = LeftOut()
+    total = step.left_out
+    total.prompts += 1
+    cut = [one for one in shortened.texts if not one.notes]
+    total.of += sum(one.of for one in cut)
+    total.parts += sum(one.of - sum(one.left_out) for one in cut)
+    total.condensed += sum(len(one.notes) for one in shortened.texts)
+    total.dropped, total.messages = total.dropped + shortened.dropped, total.messages + shortened.messages
+    total.tokens, total.tokens_kept = total.tokens + shortened.tokens, total.tokens_kept + shortened.tokens_kept
+    total.context_tokens = shortened.context_tokens
+    total.without |= dict.fromkeys(shortened.without)
 
 
 def _forget_key(run: RunState, task: TaskState) -> None:
@@ -311,7 +334,7 @@ def _end(run: RunState, task: TaskState, status: Status) -> None:
     run.leased.pop(task.id, None)
     leave_queues(run, task)
     task.status, task.worker, task.lease = status, None, None
-    task.found = None
+    task.found = task.shortened = None
     step.live -= 1
     step.ended[status] = step.ended.get(status, 0) + 1
     run.live -= 1

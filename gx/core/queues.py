@@ -20,6 +20,8 @@ def enqueue(run: RunState, task: TaskState, not_before: float = 0.0) -> None:
         run.parked[task.id] = not_before
     elif task.status is Status.queued:
         run.unprepared[task.id] = None
+        if task.part_of is not None:  # another one waits for it, and may stand before it
+            run.unprepared.move_to_end(task.id, last=False)
     elif not_before:
         run.delayed[task.id] = not_before
     elif task.losses >= LOSSES_BEFORE_ALONE:

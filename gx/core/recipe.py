@@ -54,9 +54,30 @@ class Remember(Value, frozen=True, kw_only=True):
     text: str = "{{ output }}"
 
 
+class Long(Value, frozen=True, kw_only=True):
+    """What becomes of a prompt that the model's context can't hold.
+
+    `retrieve` puts in what of its longest texts is nearest to the rest of it, `reduce` notes that the agent took on
+    each part of them; of these texts only `field`, where it is set ("text" of the row, or "item.text"). A dialogue is
+    made to fit by leaving out its oldest turns (`drop`). With `refuse` the task fails.
+    """
+
+    how: Literal["retrieve", "reduce", "refuse"] = "retrieve"
+    dialogue: Literal["drop", "refuse"] = "drop"
+    field: str | None = None
+
+
+class Example(Value, frozen=True, kw_only=True):
+    """What an agent is asked, and what it answers to that, as the messages of a chat say it."""
+
+    input: str
+    output: str
+
+
 class Agent(Value, frozen=True, kw_only=True):
     """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix.
 
+    The `examples` stand between it and the prompt, and are no templates.
     With `choose`, the options of the schema are weighed instead of written. A `private` one works on this machine only.
     With a `memory`, each of its tasks begins with a search.
     """
@@ -64,6 +85,7 @@ class Agent(Value, frozen=True, kw_only=True):
     name: str
     model: str
     persona: str = ""
+    examples: tuple[Example, ...] = ()
     sampling: Sampling = Sampling()
     output: dict[str, Any] | None = None
     choose: Choice | None = None
@@ -105,6 +127,7 @@ class Step(Value, frozen=True, kw_only=True):
     share: tuple[str, ...] | bool = ()
     memory: Recall | None = None
     remember: Remember | None = None
+    long: Long = Long()
 
     def recall(self, agent: Agent) -> Recall | None:
         """What its tasks with that agent search for; `None` if nothing."""

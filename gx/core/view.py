@@ -22,6 +22,7 @@ from gx.core.event import (
     Ref,
     RentRefused,
     RunCreated,
+    Shortened,
     StepRouted,
     StopAsked,
 )
@@ -45,7 +46,8 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     """A task, as of the last event. `order` is its place among the run's tasks; `error` is (code, message).
 
     `tokens_in`, `tokens_out` and `ms` sum over its attempts. `found` is what the memory gave, until it ends; `None` if
-    that is not known.
+    that is not known. `shortened` is what was left out of its prompt, until it ends.
+    `part_of` is the task whose text it condenses a part of.
     """
 
     id: str
@@ -74,6 +76,8 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     likelihoods: Ref | None = None
     error: tuple[str, str] | None = None
     found: tuple[Recalled, ...] | None = None
+    shortened: Shortened | None = None
+    part_of: str | None = None
     cached: str | None = None
     finish: str = "stop"
     tokens_in: int = 0
@@ -81,10 +85,30 @@ class TaskState(msgspec.Struct, kw_only=True, gc=False):
     ms: float = 0.0
 
 
+class LeftOut(msgspec.Struct, kw_only=True):
+    """What was left out of a step's prompts, added up: of `prompts`, `parts` of so many went in, and `tokens_kept`.
+
+    Of further texts, notes on `condensed` parts went in; of dialogues, `dropped` of their `messages` did not.
+    `context_tokens` is that of the last one, `without` what a choice was without, each sentence once.
+    """
+
+    prompts: int = 0
+    parts: int = 0
+    of: int = 0
+    condensed: int = 0
+    dropped: int = 0
+    messages: int = 0
+    tokens: int = 0
+    tokens_kept: int = 0
+    context_tokens: int = 0
+    without: dict[str, None] = {}
+
+
 class StepState(msgspec.Struct, kw_only=True):
     """A step, as of the last event. `live` tasks have not ended; `ended` counts the others by status.
 
-    `levels` are the cuts of a reduce so far, each a row of [start, stop) spans over the level below.
+    `levels` are the cuts of a reduce so far, each a row of [start, stop) spans over the level below. `left_out` says
+    what didn't go into prompts that would not fit; `None` where all did.
     """
 
     id: str
@@ -95,6 +119,7 @@ class StepState(msgspec.Struct, kw_only=True):
     level: int = 0
     levels: list[tuple[tuple[int, int], ...]] = []
     ended: dict[Status, int] = {}
+    left_out: LeftOut | None = None
 
     def successes(self, level: int | None = None) -> list[TaskState]:
         """The tasks that succeeded, in the order of their rows; of one level only, for a reduce."""

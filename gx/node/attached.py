@@ -22,6 +22,7 @@ from gx.run.record import Record
 
 if TYPE_CHECKING:
     from gx.node.notify import Notifier
+    from gx.node.telemetry import RunTelemetry
 
 
 class LocalRun:
@@ -49,6 +50,7 @@ class LocalRun:
         self.had_client = self._is_greeted = False
         self.tempo = Tempo()
         self.notifier: Notifier | None = None
+        self.telemetry: RunTelemetry | None = None
 
     def __repr__(self) -> str:
         return f"<LocalRun {self.started.run} {self.n_clients} clients>"
@@ -98,6 +100,10 @@ class LocalRun:
             self.active.plan,
             seconds=self._now() - self._began,
             reason=getattr(self.active.draining, "reason", ""),
-            warnings=[*(self._source.warnings if self._source else ()), *self.active.preparer.recalls.notes],
+            warnings=[
+                *(self._source.warnings if self._source else ()),
+                *self.active.preparer.recalls.notes,
+                *(self.telemetry.notes if self.telemetry else ()),
+            ],
             error=self.active.error,
         )

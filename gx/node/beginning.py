@@ -12,6 +12,7 @@ from gx.node import problem, wire
 from gx.node.client import Submission
 from gx.node.notices import without_secrets
 from gx.node.wanted import Wanted, terms_of
+from gx.otel import collector
 from gx.run.contents import Contents
 
 
@@ -71,8 +72,8 @@ def joined(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
 
 def _without_secrets(asked: wire.Asked) -> wire.Asked:
     """What was asked for, as it may be written down."""
-    kept = without_secrets(asked.submission.notify)
-    return msgspec.structs.replace(asked, submission=msgspec.structs.replace(asked.submission, notify=kept))
+    kept, otel = without_secrets(asked.submission.notify), collector.without_secrets(asked.submission.otel)
+    return msgspec.structs.replace(asked, submission=msgspec.structs.replace(asked.submission, notify=kept, otel=otel))
 
 
 def _deadline_at(wanted: Submission, now: float) -> float | None:

@@ -8,6 +8,7 @@ from gx.core.errors import GxError, UsageError
 from gx.core.message import Value
 from gx.core.terms import Terms
 from gx.core.view import RunStatus
+from gx.otel.collector import Collector
 from gx.output import ExitCode, exit_code_of
 
 
@@ -19,6 +20,7 @@ class Submission(Value, frozen=True, kw_only=True):
     goes on without a client; `priority` is its share of the tokens beside others. `by` is who asks, in words.
     `fresh_from` is a step: it and what follows from it are computed anew, whatever the log knows. `burst` are terms on
     which it may rent, in place of the recipe's own. `notify` are commands and addresses that are told when it ends.
+    `otel` is the collector that its traces and metrics are sent to.
     """
 
     recipe_text: str
@@ -41,6 +43,7 @@ class Submission(Value, frozen=True, kw_only=True):
     fresh_from: str | None = None
     burst: Terms | None = None
     notify: tuple[str, ...] = ()
+    otel: Collector | None = None
 
 
 class OpenQuestion(Value, frozen=True, kw_only=True, omit_defaults=False):

@@ -22,10 +22,10 @@ from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.projection import fold
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
-from gx.node import beginning, problem, wire
+from gx.node import beginning, problem, telemetry, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
-from gx.node.client import OpenQuestion, RunEnd, Started
+from gx.node.client import OpenQuestion, RunEnd, Started, Submission
 from gx.node.memories import Memories
 from gx.node.notices import check_targets
 from gx.node.notify import Notifiers
@@ -83,6 +83,7 @@ class LocalNode:
         self._waits: dict[str, anyio.CancelScope] = {}
         self._left: list[tuple[str, str | None, bool]] = []
         self.notifiers = Notifiers(commit=dispatcher.commit, now=self.clock.now)
+        self.telemetry = telemetry.Telemetry(log, commit=dispatcher.commit)
 
     async def submit(self, asked: wire.Asked, *, upload: Upload | None = None) -> LocalRun:
         """Start the run, or go on with the newest unfinished one of the same recipe, params and inputs; join a live
@@ -91,6 +92,7 @@ class LocalNode:
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
         """
         check_targets(asked.submission.notify, is_offline=asked.settings.offline)
+        telemetry.check(asked.submission.otel, is_offline=asked.settings.offline)
         found = await anyio.to_thread.run_sync(read, asked, upload)
         while True:
             try:
@@ -98,6 +100,11 @@ class LocalNode:
                     return await self._submit(asked, found, upload)
             except _Ending as ending:
                 await ending.run.active.results.ended()
+
+    @property
+    def n_telling(self) -> int:
+        """Notices and runs' traces that are not all told: the node stays for them."""
+        return self.notifiers.n_runs + self.telemetry.n_runs
 
     def live(self) -> list[str]:
         """The runs that are not over."""
@@ -243,6 +250,11 @@ class LocalNode:
             await anyio.sleep(REATTACH_S)
             self.drain(run, "its client went away", "")
 
+    def _tell_others(self, run: LocalRun, wanted: Submission) -> None:
+        """See to it that those whom the submission names are told of the run."""
+        self.notifiers.follow(run, wanted, self._group)
+        self.telemetry.follow(run, wanted.otel, self._group)
+
     async def _over(self, run: LocalRun) -> None:
         """Clear up once the run is over and nobody watches it."""
         await run.active.results.ended()
@@ -262,7 +274,7 @@ class LocalNode:
         wanted, recipe = asked.submission, read.plan.recipe
         state, is_resumed = await self._take_up(asked, read)
         if (live := self.runs.get(state.id)) is not None and (live.state is state):
-            self.notifiers.follow(live, wanted, self._group)
+            self._tell_others(live, wanted)
             return live
         self._models.update({model.digest: model for model in read.models.values()})
         self.bench.offer(list(read.models.values()))
@@ -306,7 +318,7 @@ class LocalNode:
             self._group.start_soon(RuleWatch(active, self.log, self._dispatcher.steer, self.clock).watch)
         else:  # its client died with the last node, before it had everything
             active.end()
-        self.notifiers.follow(run, wanted, self._group)
+        self._tell_others(run, wanted)
         self._group.start_soon(self._over, run)
         return run
 

@@ -7,7 +7,10 @@ and whoever asks is told what the answer was found without.
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from operator import mul
 from typing import Literal
 
 import anyio
@@ -148,6 +151,26 @@ class Memories:
             notes += more
         hits = await self._file.ask(lambda store: store.search(query, vector), follows=False)
         return Found(hits=tuple(hits), notes=self._told(notes))
+
+    async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
+        """How near each passage is to the question by the settings' model, whatever embeds what is remembered: cosines.
+
+        `None`, and why, where that can't be told.
+        """
+        try:
+            found = None if self._model is None else await self._find_model(self._model)
+            if found is None:
+                return None, ("chosen by words only, as no embedding model is here",)
+            texts = [found.question + question, *(found.passage + text for text in passages)]
+            embedder = await self._embedder(found)
+            vectors = [
+                array("f", vector)
+                for start in range(0, len(texts), BATCH)
+                for vector in await embed_all(embedder, found.digest, texts[start : start + BATCH])
+            ]
+        except (BenchError, ModelError) as error:
+            return None, (f"chosen by words only, as nothing can be embedded: {error.message}",)
+        return [math.fsum(map(mul, vectors[0], vector)) for vector in vectors[1:]], ()
 
     async def listed(
         self, wanted: Filter, *, after: int = -1, limit: int = 1000, is_newest: bool = False

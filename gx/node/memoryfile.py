@@ -21,6 +21,8 @@ from gx.run.log import EventLog
 from gx.run.memory import remembering
 
 FILE = "memory.db"
+NEW = FILE + ".new"
+"""One that is being made, and takes the place of the other when it is whole."""
 READERS = 4
 """Questions that are answered at a time; a file that takes the place of another one waits for them."""
 T = TypeVar("T")
@@ -82,6 +84,7 @@ class MemoryFile:
             await anyio.to_thread.run_sync(store.close)
 
     async def _opened(self) -> MemoryStore:
+        _remove(self.path.with_name(NEW))  # of a node that was killed: it may hold what was forgotten since
         was_there = self.path.exists()
         try:
             store = self._store = await anyio.to_thread.run_sync(self._open_store, self.path)
@@ -99,7 +102,7 @@ class MemoryFile:
         return store
 
     async def _made_again(self, *, takes_vectors: bool) -> MemoryStore:
-        new = self.path.with_name(FILE + ".new")
+        new = self.path.with_name(NEW)
         old = self.path if takes_vectors and self._store is not None else None
         upto = self._log.last_seq
         await anyio.to_thread.run_sync(_make, self._open_store, self._log, new, old)

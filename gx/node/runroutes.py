@@ -15,7 +15,7 @@ from starlette.responses import Response
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError, WorkspaceError
 from gx.core.terms import Terms
-from gx.node import bounds, wire
+from gx.node import bounds, telemetry, wire
 from gx.node.attached import LocalRun
 from gx.node.client import Started
 from gx.node.endpoints import Answer, Cancel, Change, Done, Endpoint, OpenQuestions, Reason, Requeue, by, flag
@@ -24,6 +24,7 @@ from gx.node.previews import RunningNow
 from gx.node.standing import question_of
 from gx.node.upload import Uploads
 from gx.node.watch import Watch
+from gx.otel.collector import Collector
 from gx.run.history.story import resolve
 
 
@@ -50,6 +51,7 @@ class RunRoutes:
             Endpoint("GET", "/v1/runs/{run}/questions", self._questions, "What a person is asked", gives=OpenQuestions),
             Endpoint("POST", "/v1/runs/{run}/answer", self._answer, "Answer a question of a run", takes=Answer),
             Endpoint("POST", "/v1/runs/{run}/burst", self._burst, "Let a run rent, on these terms", takes=Terms),
+            Endpoint("POST", "/v1/runs/{run}/otel", self._otel, "Send it to a collector", Collector, e.TelemetryEnded),
             Endpoint("POST", "/v1/runs/{run}/change", self._change, "Change a run's limits", takes=Change),
         )
 
@@ -172,6 +174,12 @@ class RunRoutes:
         )
         self.node.change(run, changed)
         return Done(run=run.state.id)
+
+    async def _otel(self, request: Request, body: Collector) -> e.TelemetryEnded:
+        telemetry.check(body, is_offline=self.node.settings.offline)
+        name = await self._name(request)
+        asked = await anyio.to_thread.run_sync(self.node.asked, name)
+        return await self.node.telemetry.send(name, asked.submission, body)
 
     def _run(self, request: Request) -> LocalRun:
         """The live run whose id starts so. :raises NotFound: if there is none, or several."""

@@ -104,8 +104,8 @@ def _wait_for_turn(place: Workspace) -> None:
 
 async def _leave_when_idle(node: LocalNode, api: Api, linger_s: float, server: uvicorn.Server) -> None:
     """End the server when no run is live and nothing was asked for `linger_s`, or when somebody asked for its end."""
-    while not (api.is_leaving and not node.live() and not node.notifiers.n_runs):
-        is_idle = not node.runs and not node.notifiers.n_runs and not api.n_open and not api.stays
+    while not (api.is_leaving and not node.live() and not node.n_telling):
+        is_idle = not node.runs and not node.n_telling and not api.n_open and not api.stays
         least_s = LEAST_S if api.was_asked else FIRST_S
         if is_idle and time.monotonic() - api.asked_at >= max(linger_s, least_s):
             break

@@ -6,10 +6,12 @@ from gx.core import event as e
 from gx.core.errors import GxError, NotFound, UsageError
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus
+from gx.flow.long import owner
 from gx.flow.plan import Plan
 from gx.flow.source import suggest
 from gx.node.client import OpenQuestion, Progress, RunEnd
 from gx.run import rules
+from gx.run.long import telling
 from gx.run.rent import cap
 
 FIRST_ERRORS = 5
@@ -28,7 +30,7 @@ def progress_of(state: RunState, plan: Plan, *, elapsed_s: float) -> Progress:
         tokens_in=state.tokens_in,
         tokens_out=state.tokens_out,
         elapsed_s=elapsed_s,
-        notes=(*rules.notes(state), *_of_renting(state)),
+        notes=(*rules.notes(state), *telling.notes(state), *_of_renting(state)),
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),
         waits=waits_for_person(state),
@@ -83,7 +85,7 @@ def end_of(
     """How the run ended; `reason` is why it was made to."""
     tolerant = {s.id for s in plan.steps if s.step.continue_on_error}
     failed = [t for t in state.tasks.values() if t.status is Status.failed]
-    excused = sum(t.step in tolerant for t in failed)
+    excused = sum(owner(t.step) in tolerant for t in failed)
     return RunEnd(
         run=state.id,
         is_streamed=state.created.is_streamed,
@@ -102,7 +104,7 @@ def end_of(
         seconds=seconds,
         skipped_steps={s.id: s.skipped for s in state.steps.values() if s.skipped},
         first_errors=[(t.row_id, *t.error) for t in failed[:FIRST_ERRORS] if t.error],
-        warnings=warnings or [],
+        warnings=[*(warnings or ()), *telling.sums(state)],
         error=error,
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),

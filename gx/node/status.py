@@ -69,6 +69,7 @@ class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
 def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
     """The node as it is now."""
     live = [run for run in node.runs.values() if not run.active.is_over]
+    read = node.previews.read  # seconds old, where the last event of a bench may be half a minute old
     return NodeStatus(
         pid=os.getpid(),
         gx=__version__,
@@ -82,7 +83,7 @@ def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
                 worker=bench.worker,
                 engine=bench.engine,
                 slots=bench.slots,
-                slots_busy=bench.slots_busy if live else 0,
+                slots_busy=(bench.slots_busy if read is None else read.slots_busy) if live else 0,
                 threads=bench.threads,
                 **msgspec.structs.asdict(figures(bench.lately)),
             )

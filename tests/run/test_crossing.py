@@ -1,4 +1,4 @@
-"""What crosses on its way: an answer and a take-back, a cancellation and an answer, a wish and a lease, in one commit."""
+"""What crosses on its way: an answer and a take-back or a cancellation, a wish and a lease, in one commit."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class TaskQueued(Value, frozen=True, kw_only=True, tag="task.queued"):
     """A task of the plan. `path` is its place in the step, `index` the row's own; `item` and `input` are blobs.
 
     `error` says why the row can't be used. `span` and `level` belong to a reduce: which part of the level below the
-    task takes.
+    task takes. `part_of` is the task whose text this one condenses a part of.
     """
 
     run: str
@@ -31,6 +31,7 @@ class TaskQueued(Value, frozen=True, kw_only=True, tag="task.queued"):
     level: int = 0
     span: tuple[int, int] | None = None
     label: Label = Label.shared
+    part_of: str | None = None
 
 
 class PromptPart(Value, frozen=True, kw_only=True, array_like=True):
@@ -59,10 +60,42 @@ class Recalled(Value, frozen=True, kw_only=True):
     ordinal: int | None = None
 
 
+class Kept(Value, frozen=True, kw_only=True):
+    """What of a text went into a prompt: [start, stop) `spans` of its characters.
+
+    `field` is where the text stands, `of` how many parts it was cut into; `left_out` of them are left out before each
+    span, and after the last. Where it was condensed instead, `notes` on its parts stand in its place.
+    """
+
+    field: tuple[str | int, ...]
+    spans: tuple[tuple[int, int], ...]
+    left_out: tuple[int, ...]
+    of: int
+    notes: tuple[Ref, ...] = ()
+
+
+class Shortened(Value, frozen=True, kw_only=True):
+    """How a prompt was made to fit the context of `model`: it had `tokens`, and has `tokens_kept`.
+
+    Either parts of `texts` were left out or condensed, or the `dropped` oldest of the `messages` of a dialogue were
+    left out. `without` says in sentences what the choice was without.
+    """
+
+    model: str
+    context_tokens: int
+    tokens: int
+    tokens_kept: int
+    texts: tuple[Kept, ...] = ()
+    dropped: int = 0
+    messages: int = 0
+    without: tuple[str, ...] = ()
+
+
 class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
     """`found` is what was found in the memory, the best first; `None` where nothing was searched for.
 
-    `without` says in sentences what the search was without.
+    `without` says in sentences what the search was without. `shortened` says what was left out of a prompt that would
+    not fit; `None` where nothing was.
     """
 
     run: str
@@ -75,6 +108,7 @@ class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
     label: Label = Label.shared
     found: tuple[Recalled, ...] | None = None
     without: tuple[str, ...] = ()
+    shortened: Shortened | None = None
 
 
 class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):
