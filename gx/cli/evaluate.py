@@ -117,13 +117,13 @@ def read_labels(spec: str, max_row_bytes: int) -> dict[str, dict[str, Any]]:
 
 def _with_output(asked: Submission, recipe: Recipe, step: str) -> Submission:
     """The same submission with another output step; its recipe becomes JSON, which is YAML too."""
+    from gx.flow.packed import read_tree
     from gx.flow.source import suggest
-    from gx.flow.yamltree import read_yaml
 
     ids = [s.id for s in recipe.steps]
     if step not in ids:
         raise UsageError(f"--step: there is no step `{step}`", hint=suggest(step, ids, "steps"))
-    plain = read_yaml(asked.recipe_text, file=asked.recipe_file).plain() | {"output": step}
+    plain = read_tree(asked.recipe_text, file=asked.recipe_file).plain() | {"output": step}
     return msgspec.structs.replace(asked, recipe_text=json.dumps(plain, ensure_ascii=False))
 
 

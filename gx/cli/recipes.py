@@ -136,7 +136,10 @@ def validate(
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write; its data goes beside it.")] = Path("recipe.yaml"),
     source: Annotated[
-        str | None, typer.Option("--from", metavar="NAME", help="A recipe that comes with gx: triage, digest, extract.")
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME", help="A recipe that comes with gx: triage, digest, extract, second-opinion."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
@@ -213,7 +216,8 @@ def _starter(file: Path) -> dict[Path, bytes]:
 
 def _copied(name: str, file: Path, folder: Path) -> dict[Path, bytes]:
     """A bundled recipe and its folder of inputs, by the place where they go. :raises UsageError: if there is none."""
-    from gx.flow.parse import load_recipe
+    from gx.flow.packed import files_of
+    from gx.flow.parse import load_recipe, read_recipe
     from gx.flow.source import suggest
 
     bundled = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
@@ -223,6 +227,7 @@ def _copied(name: str, file: Path, folder: Path) -> dict[Path, bytes]:
     recipe = bundled[name]
     inputs = folder / Path(load_recipe(recipe).inputs or name).parts[0]
     data = [path for path in sorted(inputs.rglob("*")) if path.is_file()]
+    data += [folder / name for name in files_of(read_recipe(recipe))]
     copies = {file.parent / path.relative_to(folder): path.read_bytes() for path in data}
     return {file: recipe.read_bytes()} | copies
 

@@ -12,13 +12,15 @@ from math import prod
 
 from gx.core.errors import RecipeError
 from gx.core.recipe import Agent, Recipe, Step
+from gx.flow import answers
 from gx.flow.grammar import INPUTS
 from gx.flow.memories import CITED, FROM, NAME, cited
 from gx.flow.outputs import check_output, is_choice
+from gx.flow.persona import check_persona
 from gx.flow.rules import check_rules, routed_agents
 from gx.flow.scope import Scope, check_template, persona_scope, scope_of
 from gx.flow.source import Node, suggest
-from gx.flow.templates import TemplateFailure, render
+from gx.flow.templates import TemplateFailure, names_in, render
 
 MAX_COMBINATIONS = 10_000
 
@@ -48,8 +50,7 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
     for step, name in routed_agents(recipe):
         users[name].append(step)
     for name, agent in recipe.agents.items():
-        if agent.persona:
-            check_template(root.at("agents", name, "persona"), persona_scope(recipe, users[name]))
+        check_persona(root.at("agents", name), agent, persona_scope(recipe, users[name]))
 
 
 def _check_choice(agent: Agent, node: Node) -> None:
@@ -110,6 +111,12 @@ def _check_cycles(recipe: Recipe, root: Node) -> None:
 def _agents_of(recipe: Recipe, step: Step, node: Node) -> set[str]:
     """The agents that the step's combinations name. :raises RecipeError: if one of them isn't there."""
     _check_matrix(step, node)
+    if "agents" in node.value:
+        if "agent" in (matrix := node.at("matrix")).keys:
+            raise matrix.keys["agent"].error("expected another name in a matrix beside `agents`, got `agent`")
+        for index, name in enumerate(step.matrix["agent"]):
+            _known(node.at("agents", index), name, recipe.agents, "agents")
+        return set(step.matrix["agent"])
     place = node.at("agent")
     if "{" not in step.agent:
         _known(place, step.agent, recipe.agents, "agents")
@@ -210,6 +217,10 @@ def _check_templates(recipe: Recipe, step: Step, node: Node) -> None:
     for key in ("prompt", "combine"):
         if key in node.value:
             check_template(node.at(key), scope)
+    chooses = [recipe.agents[name].choose for name in _agents_of(recipe, step, node)]
+    if "calibrated" in chooses and answers.NAME in names_in(step.prompt or ""):
+        hint = "`choose: scored` weighs the options of each row by itself"
+        raise node.at("prompt").error("expected no `answers` beside `choose: calibrated`: other rows have others", hint)
     when = node.at("when")
     if "when" in node.value and when.kind == "text":
         check_template(when, scope_of(recipe, step), is_expression=True)

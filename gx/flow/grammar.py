@@ -5,13 +5,10 @@ A key that stands here runs. A key that is planned and doesn't run yet is listed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from gx.core.terms import GPUS
+from gx.flow.keys import JustOne, NotBoth, OneOf, OnlyWith, PromptUnless
 from gx.flow.scalars import Constant, Duration, Flag, Number, Scalar, Text
-from gx.flow.shapes import Either, Field, Json, Many, Named, Table
-from gx.flow.source import Node
+from gx.flow.shapes import Anything, Either, Field, Json, Many, Named, Table
 
 INPUTS = "inputs"
 _IDENTIFIER = Text("a name of letters, digits and _, for use in templates", "[A-Za-z_][A-Za-z0-9_]*", 64)
@@ -20,73 +17,6 @@ _STEP_ID = Text("a step id of letters, digits, - and _ (not `inputs`)", "(?!inpu
 _TEMPLATE = Text("a template")
 _COUNT = Number(least=1, most=1_000_000_000_000, is_whole=True)
 _SEED = Number(least=0, most=2**32 - 2, is_whole=True)  # llama.cpp takes 2³² − 1 as "random"
-
-
-@dataclass(frozen=True)
-class NotBoth:
-    """Of two keys, one at most."""
-
-    one: str
-    other: str
-    why: str
-
-    def check(self, node: Node) -> None:
-        if self.one in node.value and self.other in node.value:
-            raise node.keys[self.other].error(f"expected `{self.one}` or `{self.other}`, got both", self.why)
-
-    def schema(self) -> dict[str, Any]:
-        return {"not": {"required": [self.one, self.other]}}
-
-
-@dataclass(frozen=True)
-class OnlyWith:
-    """A key that means nothing without another."""
-
-    key: str
-    other: str
-
-    def check(self, node: Node) -> None:
-        if self.key in node.value and self.other not in node.value:
-            raise node.keys[self.key].error(f"expected `{self.key}` together with `{self.other}`, got it alone")
-
-    def schema(self) -> dict[str, Any]:
-        return {"dependencies": {self.key: [self.other]}}
-
-
-@dataclass(frozen=True)
-class PromptUnlessInputs:
-    """A step has a prompt, unless its rows can bring their own messages."""
-
-    def check(self, node: Node) -> None:
-        if "prompt" not in node.value and node.at("for_each").value != INPUTS:
-            raise node.error(
-                "expected a step with `prompt`, got none",
-                "only a step with `for_each: inputs` may leave it out: batch rows bring their own messages",
-            )
-
-    def schema(self) -> dict[str, Any]:
-        rows = {"required": ["for_each"], "properties": {"for_each": {"const": INPUTS}}}
-        return {"anyOf": [{"required": ["prompt"]}, rows]}
-
-
-@dataclass(frozen=True)
-class JustOne:
-    """Exactly one of the table's keys. `keys` are those, in words."""
-
-    expected: str
-    keys: tuple[str, ...]
-
-    def check(self, node: Node) -> None:
-        if len(node.value) > 1:
-            second = list(node.keys.values())[1]
-            hint = "write one more rule with the same query"
-            raise second.error(f"expected {self.expected}, got `{'` and `'.join(node.value)}`", hint)
-        if not node.value:
-            raise node.error(f"expected {self.expected}, got none", f"the choices are: {', '.join(self.keys)}")
-
-    def schema(self) -> dict[str, Any]:
-        return {"minProperties": 1, "maxProperties": 1}
-
 
 ADAPTER = Table(
     "an adapter",
@@ -191,12 +121,53 @@ REMEMBER = Table(
 _NAMESPACE = Text("a namespace")
 _MEMORY = Either((_NAMESPACE, MEMORY))
 
+_TRAIT = Text("a trait: a template", longest=2000)
+_TRAIT_NAME = Text("a name without braces", r"[^\s{}:](?:[^\n{}:]*[^\s{}:])?", 64)
+EXAMPLE = Table(
+    "an example",
+    {
+        "input": Field(Anything("what is asked"), "What is asked: a text, or JSON. No template.", is_required=True),
+        "output": Field(
+            Anything("what is answered"),
+            "What is answered to it: a text, or JSON, that the agent's `output` allows. No template.",
+            is_required=True,
+        ),
+    },
+)
+PERSONA = Table(
+    "a persona",
+    {
+        "name": Field(Text("a name of one line", r"\S(?:.*\S)?", 80), "What people call it. The model isn't told."),
+        "description": Field(Text(), "What it is for. The model isn't told."),
+        "text": Field(
+            _TEMPLATE, "The system message: a template that may use `params` and `matrix`.", is_required=True
+        ),
+        "traits": Field(
+            Either(
+                (
+                    Many(_TRAIT, "a list of traits", least=1, most=64),
+                    Named(_TRAIT, "a mapping of traits", _TRAIT_NAME, least=1),
+                )
+            ),
+            "Short statements, which stand under the text, one a line. Templates, as the text is one.",
+        ),
+        "examples": Field(
+            Many(EXAMPLE, "a list of examples", least=1, most=64),
+            "What it was asked and answered: messages between the persona and the prompt.",
+        ),
+        "sampling": Field(SAMPLING, "How tokens are drawn, where the agent doesn't say."),
+        "private": Field(Flag(), "Whether it never leaves this machine, nor what is made with it."),
+    },
+)
+
 AGENT = Table(
     "an agent",
     {
         "model": Field(_NAME, "The name of a model above. May be left out where there is only one."),
         "persona": Field(
-            _TEMPLATE, "The system message: who the agent is. A template that may use `params` and `matrix`."
+            Either((_TEMPLATE, PERSONA)),
+            "Who the agent is: the system message, a template that may use `params` and `matrix`; or a mapping, with "
+            "traits and examples; or the name of a file with such a mapping, beside the recipe: ./personas/x.yaml.",
         ),
         "sampling": Field(SAMPLING, "How tokens are drawn."),
         "output": Field(Json("a JSON Schema"), "A JSON Schema; generation is constrained to it. Text where left out."),
@@ -276,6 +247,22 @@ BURST = Table(
 )
 
 _FIELD = Text("the name of a field", longest=200)
+LONG = Table(
+    "what becomes of long prompts",
+    {
+        "how": Field(
+            Text("retrieve, reduce or refuse", choices=("retrieve", "reduce", "refuse")),
+            "`retrieve` (the default) puts in what of its longest texts is nearest to the rest of the prompt, as many "
+            "parts as fit; `reduce` has the agent take notes on each part, and puts these in; with `refuse` the task "
+            "fails.",
+        ),
+        "dialogue": Field(
+            Text("drop or refuse", choices=("drop", "refuse")),
+            "Of a batch row's messages, `drop` (the default) leaves out the oldest; with `refuse` the task fails.",
+        ),
+        "field": Field(_FIELD, "The one text that is cut, such as `text` of the row. The longest where left out."),
+    },
+)
 _NEEDS = Many(_STEP_ID, "a list of step ids", is_unique=True)
 _MATRIX_VALUES = Many(Scalar(), "a list of values", least=1, is_unique=True)
 
@@ -286,7 +273,10 @@ STEP = Table(
         "agent": Field(
             Text("the name of an agent"),
             "The name of an agent above, or a template over the matrix, such as {{ matrix.agent }}.",
-            is_required=True,
+        ),
+        "agents": Field(
+            Many(_NAME, "a list of agents", least=1, is_unique=True),
+            "Names of agents, each of which does all of it: a matrix of the name `agent`. All answers are kept.",
         ),
         "prompt": Field(
             _TEMPLATE,
@@ -328,12 +318,20 @@ STEP = Table(
         "remember": Field(
             Either((_NAMESPACE, REMEMBER)), "Remember its results: a namespace, or a mapping. Labels are inherited."
         ),
+        "long": Field(
+            Either((Text("retrieve, reduce or refuse", choices=("retrieve", "reduce", "refuse")), LONG)),
+            "What becomes of a prompt that is longer than the model's context: `retrieve` the parts that are nearest "
+            "to the question (the default), `reduce` its texts to notes, or `refuse` it. A dialogue loses its oldest "
+            "turns, unless it is refused.",
+        ),
     },
     rules=(
         NotBoth("for_each", "reduce", "for_each makes a task per item, reduce one answer from all of them"),
+        OneOf("agent", "agents"),
+        NotBoth("reduce", "agents", "a reduce ends in one answer"),
         NotBoth("reduce", "matrix", "a matrix of a reduce is not built yet in this version of gx"),
         OnlyWith("combine", "reduce"),
-        PromptUnlessInputs(),
+        PromptUnless(INPUTS),
     ),
     later=("tool", "swarm", "machine", "recipe", "ask", "evolve"),
 )

@@ -7,8 +7,9 @@ among them can't be written. It knows neither the search nor the log.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gx.core.errors import GxError
 from gx.flow import templates
@@ -23,6 +24,7 @@ BEFORE_PROMPT = """\
 {% for memory in memories %}[{{ memory.id }}]{% if memory.source %} ({{ memory.source }}){% endif %} {{ memory.text }}
 {% endfor %}{% endif %}"""
 """Stands before a prompt that doesn't name `memories`."""
+_DEFINED = ("$defs", "definitions")
 Schema = dict[str, Any]
 
 
@@ -63,7 +65,7 @@ def narrowed(schema: Schema, memories: Any) -> Schema:
         return schema
     guard((memories,))
     guard(tuple(memories))
-    made = _narrowed(schema, memories)
+    made = _narrowed(schema, _Found(memories, _void(schema, memories)))
     if made is None:
         raise NothingFound(
             "the answer must cite what was found in the memory, and nothing was found",
@@ -79,35 +81,90 @@ def unsearched(schema: Any) -> Any:
     return [unsearched(part) for part in schema] if isinstance(schema, list) else schema
 
 
-def _narrowed(schema: Schema, memories: Sequence[Mapping[str, Any]]) -> Schema | None:
+class _Found(NamedTuple):
+    """What was found, and the references to definitions of the schema that no value fits for it."""
+
+    memories: Sequence[Mapping[str, Any]]
+    void: frozenset[str] = frozenset()
+
+
+def _void(schema: Schema, memories: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The definitions that nothing fits, as they are referred to; one may be so because it refers to another one."""
+    found = _Found(memories)
+    while True:
+        void = {
+            f"#/{name}/{key}"
+            for name in _DEFINED
+            for key, part in schema.get(name, {}).items()
+            if isinstance(part, dict) and _narrowed(part, found) is None
+        }
+        if void == found.void:
+            return found.void
+        found = _Found(memories, frozenset(void))
+
+
+def _narrowed(schema: Schema, found: _Found) -> Schema | None:
     """`None` for a schema that no value fits."""
     if FROM in schema:
         name = str(schema[FROM]).partition(".")[2]
-        values = [value for value in dict.fromkeys(entry[name] for entry in memories) if value]
+        values = [value for value in dict.fromkeys(entry[name] for entry in found.memories) if value]
         kept = {key: part for key, part in schema.items() if key in ("title", "description")}
         return kept | {"enum": values} if values else None
+    if schema.get("$ref") in found.void:
+        return None
     made = dict(schema)
-    if isinstance(items := schema.get("items"), dict):
-        made["items"] = _narrowed(items, memories)
-        if made["items"] is None:
-            if schema.get("minItems", 0):
-                return None
-            made = {key: part for key, part in made.items() if key != "items"} | {"maxItems": 0}
     for name in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(name), list):
-            made[name] = [one for one in (_part(option, memories) for option in options) if one is not None]
+            made[name] = [one for one in (_part(option, found) for option in options) if one is not None]
             if not made[name]:
                 return None
-    if isinstance(fields := schema.get("properties"), dict):
-        parts = {key: _part(part, memories) for key, part in fields.items()}
-        if any(parts.get(key, True) is None for key in schema.get("required", ())):
+    if isinstance(parts := schema.get("allOf"), list):
+        made["allOf"] = [_part(part, found) for part in parts]
+        if None in made["allOf"]:
             return None
-        made["properties"] = {key: part for key, part in parts.items() if part is not None}
+    if _has_list(schema) and (made := _list(made, found)).get("minItems", 0) > made.get("maxItems", math.inf):
+        return None
+    if isinstance(fields := schema.get("properties"), dict):
+        made["properties"] = _fitting(fields, found)
+        if any(key in fields and key not in made["properties"] for key in schema.get("required", ())):
+            return None
+    for name in _DEFINED:
+        if isinstance(fields := schema.get(name), dict):
+            made[name] = _fitting(fields, found)
+    if isinstance(fields := schema.get("patternProperties"), dict):
+        made["patternProperties"] = dict.fromkeys(fields, False) | _fitting(fields, found)
+    for name in ("additionalProperties", "additionalItems"):
+        if isinstance(rest := schema.get(name), dict):
+            made[name] = _narrowed(rest, found) or False
     return made
 
 
-def _part(schema: Any, memories: Sequence[Mapping[str, Any]]) -> Any:
-    return _narrowed(schema, memories) if isinstance(schema, dict) else schema
+def _has_list(schema: Schema) -> bool:
+    return isinstance(schema.get("items"), dict | list) or isinstance(schema.get("prefixItems"), list)
+
+
+def _list(schema: Schema, found: _Found) -> Schema:
+    """A schema of lists: one ends before the first element that nothing fits."""
+    if isinstance(schema.get("items"), list):  # as drafts before 2020-12 write `prefixItems`
+        schema = {key: part for key, part in schema.items() if key != "items"} | {"prefixItems": schema["items"]}
+    firsts = [_part(part, found) for part in schema.get("prefixItems", ())]
+    rest = _part(schema.get("items", True), found)
+    if None not in firsts and rest is not None:
+        return schema | ({"prefixItems": firsts} if firsts else {}) | ({"items": rest} if "items" in schema else {})
+    firsts = firsts[: firsts.index(None)] if None in firsts else firsts
+    most = min(len(firsts), schema.get("maxItems", len(firsts)))
+    kept = {key: part for key, part in schema.items() if key not in ("items", "prefixItems")}
+    return kept | ({"prefixItems": firsts} if firsts else {}) | {"maxItems": most}
+
+
+def _fitting(fields: Mapping[str, Any], found: _Found) -> dict[str, Any]:
+    """The schemas of names, without those that nothing fits."""
+    parts = {key: _part(part, found) for key, part in fields.items()}
+    return {key: part for key, part in parts.items() if part is not None}
+
+
+def _part(schema: Any, found: _Found) -> Any:
+    return _narrowed(schema, found) if isinstance(schema, dict) else schema
 
 
 def file_of(path: str) -> str:

@@ -17,17 +17,18 @@ from gx.core import recipe as r
 from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.memory import Kind
-from gx.core.message import Sampling
 from gx.core.recipe import Adapter, Agent, Budget, Model, Recipe, Retry, Rule, Step
 from gx.core.terms import Terms
 from gx.flow.check import check_recipe
 from gx.flow.grammar import INPUTS, RECIPE
 from gx.flow.outputs import closed
+from gx.flow.packed import packed, read_tree
 from gx.flow.params import read_param, resolve_params
+from gx.flow.persona import composed, examples, is_private, sampling
 from gx.flow.plan import Plan, make_plan
 from gx.flow.source import LINE_BREAK, Node
 from gx.flow.templates import bare
-from gx.flow.yamltree import MAX_CHARACTERS, read_yaml
+from gx.flow.yamltree import MAX_CHARACTERS
 
 __all__ = [
     "fingerprint_source", "load_recipe", "parse_recipe", "plan_recipe", "read_recipe", "readable", "resolve_params",
@@ -54,7 +55,7 @@ def plan_recipe(text: str, given: dict[str, str] | None, *, file: str = "recipe.
 
 
 def _parse(text: str, file: str) -> tuple[Recipe, Node]:
-    root = read_yaml(text, file=file)
+    root = read_tree(text, file=file)
     recipe = _recipe(RECIPE.read(root), root)
     check_recipe(recipe, root)
     return recipe, root
@@ -66,7 +67,10 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def read_recipe(path: Path) -> str:
-    """The text of the file at `path`. :raises RecipeError: if it can't be read, or isn't UTF-8."""
+    """The text of the recipe at `path` with those of the files that it names: see `gx.flow.packed`.
+
+    :raises RecipeError: if one of them can't be read, or isn't UTF-8.
+    """
     file = readable(path)
     try:
         with path.open("rb") as stream:
@@ -78,11 +82,12 @@ def read_recipe(path: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(f"expected a recipe, got a file that can't be read: {reason}", file=file) from None
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = LINE_BREAK.split(content[: error.start].decode("utf-8", "replace"))
         message = f"expected UTF-8, got the byte 0x{content[error.start]:02x}"
         raise RecipeError(message, file=file, line=len(before), col=len(before[-1]) + 1) from None
+    return packed(text, file=file, folder=path.parent)
 
 
 def readable(path: Path) -> str:
@@ -170,14 +175,16 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
     if "model" not in read and len(models) > 1:
         hint = f"the models are: {', '.join(models)}"
         raise root.at("agents").keys[name].error("expected an agent with `model`, as there are several, got none", hint)
+    persona, output = read.get("persona", ""), closed(read["output"]) if "output" in read else None
     return Agent(
         name=name,
         model=read.get("model") or next(iter(models)),
-        persona=read.get("persona", ""),
-        sampling=Sampling(**read.get("sampling", {})),
-        output=closed(read["output"]) if "output" in read else None,
+        persona=composed(persona),
+        examples=examples(persona, output),
+        sampling=sampling(persona, read.get("sampling", {})),
+        output=output,
         choose=read.get("choose"),
-        private=read.get("private", False),
+        private=read.get("private", False) or is_private(persona),
         memory=_recall(read.get("memory")),
     )
 
@@ -194,21 +201,30 @@ def _remember(read: str | dict[str, Any] | None) -> r.Remember | None:
     return None if read is None else r.Remember(namespace=read)
 
 
+def _long(read: str | dict[str, Any] | None) -> r.Long:
+    if isinstance(read, dict):
+        return r.Long(**read)
+    if read == "refuse":
+        return r.Long(how="refuse", dialogue="refuse")
+    return r.Long(how="reduce") if read == "reduce" else r.Long()
+
+
 def _step(read: dict[str, Any]) -> Step:
     needs = list(read.get("needs", ()))
     for source in (read.get("for_each"), read.get("reduce")):
         if source not in (None, INPUTS, *needs):
             needs.append(source)
+    agents = {"agent": read["agents"]} if "agents" in read else {}
     return Step(
         id=read["id"],
-        agent=read["agent"],
+        agent="{{ matrix.agent }}" if agents else read["agent"],
         prompt=read.get("prompt"),
         combine=read.get("combine"),
         needs=tuple(needs),
         for_each=read.get("for_each"),
         reduce=read.get("reduce"),
         when=_when(read.get("when")),
-        matrix=read.get("matrix", {}),
+        matrix=agents | read.get("matrix", {}),
         retry=_retry(read.get("retry", {})),
         timeout_s=read.get("timeout"),
         continue_on_error=read.get("continue_on_error", False),
@@ -216,6 +232,7 @@ def _step(read: dict[str, Any]) -> Step:
         share=read.get("share") or (),
         memory=_recall(read.get("memory")),
         remember=_remember(read.get("remember")),
+        long=_long(read.get("long")),
     )
 
 

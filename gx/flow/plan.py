@@ -12,7 +12,8 @@ from gx.core.errors import RecipeError
 from gx.core.ids import canonical
 from gx.core.message import Value
 from gx.core.recipe import Recipe, Step
-from gx.flow import templates
+from gx.flow import answers, templates
+from gx.flow.long import is_part, owner, step_of_parts
 from gx.flow.source import Node
 
 STATUS_FUNCTIONS = frozenset({"always", "all_ok", "any_ok"})
@@ -23,8 +24,9 @@ class StepPlan(Value, frozen=True, kw_only=True):
     """A step and what follows from its text alone.
 
     `combos` are the matrix's combinations ([{}] without one), `agents` the agent of each. `gate` is the part of `when`
-    that needs no item and is decided before any task is made; `filter` is a `when` that is decided for each task. The
-    tasks of `private_agents` stay on this machine: all of them, where the step is private.
+    that needs no item and is decided before any task is made; `filter` is a `when` that is decided for each task.
+    `answers` are the steps whose answers about its own row a task reads, with the names that they go by. The tasks of
+    `private_agents` stay on this machine: all of them, where the step is private.
     """
 
     step: Step
@@ -34,6 +36,7 @@ class StepPlan(Value, frozen=True, kw_only=True):
     filter: str | None
     ignores_failures: bool
     reads_steps: frozenset[str]
+    answers: dict[str, tuple[str, ...]] = {}
     private_agents: frozenset[str] = frozenset()
 
     @property
@@ -56,10 +59,12 @@ class Plan(Value, frozen=True, kw_only=True):
     steps: tuple[StepPlan, ...]
 
     def step(self, step_id: str) -> StepPlan:
-        """The step of that id. :raises KeyError: if there is none."""
+        """The step of that id, or that of the parts of one. :raises KeyError: if there is none."""
         for found in self.steps:
             if found.step.id == step_id:
                 return found
+        if is_part(step_id):
+            return step_of_parts(self.step(owner(step_id)))
         raise KeyError(step_id)
 
     @property
@@ -120,6 +125,9 @@ def _step_plan(recipe: Recipe, step: Step) -> StepPlan:
         filter=step.when if step.when and not is_gate else None,
         ignores_failures="always" in used,
         reads_steps=reads,
+        answers=answers.read_by(
+            recipe, step, [*texts, *(["{{ " + templates.bare(step.when) + " }}"] if step.when else [])]
+        ),
         private_agents=frozenset(name for name in agents if step.private or recipe.agents[name].private),
     )
 

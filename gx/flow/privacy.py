@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from gx.core.message import Value
 from gx.core.recipe import Agent, Recipe, Step
+from gx.flow import answers
 from gx.flow.memories import NAME
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.reads import fields_in
@@ -88,7 +89,7 @@ def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> s
     if root == NAME:
         return f"reads {NAME}, which are private unless they are marked as shared"
     source = {"item": step.step.for_each, "items": step.step.reduce, "input": "inputs", "id": "inputs"}.get(root)
-    if root == "steps":
+    if root in ("steps", answers.NAME):
         source, fields = (fields[0], fields[1:]) if fields else (None, [])
         sources = [source] if source else list(step.step.needs)
     else:
@@ -99,6 +100,8 @@ def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> s
             is_private = "id" in private and bool(step.step.for_each) if root == "id" else _is_of_row(fields, private)
         else:
             outlook, share = before.get(name), plan.step(name).step.share
+            if root == answers.NAME:
+                fields = fields[len(step.answers.get(name, ())) :]
             is_open = share is True or (share and fields and fields[0] in share)
             is_private = outlook is not None and bool(outlook.reason) and not is_open
         if is_private:

@@ -13,7 +13,7 @@ from jinja2 import nodes
 
 from gx.flow.templates import ENVIRONMENT, bare
 
-_ROOTS = frozenset({"item", "input", "items", "steps", "params", "matrix", "index", "id", "memories"})
+_ROOTS = frozenset({"item", "input", "items", "steps", "params", "matrix", "index", "id", "memories", "answers"})
 Loops = Mapping[str, str]
 """The targets of the loops around a place, each with the path of what is gone through."""
 

@@ -14,6 +14,7 @@ import yaml
 
 from gx.core.errors import RecipeError, UsageError
 from gx.core.recipe import Recipe
+from gx.flow.packed import unpacked
 from gx.flow.parse import parse_recipe
 from gx.flow.source import suggest
 
@@ -51,7 +52,7 @@ def _is(text: str, wanted: Recipe, file: str) -> bool:
 
 def _place(text: str, name: str) -> tuple[int, int]:
     """Where the source of that model stands; the text is a recipe, and has it."""
-    root = yaml.compose(text, yaml.SafeLoader)
+    root = yaml.compose(unpacked(text)[0], yaml.SafeLoader)
     node = _value(_value(root, "models"), name)
     if isinstance(node, yaml.MappingNode):
         node = _value(node, "source")

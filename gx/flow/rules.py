@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from gx.core.errors import RecipeError
 from gx.core.recipe import Ask, Continue, Pause, Recipe, Route, Step
+from gx.flow.packed import read_tree
 from gx.flow.source import Node, suggest
-from gx.flow.yamltree import read_yaml
 
 _RUN = re.compile(r"\$run\b")
 
@@ -48,7 +48,7 @@ def query_error(
     text: str, rule_id: str, message: str, hint: str = "", *, file: str, line: int = 1, col: int = 1
 ) -> RecipeError:
     """An error about the query of a rule; `line` and `col`, from 1, are within the query, as a database says them."""
-    root = read_yaml(text, file=file).at("rules")
+    root = read_tree(text, file=file).at("rules")
     rules: list[Node] = root.value
     node = next(rule.at("query") for rule in rules if rule.at("id").value == rule_id)
     if node.style == "|":

@@ -15,7 +15,7 @@ from jinja2 import meta, nodes
 
 from gx.core.errors import RecipeError
 from gx.core.recipe import Recipe, Step
-from gx.flow.grammar import INPUTS
+from gx.flow import answers
 from gx.flow.plan import STATUS_FUNCTIONS
 from gx.flow.source import Node, suggest
 from gx.flow.templates import ENVIRONMENT, bare
@@ -25,11 +25,13 @@ _MEMBERS = {
     "params": ("a declared parameter", "parameters"),
     "steps": ("a step that this one needs", "steps among the needs"),
     "matrix": ("a name of the matrix", "names in the matrix"),
+    "answers": ("a step that this one needs and that goes by rows", "steps among the needs that go by rows"),
 }
 _IN_A_STEP = {
     "item": "`item` is there only in a step with `for_each`",
     "input": "`input` is there only where a chain of `for_each` begins with `inputs`",
     "items": "`items` is there only in a step with `reduce`",
+    "answers": "`answers` is there only where a chain of `for_each` begins with `inputs`",
     "memories": "`memories` is there only where the step or its agent has a `memory`",
     "output": "`output` is there only in what is remembered",
     "agents": "templates may read `steps.x`, not agents",
@@ -51,19 +53,13 @@ def scope_of(recipe: Recipe, step: Step, *more: str) -> Scope:
     """What the templates of `step` may use, and these names; `when` has the status functions besides."""
     names = {"params", "steps", "matrix", "index", "id", *more}
     names |= {"item"} if step.for_each is not None else set()
-    names |= {"input"} if _begins_with_rows(recipe, step) else set()
+    names |= {"input", answers.NAME} if answers.levels(recipe, step) is not None else set()
     names |= {"items"} if step.reduce is not None else set()
     members = {"params": frozenset(recipe.params), "steps": frozenset(step.needs), "matrix": frozenset(step.matrix)}
-    others = (other.id for other in recipe.steps if other.id not in step.needs)
-    hints = {f"steps.{other}": f"add `{other}` to the step's `needs`" for other in others}
+    members[answers.NAME] = frozenset(n for n in step.needs if answers.can_be_asked(recipe, recipe.step(n)))
+    others = [other.id for other in recipe.steps if other.id not in step.needs]
+    hints = {f"{of}.{other}": f"add `{other}` to the step's `needs`" for other in others for of in ("steps", "answers")}
     return Scope(frozenset(names), members, _IN_A_STEP | hints)
-
-
-def _begins_with_rows(recipe: Recipe, step: Step) -> bool:
-    """Whether each task of `step` goes back to one row of the input. The recipe has no cycle."""
-    while step.for_each not in (None, INPUTS):
-        step = recipe.step(str(step.for_each))
-    return step.for_each == INPUTS
 
 
 def persona_scope(recipe: Recipe, users: list[Step]) -> Scope:

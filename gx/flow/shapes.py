@@ -31,6 +31,23 @@ class Json:
 
 
 @dataclass(frozen=True)
+class Anything:
+    """Text or any other JSON, but nothing at all."""
+
+    expected: str
+    kinds: frozenset[Kind] = frozenset({"mapping", "list", "text", "integer", "number", "boolean"})
+
+    def read(self, node: Node) -> Any:
+        if node.kind not in self.kinds or node.value == "":
+            raise wrong(self, node)
+        return node.plain()
+
+    def schema(self) -> dict[str, Any]:
+        found = {"type": ["number", "boolean", "object", "array"]}
+        return {"anyOf": [{"type": "string", "minLength": 1}, found]}
+
+
+@dataclass(frozen=True)
 class Many:
     """A list of at least `least` items as a tuple; `is_unique` refuses an item that comes again."""
 

@@ -21,8 +21,13 @@ MAX_DEPTH = 50
 MAX_NODES = 100_000  # counted after aliases are expanded, so an alias bomb is too large
 
 
-def read_yaml(text: str, *, file: str) -> Node:
-    """The tree of `text`. :raises RecipeError: if it isn't YAML, is too large or too deep, or repeats a key."""
+def read_yaml(
+    text: str, *, file: str, what: str = "a recipe", hint: str = "begin with `version: 1` and `name: …`"
+) -> Node:
+    """The tree of `text`, which should be `what`; `hint` says how that begins.
+
+    :raises RecipeError: if it isn't YAML, is empty, too large or too deep, or repeats a key.
+    """
     source = Source(file, LINE_BREAK.split(text))
     if len(text) > MAX_CHARACTERS:
         raise source.error(f"expected at most {MAX_CHARACTERS:,} characters, got {len(text):,}", 1, 1)
@@ -42,7 +47,7 @@ def read_yaml(text: str, *, file: str) -> Node:
     except (ValueError, OverflowError) as error:  # PyYAML lets these through for impossible escapes and versions
         raise source.error(f"this isn't YAML: {error}", 1, 1) from None
     if root is None:
-        raise source.error("expected a recipe, got an empty file", 1, 1, "begin with `version: 1` and `name: …`")
+        raise source.error(f"expected {what}, got an empty file", 1, 1, hint)
     return _Places(source).convert(root)
 
 

@@ -33,8 +33,8 @@ class BatchRowError(GxError):
     code = "row"
 
 
-def messages(row: dict[str, Any], head: Message | None) -> tuple[Message, ...]:
-    """The row's messages, after the agent's persona where the row brings no system message of its own."""
+def messages(row: dict[str, Any], head: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The row's messages, after those of the agent's persona where the row brings no system message of its own."""
     found = []
     for number, raw in enumerate(row.get("messages") or ()):
         role = "system" if raw.get("role") == "developer" else raw.get("role")
@@ -43,9 +43,7 @@ def messages(row: dict[str, Any], head: Message | None) -> tuple[Message, ...]:
         found.append(Message(role=cast("Role", role), content=_text(raw.get("content"), number)))
     if not found:
         raise BatchRowError("expected messages, got none")
-    if head is not None and found[0].role != "system":
-        found.insert(0, head)
-    return tuple(found)
+    return tuple(found) if found[0].role == "system" else (*head, *found)
 
 
 def _text(content: Any, number: int) -> str:

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from gx.core import event as e
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Signal
+from gx.core.message import Measured, Signal
 from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
 from gx.core.task import CloudLease
@@ -83,7 +83,7 @@ class Dispatcher:
         self._blobs: list[e.Blob] = []
         self._news = anyio.Event()
         self._room = anyio.Event()
-        self.on_signal: Callable[[Signal], None] = lambda signal: None
+        self.on_signal: Callable[[Signal | Measured], None] = lambda signal: None
 
     # ── what clients ask for ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,6 +102,8 @@ class Dispatcher:
             self._group.start_soon(self._feed, run, run.rows)
         self._start_grouping(run)
         self._group.start_soon(run.preparer.recalls.serve, run.over, self._wake)
+        run.preparer.looks.bench = self._edge.settled
+        self._group.start_soon(run.preparer.looks.serve, run.over, self._wake)
         self._wake()
 
     async def worker(self) -> Worker:

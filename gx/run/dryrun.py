@@ -17,6 +17,7 @@ from gx.core.message import Message, Value
 from gx.core.recipe import Agent
 from gx.flow import templates
 from gx.flow.memories import NAME
+from gx.flow.persona import opening
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.privacy import steps_private
 from gx.flow.withheld import named_in
@@ -227,6 +228,7 @@ class Forecaster:
         """Of the results and rows that the prompt will hold."""
         names = templates.names_in(step.step.prompt or "")
         found = sum(self._results[name] * self._result_tokens[name] for name in step.reads_steps)
+        found += sum(self._results[n] * self._result_tokens[n] for n in step.answers) / max(1, self._rows.rows)
         if step.step.for_each not in (None, "inputs") and "item" in names:
             found += self._result_tokens[step.step.for_each or ""]
         if self._rows.sample and ("input" in names or step.step.for_each == "inputs"):
@@ -261,15 +263,15 @@ class Forecaster:
 
 def _is_renderable(step: StepPlan) -> bool:
     """Whether a prompt can be made before anything ran."""
-    return step.step.for_each in (None, "inputs") and step.step.reduce is None and not step.reads_steps
+    reads_results = bool(step.reads_steps or step.answers)
+    return step.step.for_each in (None, "inputs") and step.step.reduce is None and not reads_results
 
 
 def _template(plan: Plan, step: StepPlan) -> tuple[Message, ...]:
     """The prompt as it stands in the recipe; the persona needs no results, and is rendered."""
     agent = plan.recipe.agents[step.agents[0]]
     try:
-        persona = templates.render(agent.persona, {"params": plan.params, "matrix": step.combos[0]})
+        begins = opening(agent, plan.params, step.combos[0])
     except GxError:
-        persona = agent.persona
-    user = Message(role="user", content=step.step.prompt or "")
-    return (Message(role="system", content=persona), user) if persona.strip() else (user,)
+        begins = (Message(role="system", content=agent.persona),)
+    return (*begins, Message(role="user", content=step.step.prompt or ""))

@@ -17,15 +17,18 @@ from gx.core.recipe import Agent
 from gx.core.view import RunState, TaskState
 from gx.flow import privacy
 from gx.flow.grammar import INPUTS
+from gx.flow.long import is_part, note_taker, owner
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.withheld import Withheld, named_in, result_without, row_without
 
 
 def agent_of(plan: Plan, run: RunState, task: TaskState) -> Agent:
     """The agent that works on the task now: the one that its step names, unless that was routed."""
-    step, route = plan.step(task.step), run.routes.get(task.step)
+    step, route = plan.step(owner(task.step)), run.routes.get(owner(task.step))
     agent = plan.recipe.agents[(route and route.agent) or step.agent_of(task.matrix or {})]
-    return agent if route is None or route.model is None else msgspec.structs.replace(agent, model=route.model)
+    if route is not None and route.model is not None:
+        agent = msgspec.structs.replace(agent, model=route.model)
+    return note_taker(agent) if is_part(task.step) else agent
 
 
 class Labels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gx.core import event as e
-from gx.core.message import Label, Signal
+from gx.core.message import Label, Measured, Signal
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
 from gx.run import likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
@@ -21,7 +21,7 @@ from gx.run.station import Station
 class Settling:
     """Settles the events of all workers of one node epoch for the runs that are `active`, by id.
 
-    `on_signal` is told of previews.
+    `on_signal` is told of previews: what is written, and what a bench is at.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Settling:
         contents: Contents,
         meter: Meter,
         epoch: int,
-        on_signal: Callable[[Signal], None],
+        on_signal: Callable[[Signal | Measured], None],
     ) -> None:
         self._active, self._contents, self._meter, self._epoch = active, contents, meter, epoch
         self._on_signal = on_signal
@@ -48,6 +48,7 @@ class Settling:
             ended = outcomes.bench_down(event, states, worker=worker, epoch=self._epoch, hung=station.hung)
             return [*self._meter.rest(self._active), *ended]
         if isinstance(event, BenchReading):
+            self._on_signal(event.measured)
             return [*self._meter.read(event, self._active, worker=worker, now_s=at.monotonic)]
         if isinstance(event, Signal):
             self._on_signal(event)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.ids import canonical
@@ -16,10 +18,13 @@ from gx.core.message import Message, Turn
 from gx.core.recipe import Agent, Recall
 from gx.core.view import RunState, TaskState
 from gx.flow import graph, memories, templates
+from gx.flow.persona import opening
 from gx.flow.plan import Plan, StepPlan
 from gx.flow.withheld import PrivateRead, changed
 from gx.run import batchrow, calibration
 from gx.run.labels import Labels, agent_of
+from gx.run.long import dialogue
+from gx.run.long.texts import replaced, swaps
 from gx.run.values import Values
 
 DEFAULT_COMBINE = """\
@@ -52,11 +57,15 @@ class Turns:
     ) -> None:
         self._plan, self._run, self._models = plan, run, models
         self._labels, self._values, self._searches = labels, values, searches
-        self._personas: dict[tuple[str, bytes], Message | None] = {}
+        self._personas: dict[tuple[str, bytes], Chat] = {}
         self._baselines: dict[tuple[str, str, bytes, bool], tuple[Chat, ...]] = {}
 
-    def turn(self, task: TaskState, found: Sequence[e.Recalled], *, is_whole: bool) -> Turn | None:
+    def turn(
+        self, task: TaskState, found: Sequence[e.Recalled], *, is_whole: bool, shortened: e.Shortened | None = None
+    ) -> Turn | None:
         """The turn of a task; `None` if its `when` is false. Unless it `is_whole`, as if nothing private were there.
+
+        What `shortened` says is left out of its prompt.
 
         :raises GxError: if it can't be rendered.
         :raises PrivateRead: if it isn't whole, and something private is read.
@@ -65,13 +74,20 @@ class Turns:
         names = self._values.names(task, step, is_whole=is_whole)
         if not self._is_wanted(step, names):
             return None
+        if shortened is not None and shortened.texts:
+            whole = names if is_whole else self._values.names(task, step, is_whole=True)
+            names = replaced(names, swaps(whole, shortened.texts, self._values.decoded))
         agent = agent_of(self._plan, self._run, task)
         if (recall := step.step.recall(agent)) is not None:
             names[memories.NAME] = self._found(task, recall, found, is_whole=is_whole)
         sampling, schema = agent.sampling, agent.output
+        if task.part_of is not None:
+            sampling = msgspec.structs.replace(sampling, max_tokens=names["item"]["tokens"], stop=(), logprobs=None)
         head = self._persona(agent, task.matrix or {})
         level = None if task.span is None else task.level
         messages = self._messages(step, names, head, is_batch=task.is_batch, level=level)
+        if shortened is not None and shortened.dropped:
+            messages = dialogue.without(messages, shortened.dropped, head)
         if step.step.prompt is None and level is None:
             sampling, schema = batchrow.options(names["item"], sampling, schema, chooses=agent.choose is not None)
         choice = agent.choose if schema is agent.output else None
@@ -90,6 +106,10 @@ class Turns:
             baselines=self._compared(agent, names, head, task, is_whole=is_whole) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,
         )
+
+    def head(self, task: TaskState) -> Chat:
+        """What the task's agent brings to each chat: its persona, with its examples."""
+        return self._persona(agent_of(self._plan, self._run, task), task.matrix or {})
 
     def query(self, task: TaskState, recall: Recall, *, is_whole: bool) -> Query | None:
         """What the task's search asks for; `None` if its `when` is false, or there is nothing to ask. As `turn`."""
@@ -119,7 +139,7 @@ class Turns:
         chats = []
         for start, stop in spans:
             text = templates.render(prompt, names | {"items": self._values.decoded(below[start:stop])})
-            chats.append(tuple(m for m in (head, Message(role="user", content=text)) if m is not None))
+            chats.append((*head, Message(role="user", content=text)))
         return chats
 
     def _is_wanted(self, step: StepPlan, names: Mapping[str, Any]) -> bool:
@@ -140,7 +160,7 @@ class Turns:
         return self._values.found(found, is_whole=is_whole)
 
     def _messages(
-        self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_batch: bool, level: int | None = None
+        self, step: StepPlan, names: dict[str, Any], head: Chat, *, is_batch: bool, level: int | None = None
     ) -> Chat:
         """The chat that a step makes of these names; at that `level` of a reduce. :raises GxError: if it can't."""
         if step.step.prompt is None and level is None:
@@ -152,21 +172,18 @@ class Turns:
         if memories.NAME in names:
             text = memories.before(prompt, names[memories.NAME]) + text
         user = Message(role="user", content=text)
-        return (user,) if head is None else (head, user)
+        return (*head, user)
 
-    def _persona(self, agent: Agent, matrix: dict[str, Any]) -> Message | None:
-        if not agent.persona:
-            return None
+    def _persona(self, agent: Agent, matrix: dict[str, Any]) -> Chat:
         place = (agent.name, canonical(matrix) if matrix else b"")
         if place not in self._personas:
-            text = templates.render(agent.persona, {"params": self._plan.params, "matrix": matrix})
-            self._personas[place] = Message(role="system", content=text) if text.strip() else None
+            self._personas[place] = opening(agent, self._plan.params, matrix)
         return self._personas[place]
 
     # ── calibrated choices ───────────────────────────────────────────────────────────────────────────────────────
 
     def _compared(
-        self, agent: Agent, names: dict[str, Any], head: Message | None, task: TaskState, *, is_whole: bool
+        self, agent: Agent, names: dict[str, Any], head: Chat, task: TaskState, *, is_whole: bool
     ) -> tuple[Chat, ...]:
         """The chats that a turn is compared with: those of the first rows; if they are few, its own about nothing."""
         step = self._plan.step(task.step)
@@ -180,9 +197,7 @@ class Turns:
         empties = (names | _about_nothing(names, nothing) for nothing in calibration.CONTENT_FREE)
         return tuple(dict.fromkeys(self._messages(step, empty, head, is_batch=False) for empty in empties))
 
-    def _first_chats(
-        self, step: StepPlan, names: dict[str, Any], head: Message | None, *, is_whole: bool
-    ) -> Iterator[Chat]:
+    def _first_chats(self, step: StepPlan, names: dict[str, Any], head: Chat, *, is_whole: bool) -> Iterator[Chat]:
         """Those of the input's first rows, as many as can be rendered."""
         for row in calibration.first_rows(step.step, self._run):
             try:

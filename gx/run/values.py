@@ -14,7 +14,7 @@ import msgspec
 from gx.core import event as e
 from gx.core.message import Label
 from gx.core.view import RunState, TaskState
-from gx.flow import graph, memories
+from gx.flow import answers, graph, memories
 from gx.flow.plan import Plan, StepPlan
 from gx.run.contents import Contents
 from gx.run.labels import Labels
@@ -27,12 +27,13 @@ class Values:
         self._plan, self._run, self._contents, self._labels = plan, run, contents, labels
         self._steps: dict[tuple[str, bool], Any] = {}
         self._at_hand: dict[e.Ref, bytes] = {}
+        self._by_row: dict[str, dict[int, list[TaskState]]] = {}
         self._levels: dict[tuple[str, int], list[tuple[e.Ref, TaskState]]] = {}
 
     def bring(self, tasks: Iterable[TaskState]) -> None:
         """Have at hand what the prompts of these tasks are made from."""
         later = (self._run.tasks[task_id] for task_id in self._run.unprepared)
-        self._at_hand = self._contents.bring(list(_refs(tasks)), _refs(later))
+        self._at_hand = self._contents.bring(list(self._refs(tasks)), self._refs(later))
 
     def names(self, task: TaskState, step: StepPlan, *, is_whole: bool) -> dict[str, Any]:
         """All that the task's templates may use, but for what the memory gave."""
@@ -42,6 +43,11 @@ class Values:
             names["item"] = item if is_whole else self._labels.item(item, task, step)
         if task.input is not None:
             names["input"] = self.row(task.input, is_whole=is_whole)
+        if step.answers:
+            names[answers.NAME] = {
+                need: self._answers(need, levels, task.index, is_whole=is_whole)
+                for need, levels in step.answers.items()
+            }
         if task.span is not None:
             names["items"] = self._results(self._below(step, task.level)[slice(*task.span)], is_whole=is_whole)
         return names
@@ -100,14 +106,35 @@ class Values:
             self._steps[step_id, is_whole] = values if is_list else (values[0] if values else None)
         return self._steps[step_id, is_whole]
 
+    def _answers(self, step_id: str, levels: tuple[str, ...], row: int, *, is_whole: bool) -> Any:
+        """What `answers.x` is for that row."""
+        found = []
+        for task in self._of_row(step_id, row):
+            value = self._value(task.output or "")
+            shown = value if is_whole else self._labels.result(value, task, f"{answers.NAME}.{step_id}")
+            found.append((task.matrix or {}, shown))
+        return answers.nested(levels, found)
+
+    def _of_row(self, step_id: str, row: int) -> list[TaskState]:
+        """The successes of a step about that row. It has ended before any task asks."""
+        if step_id not in self._by_row:
+            by_row: dict[int, list[TaskState]] = {}
+            for task in graph.results(self._plan, self._run, step_id):
+                if task.output is not None:
+                    by_row.setdefault(task.index, []).append(task)
+            self._by_row[step_id] = by_row
+        return self._by_row[step_id].get(row, [])
+
+    def _refs(self, tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
+        """What the prompts of these tasks are made from."""
+        for task in tasks:
+            yield from (ref for ref in {task.item, task.input} if ref is not None)
+            for need in self._plan.step(task.step).answers:
+                yield from (answer.output for answer in self._of_row(need, task.index) if answer.output is not None)
+
     def _value(self, ref: e.Ref) -> Any:
         content = self._at_hand[ref] if ref in self._at_hand else self._contents.get((ref,))[ref]
         return msgspec.json.decode(content)
-
-
-def _refs(tasks: Iterable[TaskState]) -> Iterator[e.Ref]:
-    """What the prompts of these tasks are made from."""
-    return (ref for task in tasks for ref in {task.item, task.input} if ref is not None)
 
 
 def _entry(number: int, one: e.Recalled, texts: Mapping[e.Ref, bytes]) -> dict[str, Any]:

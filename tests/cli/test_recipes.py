@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from gx.cli import recipes
 from gx.core.errors import UsageError
-from gx.flow.parse import parse_recipe
+from gx.flow.parse import load_recipe, parse_recipe
 
 GOOD = """\
 version: 1
@@ -117,7 +117,7 @@ def test_init_refuses_a_name_that_is_no_recipe() -> None:
 def test_every_bundled_recipe_can_be_started_from(name: str, home: Path) -> None:
     done = gx("init", "mine.yaml", "--from", name)
     assert done.exit_code == 0, done.output
-    recipe = parse_recipe((home / "mine.yaml").read_text())
+    recipe = load_recipe(home / "mine.yaml")
     assert list(home.glob(str(recipe.inputs))), "its input is where the recipe looks for it"
     if (home / name / "labels.jsonl").exists():
         assert f"then: gx eval mine.yaml --labels {name}/labels.jsonl" in done.stderr

@@ -88,6 +88,7 @@ def test_a_step_that_searches_is_forecast_to_stay_and_says_what_it_reads() -> No
 
 
 ONE = {"id": "m1", "path": "/a/b.md", "file": "b.md", "source": "b.md: H", "uid": "00", "text": "T"}
+CITE = {"x-from": "memories.id"}
 LIST: dict[str, Any] = {"type": "array", "items": {"type": "string", "x-from": "memories.file"}}
 
 
@@ -106,6 +107,23 @@ def of(**fields: Any) -> dict[str, Any]:
             of(c={"anyOf": [{"type": "null"}]}),
         ),
         (of(c=LIST | {"minItems": 1}) | {"required": ["c"]}, None, None),
+        (
+            {"$defs": {"c": CITE, "d": {"$ref": "#/$defs/c"}}} | of(c={"$ref": "#/$defs/d"}),
+            {"$defs": {"c": {"enum": ["m1"]}, "d": {"$ref": "#/$defs/c"}}} | of(c={"$ref": "#/$defs/d"}),
+            {"$defs": {}} | of(),
+        ),
+        ({"$defs": {"c": CITE}, "required": ["c"]} | of(c={"$ref": "#/$defs/c"}), None, None),
+        (of(c={"allOf": [CITE]}), of(c={"allOf": [{"enum": ["m1"]}]}), of()),
+        (
+            of(c={"prefixItems": [{"type": "null"}, CITE]}),
+            of(c={"prefixItems": [{"type": "null"}, {"enum": ["m1"]}]}),
+            of(c={"prefixItems": [{"type": "null"}], "maxItems": 1}),
+        ),
+        (
+            of() | {"additionalProperties": CITE, "patternProperties": {"^c": CITE}},
+            of() | {"additionalProperties": {"enum": ["m1"]}, "patternProperties": {"^c": {"enum": ["m1"]}}},
+            of() | {"additionalProperties": False, "patternProperties": {"^c": False}},
+        ),
         ({"type": "string"}, {"type": "string"}, {"type": "string"}),
     ],
 )

@@ -68,6 +68,8 @@ def _whole(schema: dict[str, Any]) -> st.SearchStrategy[int]:
 
 
 def _lists(schema: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
+    if "items" not in schema:
+        return st.lists(st.integers(), max_size=2)
     items = st.lists(values(schema["items"]), min_size=schema.get("minItems", 0), max_size=2)
     return items.filter(jsonschema.Draft7Validator(schema).is_valid)
 
@@ -121,7 +123,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
     for number, step in enumerate(recipe["steps"]):
         step["id"], step["agent"] = f"s{number}", agent
         step |= {key: "Hello" for key in ("prompt", "combine") if key in step}
-        for key in ("needs", "reduce", "for_each", "when", "matrix", "share"):
+        for key in ("agents", "needs", "reduce", "for_each", "when", "matrix", "share"):
             step.pop(key, None)
         if "combine" in step:
             if done:

@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from gx.flow.parse import parse_recipe
+import yaml
+
+from gx.flow.packed import files_of, read_tree
+from gx.flow.parse import parse_recipe, read_recipe
 from gx.run.inputs import open_inputs
 
 BUNDLED = Path(__file__).parents[2] / "recipes"
@@ -98,12 +101,20 @@ def samples() -> tuple[list[Sample], dict[str, bytes]]:
     inputs = dict(INPUTS)
     found = [Sample(GRAPH.encode(), list(INPUTS)), Sample(BATCH.encode(), ["batch.jsonl"])]
     for file in sorted(BUNDLED.glob("*.yaml")):
-        text = file.read_text("utf-8").replace("smollm2", "./tiny.gguf")
+        text = _in_one(file).replace("smollm2", "./tiny.gguf")
         text = re.sub(r"max_tokens: \d+", "max_tokens: 12", text)
         name = f"{file.stem}.jsonl"
         inputs[name] = _bundled_rows(BUNDLED / parse_recipe(text, file=str(file)).inputs if "inputs:" in text else None)
         found.append(Sample(text.encode(), [name, "rows.jsonl"]))
     return found, inputs
+
+
+def _in_one(file: Path) -> str:
+    """A recipe's text, with the personas that it names in their place."""
+    text = read_recipe(file)
+    if not files_of(text):
+        return text
+    return yaml.safe_dump(read_tree(text, file=str(file)).plain(), sort_keys=False, allow_unicode=True)
 
 
 def _bundled_rows(spec: Path | None) -> bytes:

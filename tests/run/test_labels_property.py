@@ -43,6 +43,10 @@ OF_RESULTS = (
     "{{ %s[0].x }}", "{{ %s | tojson }}", "{%% for i in %s %%}{{ i }}{%% endfor %%}",
     "{{ %s | selectattr('x') | list | length }}", "{%% for i in %s %%}{{ loop.index }}{%% endfor %%}",
 )  # fmt: skip
+OF_ANSWERS = (
+    "{{ %s }}", "{{ %s | tojson }}", "{{ %s | length }}", "{%% for who in %s %%}{{ who }}{%% endfor %%}",
+    "{%% for who, said in %s.items() %%}{{ who }}: {{ said.x }}{%% endfor %%}", "{{ %s.a.x }}", "{{ %s.x }}",
+)  # fmt: skip
 OF_MEMORIES = (
     "{% for m in memories %}{{ m.id }} {{ m.text }}{% endfor %}", "{{ memories | tojson }}", "{{ memories[-1:] }}",
     "{{ memories | map(attribute='source') | join }}", "{{ memories | length }}", "{% if memories %}some{% endif %}",
@@ -58,8 +62,11 @@ def fragments(source: str, kinds: tuple[str, ...]) -> st.SearchStrategy[list[str
 
 
 @st.composite
-def steps(draw: st.DrawFn, number: int, chains: dict[str, bool]) -> dict[str, Any]:
-    """A step after those in `chains`, which says of each whether its tasks go back to a row each."""
+def steps(draw: st.DrawFn, number: int, chains: dict[str, bool], of_rows: set[str]) -> dict[str, Any]:
+    """A step after those in `chains`, which says of each whether its tasks go back to a row each.
+
+    Those in `of_rows` take the rows themselves.
+    """
     step: dict[str, Any] = {"id": f"s{number}", "agent": draw(st.sampled_from(["a", "b"]))}
     kinds = ["rows"] + (["results", "reduce", "needs"] * 2 if chains else [])
     kind = draw(st.sampled_from(kinds))
@@ -81,6 +88,7 @@ def steps(draw: st.DrawFn, number: int, chains: dict[str, bool]) -> dict[str, An
     else:
         step |= {"needs": [before], "for_each": "inputs"}
         text += draw(fragments(f"steps.{before}", OF_RESULTS)) if draw(st.booleans()) else []
+        text += draw(fragments(f"answers.{before}", OF_ANSWERS)) if before in of_rows and draw(st.booleans()) else []
     if kind != "reduce" and draw(st.booleans()):
         step["matrix"] = {"agent": ["a", "b"]}
         step["agent"] = "{{ matrix.agent }}"
@@ -102,7 +110,8 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
     made: list[dict[str, Any]] = []
     chains: dict[str, bool] = {}
     for number in range(draw(st.integers(1, 3))):
-        made.append(step := draw(steps(number, chains)))
+        of_rows = {step["id"] for step in made if step.get("for_each") == "inputs"}
+        made.append(step := draw(steps(number, chains, of_rows)))
         source = step.get("for_each")
         chains[step["id"]] = source == "inputs" or chains.get(source, False)
     output = {

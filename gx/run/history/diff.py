@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gx.core.event import Ref
+from gx.core.event import AFTERWARDS, Ref
 from gx.core.ids import canonical
 from gx.core.message import Value
 from gx.core.task import Status
@@ -175,6 +175,6 @@ def totals_of(ask: Ask, run: Past) -> Totals:
             coalesce(sum(tok_in), 0)::BIGINT AS tokens_in, coalesce(sum(tok_out), 0)::BIGINT AS tokens_out,
             (max(ts) - min(ts)) / 1e6 AS seconds,
             (SELECT coalesce(sum(usd), 0.0)::DOUBLE FROM spend WHERE run = {named}) AS usd
-        FROM events WHERE run = {named} AND seq <= {run.seq} AND type <> 'content.erased'"""
+        FROM events WHERE run = {named} AND seq <= {run.seq} AND type NOT IN {AFTERWARDS}"""
     )
     return Totals(run=run.run, status=run.status, **row)

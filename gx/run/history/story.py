@@ -19,6 +19,7 @@ from gx.flow.memories import source_of
 from gx.run import likelihoods
 from gx.run.history import telling
 from gx.run.log import EventLog
+from gx.run.long.telling import words_of
 
 FIRST_FAILURES = 5
 _STEERING = "type SIMILAR TO '(rule|question|burst|stop)[.].*|step[.](paused|continued|routed)'"
@@ -78,6 +79,8 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
         "item": _json(content, queued.item),
         "memories": [_found(content, number, one) for number, one in enumerate(found, 1)],
         "searched_without": list(() if prepared is None else prepared.without),
+        "shortened": None if prepared is None or prepared.shortened is None else words_of(prepared.shortened),
+        "parts": _parts(log, task, prepared),
         "prompt": [{"role": part.role, "content": _str(content, part.content)} for part in prompt],
         "output": _json(content, output),
         **(likelihoods.as_record(content[told]) if told in content else {}),
@@ -87,6 +90,20 @@ def task_story(log: EventLog, task: str) -> dict[str, Any]:
             {**attempt, "detail": _str(content, details.get(attempt["attempt"]))} for attempt in _attempts(log, task)
         ],
     }
+
+
+def _parts(log: EventLog, task: str, prepared: e.TaskPrepared | None) -> list[dict[str, Any]]:
+    """The tasks that condensed parts of a task's texts, in order."""
+    if prepared is None or prepared.shortened is None or not any(one.notes for one in prepared.shortened.texts):
+        return []
+    names = ("task", "id", "status", "tok_in", "tok_out")
+    rows = log.file.ask(
+        f"""SELECT {", ".join(names)} FROM tasks WHERE run = ? AND task IN (
+            SELECT task FROM events WHERE run = ? AND type = 'task.queued' AND data->>'$.part_of' = ?)
+        ORDER BY queued, path""",
+        [prepared.run, prepared.run, task],
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def run_story(log: EventLog, run: str) -> dict[str, Any]:

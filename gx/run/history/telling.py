@@ -14,6 +14,7 @@ from gx.core import event as e
 from gx.core.message import Label
 from gx.core.task import EdgeLease, Lease
 from gx.core.terms import AT_CAP
+from gx.run.long.telling import words_of
 
 Benches = Mapping[tuple[int, int], e.BenchStarted]
 """Benches by (epoch, incarnation)."""
@@ -138,6 +139,7 @@ def _prepared(body: e.TaskPrepared) -> str:
     if body.found is not None:
         said += f"; {counted(len(body.found), 'memory', 'memories')} found"
     said += "".join(f" ({one})" for one in body.without)
+    said += "" if body.shortened is None else f"; {words_of(body.shortened)}"
     return said + ("; private: it may not leave this machine" if body.label is Label.private else "")
 
 
@@ -179,6 +181,12 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{b.bytes:,} bytes of a notice ({b.about}) left for {b.to}: {', '.join(b.fields)} (digest {b.digest[:SHORT]})"
     ),
     e.NoticeEnded: lambda b: f"a notice ({b.about}) {f'did not arrive: {b.error}' if b.error else 'arrived'} ({b.to})",
+    e.TelemetryLeaves: lambda b: (
+        f"{b.bytes:,} bytes of {b.sort} left for {b.to}: {', '.join(b.fields)} (digest {b.digest[:SHORT]})"
+    ),
+    e.TelemetryEnded: lambda b: (
+        f"{counted(b.arrived, 'span')} arrived at {b.to}" + (f", {b.left:,} did not: {b.error}" if b.error else "")
+    ),
     e.QuestionAsked: lambda b: f"a person was asked{by(b)} ({b.question}): {b.text} [{', '.join(b.choices)}]",
     e.QuestionAnswered: lambda b: f"question {b.question} was answered{by(b)}: {b.choice}",
     e.PlacementDecided: lambda b: f"placement: {b.reason}",

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from gx.core.event import Blob, Body, tag_of
+from gx.core.event import AFTERWARDS, Blob, Body, tag_of
 
 HOT = ("run", "task", "attempt", "worker", "ms", "tok_in", "tok_out", "key")
 """Fields of a body that stand in a column of their own; NULL where the body has no such field."""
@@ -69,7 +69,7 @@ VIEWS = {
         ) p USING (seq, digest)
         WHERE c.bytes IS NULL""",
     # One row a task. A task that ended has the time, tokens and error of its end; `output` and `likelihoods` are
-    # digests of blobs.
+    # digests of blobs, `matrix` is JSON: matrix->>'agent' is the agent, where a step has several.
     "tasks": """
         SELECT run, data->>'$.step' AS step, CAST(data->>'$.index' AS BIGINT) AS index, data->>'$.id' AS id, task,
             data->>'$.path' AS path,
@@ -81,7 +81,8 @@ VIEWS = {
             done->>'$.output' AS output, coalesce(done->>'$.code', CASE last WHEN 'task.cancelled' THEN 'cancelled'
                 WHEN 'task.skipped' THEN 'skipped' END) AS error_code,
             coalesce(done->>'$.message', done->>'$.reason') AS error_message,
-            ms, tok_in, tok_out, done->>'$.cached' AS cached, done->>'$.likelihoods' AS likelihoods
+            ms, tok_in, tok_out, done->>'$.cached' AS cached, done->>'$.likelihoods' AS likelihoods,
+            data->'$.matrix' AS matrix
         FROM (SELECT task, any_value(run) AS run, arg_min(data, seq) FILTER (type = 'task.queued') AS data,
                 min(ts) FILTER (type = 'task.queued') AS ts,
                 arg_max(data, seq) FILTER (type = 'task.prepared') AS prepared,
@@ -98,7 +99,7 @@ VIEWS = {
     # One row an ended task, with its result as JSON text; `output` is NULL where it failed or was erased.
     "results": """
         SELECT t.run, t.step, t.index, t.id, t.task, t.status, b.output, t.error_code, t.error_message,
-            t.tok_in, t.tok_out, t.ms, t.cached, t.attempts
+            t.tok_in, t.tok_out, t.ms, t.cached, t.attempts, t.matrix
         FROM tasks t LEFT JOIN (
             SELECT digest, any_value(decode(bytes)) AS output FROM (
                 SELECT digest, bytes FROM contents WHERE bytes IS NOT NULL
@@ -126,7 +127,7 @@ VIEWS = {
                 'task.cancelled', 'task.failed') GROUP BY task, attempt) e
         USING (task, attempt)""",
     # One row a run. `tokens` is what was computed: results that came from the log cost nothing again.
-    "runs": """
+    "runs": f"""
         SELECT c.run, c.data->>'$.name' AS name,
             CASE s.last WHEN 'run.finished' THEN 'finished' WHEN 'run.interrupted' THEN 'interrupted'
                 WHEN 'run.stopped' THEN 'stopped' WHEN 'run.cancelled' THEN 'cancelled'
@@ -145,7 +146,7 @@ VIEWS = {
                 count(*) FILTER (type = 'task.succeeded') AS succeeded,
                 count(*) FILTER (type = 'task.failed') AS failed,
                 coalesce(sum(coalesce(tok_in, 0) + coalesce(tok_out, 0)), 0)::BIGINT AS tokens, max(ts) AS until
-            FROM events WHERE run IS NOT NULL AND type <> 'content.erased' GROUP BY run) a USING (run)""",
+            FROM events WHERE run IS NOT NULL AND type NOT IN {AFTERWARDS} GROUP BY run) a USING (run)""",
     # What each model computed for each step of each run; nothing on this machine costs money.
     "spend": """
         SELECT t.run, t.step, t.model, sum(coalesce(e.tok_in, 0))::BIGINT AS tok_in,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gx.core.event import AFTERWARDS
 from gx.flow.privacy import has_private
 from gx.run.history import past
 from gx.run.history.evidence import why
@@ -26,7 +27,7 @@ def report_of(ask: Ask, start: str, *, with_content: bool = False) -> Report:
     run = past.look_at(ask, start)
     clock, resumed = clock_of(ask, run.run, run.seq)
     scope = Scope(run.run, run.seq, clock)
-    (last,) = ask(f"SELECT max(ts) AS ts FROM events WHERE {scope.own} AND type <> 'content.erased'")
+    (last,) = ask(f"SELECT max(ts) AS ts FROM events WHERE {scope.own} AND type NOT IN {AFTERWARDS}")
     seconds = clock.at_s(last["ts"])
     width_s, n = amounts.moment_width(seconds)
     steps = amounts.steps_of(ask, scope)
