@@ -15,6 +15,12 @@ CHARS_A_TOKEN = 3
 """Characters that are taken for a token where no model says; English has four and a bit, other languages less."""
 
 
+MOST_CHARS_A_TOKEN = 16
+"""A word whose letters a vocabulary lacks is one token, however long it is; so a text has at least a token for so many
+characters, which is three times what any language needs, or its parts could be of any length.
+"""
+
+
 def tokens_of(path: str) -> Count:
     """What counts the tokens of texts by the model in that file, with those that stand around every text.
 
@@ -29,7 +35,8 @@ def tokens_of(path: str) -> Count:
     model = Model("", path)
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(model.tokenize(text, adds_special=True)) for text in texts]
+        tokens = (len(model.tokenize(text, adds_special=True)) for text in texts)
+        return [max(n, len(text) // MOST_CHARS_A_TOKEN) for n, text in zip(tokens, texts, strict=True)]
 
     return count
 

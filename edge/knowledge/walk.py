@@ -20,6 +20,9 @@ PASSED_OVER = frozenset({"node_modules", "__pycache__"})
 """Folders that hold nothing that a person wrote; names that begin with a dot are passed over as well."""
 
 
+_READ_BYTES = 1 << 20
+
+
 class Found(Value, frozen=True, kw_only=True):
     """A file that can be read. `path` is absolute; `sha256` is of its bytes, in hex."""
 
@@ -35,19 +38,28 @@ def found(paths: Iterable[str | Path], limits: Limits) -> Iterator[Found | Skipp
     A given path may be a link, since whoever gave it means what is behind. A link below it is passed over where it
     leads to what is walked anyway, and told where it leads elsewhere or nowhere. What can't be read is told.
 
-    :raises InputError: if a given path doesn't exist.
+    :raises InputError: if a given path doesn't exist, or nobody may look whether it does.
     """
     seen: set[str] = set()
     for given in paths:
-        path = Path(given).expanduser().absolute()
-        if not path.exists():
-            hint = "files and folders can be given" + ("; it is a link to nowhere" if path.is_symlink() else "")
-            raise InputError(f"there is no file {_shown(str(path))}", hint=hint)
+        path = Path(given).absolute()
+        _check(path)
         root = os.path.realpath(path)
         for one in _walk(root, root, limits):
             if one.path not in seen:
                 seen.add(one.path)
                 yield one
+
+
+def _check(path: Path) -> None:
+    """:raises InputError: unless there is something at a path."""
+    try:
+        path.stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            hint = "files and folders can be given" + ("; it is a link to nowhere" if path.is_symlink() else "")
+            raise InputError(f"there is no file {_shown(str(path))}", hint=hint) from None
+        raise InputError(f"{_shown(str(path))} can't be read: {error.strerror or error}") from None
 
 
 def _walk(path: str, root: str, limits: Limits) -> Iterator[Found | Skipped]:
@@ -56,15 +68,14 @@ def _walk(path: str, root: str, limits: Limits) -> Iterator[Found | Skipped]:
     except UnicodeEncodeError:
         yield Skipped(path=_shown(path), reason="its name is not UTF-8: rename it")
         return
-    place = Path(path)
-    if place.is_symlink():
-        if (why := _leads_out(path, root)) is not None:
-            yield Skipped(path=path, reason=why)
-        return
     try:
         kind = os.lstat(path).st_mode
-        if stat.S_ISDIR(kind):
-            inner = (one for one in place.iterdir() if not one.name.startswith(".") and one.name not in PASSED_OVER)
+        if stat.S_ISLNK(kind):
+            if (why := _leads_out(path, root)) is not None:
+                yield Skipped(path=path, reason=why)
+        elif stat.S_ISDIR(kind):
+            seen = (one for one in Path(path).iterdir() if not one.name.startswith("."))
+            inner = (one for one in seen if one.name not in PASSED_OVER)
             for one in sorted(inner, key=lambda one: os.fsencode(one.name)):
                 yield from _walk(str(one), root, limits)
         elif stat.S_ISREG(kind):
@@ -82,8 +93,13 @@ def _hashed(path: str, limits: Limits) -> Found | Skipped:
         status = os.fstat(file.fileno())
         if status.st_size > limits.file_bytes:
             return Skipped(path=path, reason=f"it has {status.st_size:,} bytes; at most {limits.file_bytes:,} are read")
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Found(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256)
+        sha256, size_bytes = hashlib.sha256(), 0
+        while chunk := file.read(_READ_BYTES):
+            size_bytes += len(chunk)
+            if size_bytes > limits.file_bytes:  # it grows while it is read, or never said how long it is
+                return Skipped(path=path, reason=f"it has more than {limits.file_bytes:,} bytes")
+            sha256.update(chunk)
+    return Found(path=path, size_bytes=size_bytes, mtime_ns=status.st_mtime_ns, sha256=sha256.hexdigest())
 
 
 def _leads_out(path: str, root: str) -> str | None:

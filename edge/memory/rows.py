@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from edge.memory.words import grams_of
 from gx.core.memory import Filter, Kind, Memory, Put, Source
 from gx.core.message import Label
 
 COLUMNS = (
     "uid", "namespace", "kind", "label", "at", "seq", "body", "digest", "heading", "author", "path", "ordinal", "page",
-    "run", "task", "sha256", "space",
+    "run", "task", "sha256", "space", "grams",
 )  # fmt: skip
-READ = ", ".join(f"m.{name}" for name in COLUMNS if name not in ("digest", "space"))
+READ = ", ".join(f"m.{name}" for name in COLUMNS if name not in ("digest", "space", "grams"))
 """What `memory_of` reads, of `memory m`."""
 
 
@@ -22,7 +23,7 @@ def row_of(put: Put) -> tuple[Any, ...]:
     return (
         one.uid, one.namespace, one.kind.value, one.label.value, one.at, one.seq, one.body, put.digest, source.heading,
         source.by, source.path, source.ordinal, source.page, source.run, source.task, source.sha256,
-        space_of(one.namespace),
+        space_of(one.namespace), grams_of(f"{source.heading}\n{one.body}"),
     )  # fmt: skip
 
 

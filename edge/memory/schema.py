@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x67784D31
 """Says that a file is a memory of gx, in the header of SQLite's file format, section 1.3."""
-FORMAT = 2
+FORMAT = 3
 """The version of these tables; a file of another one is made again from the log."""
 BUSY_MS = 10_000
 PAGE_BYTES = 16 << 10
@@ -42,24 +42,27 @@ CREATE TABLE memory(
     id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, kind TEXT NOT NULL,
     label TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, digest TEXT NOT NULL,
     heading TEXT NOT NULL, author TEXT NOT NULL, path TEXT NOT NULL, ordinal INTEGER, page INTEGER, run TEXT NOT NULL,
-    task TEXT NOT NULL, sha256 TEXT NOT NULL, space TEXT NOT NULL, model TEXT) STRICT;
+    task TEXT NOT NULL, sha256 TEXT NOT NULL, space TEXT NOT NULL, grams TEXT NOT NULL,
+    model TEXT) STRICT;
 CREATE INDEX memory_in_order ON memory(seq, id);
 CREATE INDEX memory_by_namespace ON memory(namespace, seq, id);
 CREATE INDEX memory_by_path ON memory(path) WHERE path <> '';
 CREATE INDEX memory_without_vector ON memory(id) WHERE model IS NULL;
-CREATE VIRTUAL TABLE memory_fts USING fts5(body, heading, space, content='memory', content_rowid='id',
-    tokenize='porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE memory_fts USING fts5(body, heading, space, grams, content='memory', content_rowid='id',
+    tokenize="porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'");
 INSERT INTO memory_fts(memory_fts, rank) VALUES('secure-delete', 1);
 CREATE TRIGGER memory_inserted AFTER INSERT ON memory BEGIN
-    INSERT INTO memory_fts(rowid, body, heading, space) VALUES (new.id, new.body, new.heading, new.space);
+    INSERT INTO memory_fts(rowid, body, heading, space, grams)
+    VALUES (new.id, new.body, new.heading, new.space, new.grams);
 END;
 CREATE TRIGGER memory_deleted AFTER DELETE ON memory BEGIN
-    INSERT INTO memory_fts(memory_fts, rowid, body, heading, space)
-    VALUES ('delete', old.id, old.body, old.heading, old.space);
+    INSERT INTO memory_fts(memory_fts, rowid, body, heading, space, grams)
+    VALUES ('delete', old.id, old.body, old.heading, old.space, old.grams);
 END;
 """
-"""`space` is a word that stands for the namespace, so that the full-text index passes others by. `model` is that of the
-memory's vector, NULL where there is none yet.
+"""`space` is a word that stands for the namespace, so that the full-text index passes others by. `grams` stands for the
+words of scripts without spaces. Marks on letters are part of a word: they are the vowels of many scripts. `model` is
+that of the memory's vector, NULL where there is none yet.
 """
 
 

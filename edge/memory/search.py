@@ -6,13 +6,13 @@ the order in which memories were written, so that a file that was made again giv
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edge.memory.rows import READ, memory_of, near, space_of, where
 from edge.memory.schema import ask
+from edge.memory.words import terms_of
 from gx.core.memory import Hit, Query, fuse
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ MOST_NEAREST = 4096
 """The most that sqlite-vec gives."""
 MOST_WORDS = 64
 """Words of a question that are looked for; a whole page as a question has those of its beginning."""
-STOP_WORDS = frozenset((
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not",
-    "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was",
-    "will", "with",
-))  # fmt: skip
-"""Lucene's, of EnglishAnalyzer. They are in most texts, so that they rank nothing, and cost the most to look for."""
-_WORD = re.compile(r"\w+")
 
 
 def search(con: apsw.Connection, query: Query, vector: bytes | None) -> list[Hit]:
@@ -60,11 +53,10 @@ def search(con: apsw.Connection, query: Query, vector: bytes | None) -> list[Hit
 
 def match_of(text: str, namespace: str | None) -> str | None:
     """The question in FTS5's language: any of its words, of one namespace if need be; `None` if it has no words."""
-    found = list(dict.fromkeys(word.lower() for word in _WORD.findall(text)))
-    words = ([word for word in found if word not in STOP_WORDS] or found)[:MOST_WORDS]
-    if not words:
+    terms = terms_of(text)[:MOST_WORDS]
+    if not terms:
         return None
-    some = "{body heading} : (" + " OR ".join(f'"{word}"' for word in words) + ")"
+    some = "{body heading grams} : (" + " OR ".join(terms) + ")"
     return some if namespace is None else f"(space : {space_of(namespace)}) AND ({some})"
 
 
@@ -77,7 +69,7 @@ def _by_text(con: apsw.Connection, query: Query, depth: int) -> dict[int, float]
     join = f"JOIN memory m ON m.id = memory_fts.rowid AND {condition}" if values else ""
     rows = ask(
         con,
-        f"""SELECT memory_fts.rowid, -bm25(memory_fts, 1.0, 1.0, 0.0) AS score FROM memory_fts {join}
+        f"""SELECT memory_fts.rowid, -bm25(memory_fts, 1.0, 1.0, 0.0, 1.0) AS score FROM memory_fts {join}
         WHERE memory_fts MATCH ? ORDER BY score DESC, memory_fts.rowid LIMIT ?""",
         (*values, match, depth),
     )

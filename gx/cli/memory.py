@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +52,8 @@ LEAVING_S = 10.0
 """How long a node that was sent home may take to let the log go."""
 WIDTH = 90
 """Characters of a memory in a table."""
+PATH_WIDTH = 4096
+"""Characters of a source in a table, which is whole but on one line."""
 
 
 def register(app: typer.Typer) -> None:
@@ -232,6 +234,8 @@ def rm(
 ) -> None:
     """Forget for good: what it said goes from the memory, from its indexes, and from the log, which still verifies.
 
+    Runs keep the prompts that they were given it in; those are named, and `gx erase` erases them.
+
     Name memories, or say which: all of a namespace, of a kind, from a file or a folder.
 
     Example: gx memory rm --source ~/notes/old --yes
@@ -256,7 +260,7 @@ def rm(
     found: Forgot = asking.ask("POST", "/forget", Forget(uids=tuple(uids or ()), filter=wanted), Forgot)
     output.emit([{"uid": uid} for uid in found.uids], as_json=as_json)
     if found.uids:
-        _erase(asking.place, len(found.uids))
+        _erase(asking.place, found.uids)
     else:
         output.note("nothing is remembered of that kind, so nothing was forgotten")
 
@@ -330,25 +334,37 @@ def _pages(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
         yield page
 
 
-def _erase(place: Workspace, count: int) -> None:
-    """Have what was forgotten go from the log's file too, now if nobody writes it."""
+def _erase(place: Workspace, uids: Sequence[str]) -> None:
+    """Have what was forgotten go from the log's file too, now if nobody writes it; say which runs still have it."""
     from gx.node.start import send_home
+    from gx.run.log.erase import erased_before
     from gx.run.log.erase_forgotten import erase_forgotten
 
+    count = len(uids)
     try:
         send_home(place.folder)
         with place.exclusive(wait_s=LEAVING_S) as log:
+            sql = "SELECT DISTINCT run FROM recalled WHERE uid = any(?::VARCHAR[]) ORDER BY run"
+            runs = [run for (run,) in log.file.ask(sql, [list(uids)]) if run not in erased_before(log)]
             erase_forgotten(log)
     except WorkspaceError as error:
         output.note(f"{count:,} forgotten; the log's file holds what they said until its node ends: {error.message}")
         return
     output.note(f"{count:,} forgotten, and erased from the log")
+    if runs:
+        which = f"{len(runs):,} runs were" if len(runs) > 1 else "a run was"
+        output.note(f"note: {which} given some of it, and its prompts hold that still; to erase those as well:")
+        for run in runs:
+            output.note(f"  gx erase {run}")
 
 
 def _listed(one: Memory, text: str) -> dict[str, Any]:
+    from gx.cli.memoryinput import shown
+
     at = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M")
+    source = shown(one.source.path or one.source.run or one.source.by, PATH_WIDTH)
     return {"uid": one.uid, "namespace": one.namespace, "kind": one.kind.value, "label": one.label.value, "at": at,
-            "source": one.source.path or one.source.run or one.source.by, "memory": text}  # fmt: skip
+            "source": source, "memory": text}  # fmt: skip
 
 
 def _label(is_shared: bool) -> Label:

@@ -82,8 +82,10 @@ class Asking:
 
 
 def filter_of(namespace: str | None, kinds: list[Kind] | None, label: Label | None, source: str, since: str) -> Filter:
-    path = Path(source).expanduser()
-    is_path = bool(source) and (source.startswith(("/", "./", "../", "~")) or path.exists())
+    from gx.cli.memoryinput import is_there, path_of
+
+    path = path_of(source)
+    is_path = bool(source) and (source.startswith(("/", "./", "../", "~/")) or is_there(path))
     return Filter(
         namespace=namespace,
         kinds=tuple(kinds or ()),
@@ -100,7 +102,9 @@ def model_of(flag: str | None) -> str | None:
     found = settings.explain()["memory_model"]
     name = flag or (found.value if found.source != "default" and found.value != "none" else None)
     if name is not None and name.startswith((".", "~", "/")):
-        return str(Path(name).expanduser().resolve())
+        from gx.cli.memoryinput import path_of
+
+        return str(path_of(name).resolve())
     return name
 
 
@@ -118,9 +122,8 @@ def _since(text: str) -> float | None:
     if (found := seconds_of(text.removesuffix("ago").strip())) is not None:
         return time.time() - found
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         raise UsageError(
             f"--since: expected a date such as 2031-05-01 or a duration such as 2d, got {text!r}"
         ) from None
-    return at.timestamp()

@@ -16,6 +16,7 @@ import typer
 
 from gx import output
 from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, model_of, tell
+from gx.cli.memoryinput import is_there
 from gx.core.errors import InputError, UsageError
 from gx.core.memory import Found, Hit, Kind, Query
 from gx.core.message import Label
@@ -66,7 +67,7 @@ def evaluate(
     if (folder is None) != (questions is None):
         raise UsageError("expected a folder and its --questions, or neither")
     folder, questions = folder or bundle() / "docs", questions or bundle() / "docs-questions.jsonl"
-    asked = _questions(questions)
+    asked = _questions(questions, folder)
     with tempfile.TemporaryDirectory(prefix="gx-eval-") as place:
         workspace = Path(place) / ".gx"
         given = Given(namespace=NAMESPACE, kind=Kind.chunk, label=Label.private, by="eval")
@@ -116,18 +117,25 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _questions(file: Path) -> list[Question]:
-    """:raises InputError: naming the line that is no question."""
+def _questions(file: Path, folder: Path) -> list[Question]:
+    """:raises InputError: naming the line that is no question, or one of a document that isn't there."""
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} can't be read: {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            found.append(msgspec.json.decode(line, type=Question))
+            one = msgspec.json.decode(line, type=Question)
         except msgspec.MsgspecError as error:
             raise InputError(f"{file}:{number}: expected a question, a path and a passage: {error}") from None
+        if not one.question.strip() or not one.passage.strip():
+            raise InputError(f"{file}:{number}: expected a question and a passage, got nothing but space")
+        if not is_there(folder / one.path):
+            raise InputError(f"{file}:{number}: there is no document {one.path} in {folder}")
+        found.append(one)
     if not found:
         raise InputError(f"{file}: expected questions, got nothing")
     return found

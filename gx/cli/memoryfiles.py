@@ -8,6 +8,7 @@ killed begins again, and only what is missing is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +47,16 @@ def add_documents(
     from edge.knowledge.extraction import Extractor
     from edge.knowledge.reading import read
     from edge.knowledge.walk import found
+    from gx.cli.memoryinput import path_of
     from gx.core.memorycheck import check_namespace
     from gx.node.memoryroutes import Documents, Standing
 
     check_namespace(given.namespace)
     limits, model = Limits(), model or model_of(None)
-    seen = list(found(words, limits))
+    given_paths = [path_of(word) for word in words]
+    seen = list(found(given_paths, limits))
     asking = Asking(workspace, makes=True)
-    roots = tuple(str(Path(word).expanduser().resolve()) for word in words)
+    roots = tuple(str(path.resolve()) for path in given_paths)
     asked = Standing(namespace=given.namespace, paths=roots, model=model)
     there: Documents = asking.ask("POST", "/documents", asked, Documents)
     tell(there.notes)
@@ -68,8 +71,11 @@ def add_documents(
     todo = [one.path for one in (*changes.new, *changes.changed)]
     if todo:
         count, limit, overlap = _measure(there.model, asking)
-        with Extractor(limits) as extractor:
-            for ready in _pages(ahead(read(todo, extractor, count, limit, overlap), AHEAD), telling):
+        with (
+            Extractor(limits) as extractor,
+            closing(ahead(read(todo, extractor, count, limit, overlap), AHEAD)) as documents,
+        ):  # it ends before the extractor, whose child it would have started again
+            for ready in _pages(documents, telling):
                 replacing.send([one.path for one in ready], [draft for one in ready for draft in _drafts(one, given)])
                 telling.done([(one.path, len(one.chunks)) for one in ready])
     tell(replacing.notes)

@@ -6,6 +6,8 @@ its path as its source.
 
 from __future__ import annotations
 
+import io
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +42,30 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     source: Source | None = None
 
 
+def path_of(word: str) -> Path:
+    """The path that a word names; a tilde that begins no user's name is a letter like others."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path, as far as anybody can tell."""
+    try:
+        return path.exists()
+    except OSError:  # too long for a name, or behind a folder that can't be read
+        return False
+
+
 def is_document(word: str) -> bool:
     """Whether what was given is a folder, or a file that is read as a document and not as lines of memories."""
-    path = Path(word).expanduser()
+    path = path_of(word)
     try:
         if word == "-" or not path.exists():
             return False
-        return path.suffix.lower() not in LINES or path.is_dir() or not _has_memories(path)
+        is_lines = path.suffix.lower() in LINES and stat.S_ISREG(path.stat().st_mode)
+        return not is_lines or not _has_memories(path)
     except (OSError, ValueError):  # too long for a name, or not one
         return False
 
@@ -68,7 +87,7 @@ def drafts_of(words: list[str], given: Given, *, is_by_line: bool) -> Iterator[D
     :raises UsageError: naming a file that isn't there. :raises InputError: if one can't be read, with its line.
     """
     for word in words:
-        path = Path(word).expanduser()
+        path = path_of(word)
         if word == "-":
             yield from _of_text(text_of(word), "stdin", "", given, is_by_line=is_by_line)
         elif _is_file(path):
@@ -85,7 +104,7 @@ def drafts_of(words: list[str], given: Given, *, is_by_line: bool) -> Iterator[D
 
 def lines_of(text: str, name: str, given: Given) -> Iterator[Draft]:
     """The memories of JSON lines. :raises InputError: naming the line that is none, and what is wrong with it."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         if not line.strip():
             continue
         try:
@@ -113,10 +132,15 @@ def _of_text(text: str, name: str, path: str, given: Given, *, is_by_line: bool)
     if not path and text.lstrip().startswith('{"'):
         yield from lines_of(text, name, given)
         return
-    parts = text.splitlines() if is_by_line else [text.strip()]
+    parts = _lines(text) if is_by_line else iter([text])
     for part in parts:
         if part.strip():
             yield _draft(part.strip(), path, given)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines, where only a newline ends one: JSON may hold the other separators of `str.splitlines` as they are."""
+    return iter(io.StringIO(text, newline=None))
 
 
 def _draft(body: str, path: str, given: Given) -> Draft:
@@ -127,7 +151,7 @@ def _draft(body: str, path: str, given: Given) -> Draft:
 def text_of(word: str) -> str:
     """All of a file, or of stdin for "-". :raises InputError: if it can't be read, or is no text."""
     try:
-        content = sys.stdin.buffer.read() if word == "-" else Path(word).expanduser().read_bytes()
+        content = sys.stdin.buffer.read() if word == "-" else path_of(word).read_bytes()
     except OSError as error:
         raise InputError(f"{word} can't be read: {error.strerror or error}") from None
     try:
@@ -142,13 +166,16 @@ def _is_file(path: Path) -> bool:
         if path.is_dir():
             raise UsageError(f"{path} is a folder", hint="name the files in it: gx memory add notes/*.md")
         return path.exists()
+    except PermissionError as error:  # it may be there, so it is no text
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
     except (OSError, ValueError):  # too long for a name, or not one
         return False
 
 
 def _looks_like_a_file(word: str) -> bool:
-    has_space = any(c.isspace() for c in word)
-    return not has_space and (word.startswith(("/", "./", "../", "~/")) or word.lower().endswith((*LINES, *TEXTS)))
+    if "://" in word or any(c.isspace() for c in word):
+        return False
+    return "/" in word or word.lower().endswith((*LINES, *TEXTS))
 
 
 def row_of(memory: Any) -> dict[str, Any]:

@@ -37,6 +37,15 @@ def test_tokens_are_the_models_own_with_those_around_a_text(tmp_path: Path) -> N
     assert count(["", "abc", "abc de"]) == [2, 5, 7]
 
 
+def test_a_word_that_the_model_cannot_spell_is_cut_all_the_same(tmp_path: Path) -> None:
+    count = tokens_of(str(write_tiny_bert(tmp_path / "bert.gguf")))
+    (tmp_path / "a.txt").write_text("ሀለ" * 1000)
+    with Extractor() as extractor:
+        (found,) = read([str(tmp_path / "a.txt")], extractor, count, 20, 5)
+    assert isinstance(found, Read) and max(len(one.text) for one in found.chunks) <= 20 * 16
+    assert "".join(one.text for one in found.chunks) == "ሀለ" * 1000
+
+
 def test_a_heading_says_each_thing_once() -> None:
     assert heading_of("Tea", ("Tea", "Green")) == "Tea › Green"
     assert len(heading_of("x" * 1000, ())) == 300

@@ -82,7 +82,25 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_one_link_that_cannot_be_followed_ends_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("x" * 300)  # longer than a name may be
+    (tmp_path / "b").symlink_to("b")
+    (tmp_path / "c.md").write_text("c")
+    names, skipped = walked(tmp_path)
+    assert names == ["c.md"] and set(skipped) == {"a", "b"}
+
+
+def test_a_file_that_has_more_than_it_says_is_read_so_far_only(tmp_path: Path) -> None:
+    endless = Path("/proc/self/maps")  # has 0 bytes, as it says
+    if not endless.exists():
+        pytest.skip("there is no file that says so little")
+    (skipped,) = found([endless.resolve()], Limits(file_bytes=10))
+    assert isinstance(skipped, Skipped) and skipped.reason == "it has more than 10 bytes"
+
+
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read: File name too long"):
+        list(found([tmp_path / ("x" * 300)], Limits()))
     with pytest.raises(InputError, match=r"there is no file .*gone"):
         list(found([tmp_path / "gone"], Limits()))
 

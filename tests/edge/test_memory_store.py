@@ -57,6 +57,26 @@ def test_words_find_what_has_them_whatever_their_form(store: MemoryStore) -> Non
     assert bodies(store, "the cats or what") == ["Cats sleep all day."] and len(bodies(store, "was the")) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "found", "not_found"),
+    [
+        ("東京都の最終フェリーは九時。茶", ["東京", "フェリー", "最終フェリーはいつ?", "時", "茶"], ["京東"]),
+        ("新しいiPhoneを買う", ["iphone", "買う"], ["i"]),
+        ("서울에서 열리는 회의", ["서울", "열리는"], ["부산"]),
+        ("เรือเที่ยวสุดท้ายออกสามทุ่ม", ["เรือ", "สุดท้าย"], ["รถไฟ"]),
+        ("हिन्दी में लिखा गया", ["हिन्दी", "लिखा"], ["दूध", "मी"]),
+        ("Cafe\u0301 na\u00efve", ["café", "CAFE", "nai\u0308ve"], ["caf"]),
+        ("العبّارة الأخيرة", ["الأخيرة"], ["قطار"]),
+    ],
+)
+def test_words_are_found_in_scripts_without_spaces_too(
+    store: MemoryStore, text: str, found: list[str], not_found: list[str]
+) -> None:
+    store.apply([put(text), put("other words entirely 別の話 อื่น")], Mark(1, b"h"))
+    assert {question: bodies(store, question, k=1) for question in found} == {question: [text] for question in found}
+    assert not [question for question in not_found if bodies(store, question)]
+
+
 def test_both_halves_find_and_say_what_they_gave(store: MemoryStore) -> None:
     texts = {"alpha one": vector(1, 0, 0, 0), "beta two": vector(0, 1, 0, 0), "gamma three": vector(0.9, 0.1, 0, 0)}
     store.apply([MODEL, *(put(text) for text in texts)], Mark(1, b"h"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
+import msgspec
 import pytest
 
 from edge.engine.engine import Completion, Engine, Request
 from gx.core.errors import BenchError
-from gx.core.message import Message, Sampling
+from gx.core.message import Measured, Message, Sampling
 
 
 def request(text: str = "Hello", max_tokens: int = 8) -> Request:
@@ -51,3 +54,17 @@ def test_a_closed_engine_gives_no_reading() -> None:
     engine.close()
     with pytest.raises(BenchError, match="the engine is closed"):
         engine.measure()
+
+
+def test_what_runs_is_told_slot_by_slot_with_the_length_of_its_sequence(engine: Engine) -> None:
+    seen = list[tuple[int, Future[Measured]]]()
+    engine.submit(
+        msgspec.structs.replace(request("Hello there", max_tokens=40), conversation="t1 2"),
+        on_text=lambda _text, tokens: seen.append((tokens, engine.measure())),
+    ).result(20)
+    readings = [(tokens, reading.result(10).sequences) for tokens, reading in seen[:-1]]
+    for tokens, (one,) in readings:
+        assert (one.conversation, one.is_prefill, one.tokens_out) == ("t1 2", False, tokens)
+        assert one.tokens in (one.prompt_tokens + tokens - 1, one.prompt_tokens + tokens)  # the last is decoded next
+        assert one.tokens_per_s is None or one.tokens_per_s > 0
+    assert engine.measure().result(10).sequences == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ def test_a_table_shows_a_memory_as_one_harmless_line(folder: Project) -> None:
         (("rm", "0123456789abcdef"), "add --yes"),
         (("rm", "--yes"), "which memories?"),
         (("rm", "zz", "--yes"), "a memory's name: expected"),
+        (("search", "x", "--since", "0001-01-01"), "--since: expected a date"),
+        (("add", "notes/nothing"), "there is no file notes/nothing"),
+        (("eval", ".", "--questions", "asked.jsonl"), "asked.jsonl:2: there is no document b.md"),
     ],
 )
 def test_mistakes_are_told_and_end_with_two(kept: Project, words: tuple[str, ...], told: str) -> None:
@@ -94,6 +98,18 @@ def test_what_is_not_there_is_an_error(folder: Project, kept: Project) -> None:
     assert done.status == 1 and "gx models pull bge-small" in done.err
 
 
+def test_odd_words_are_texts_and_sources_like_others(kept: Project) -> None:
+    odd = "~nobody likes\u2028tea \x85"  # a tilde of nobody, and ends of lines that JSON lines don't know
+    space = ("-n", "odd")
+    assert memory(kept, "add", odd, *space, "--source", "x" * 300, "--json").records
+    (found,) = memory(kept, "search", "tea", "--source", "x" * 300, "--json").records
+    assert found["body"] == odd and not memory(kept, "search", "tea", "--source", "~nobody", "--json").records
+    line = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in memory(kept, "export", *space).records)
+    assert "1 of them already" in memory(kept, "import", "-", stdin=line.encode()).err
+    done = kept.run("memory", "add", "pipe.jsonl", **ENV)
+    assert done.status == 3 and "pipe.jsonl: it is neither a file nor a folder" in done.err
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose node stays, so that many commands ask the same."""
@@ -102,6 +118,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.env["GX_NODE_LINGER_S"] = "60"
     (folder / "bad.jsonl").write_text('{"body": "good"}\n{"text": "bad"}\n')
     (folder / "latin.txt").write_bytes(b"caf\xe9")
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "asked.jsonl").write_text('\n{"question": "q", "path": "b.md", "passage": "p"}\n')
     assert made.run("memory", "add", "a memory", **ENV).status == 0
     yield made  # type: ignore[misc]
     made.close()

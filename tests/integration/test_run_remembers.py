@@ -62,6 +62,16 @@ def test_what_was_found_is_cited_shown_and_told_and_what_was_remembered_is_found
     kept = folder.run("memory", "ls", "-n", "docs", "--kind", "fact", "--json", **ENV).records
     assert {one["body"]: one["label"] for one in kept}["keys mat: see keys.md"] == "private"
 
+    said = "SELECT count(*) FROM contents WHERE contains(decode(bytes), 'under the mat')"
+    forgot = folder.run("memory", "rm", "--source", "keys.md", "--yes", **ENV)
+    told = [line.partition("gx erase ")[2] for line in forgot.err.splitlines() if "gx erase " in line]
+    assert "runs were given some of it" in forgot.err and len(told) == 2, forgot.err
+    folder.rest()
+    assert folder.ask(said) != [(0,)]  # the prompts of both runs, as was told
+    for name in told:
+        assert folder.run("erase", name, "--yes", **ENV).status == 0
+    assert folder.ask(said) == [(0,)]
+
 
 KEEPER = """\
 version: 1

@@ -177,6 +177,7 @@ def test_a_file_that_is_not_what_the_log_says_is_made_again(folder: Path, bert: 
             file.write_bytes(file.read_bytes()[:5000])
         case "older":
             shutil.copy(tmp_path / "older.db", file)
+            shutil.copy(tmp_path / "older.db", folder / "memory.db.new")  # of a node that was killed
         case "newer":
             shutil.copy(file, tmp_path / "newer.db")
             shutil.rmtree(folder)
@@ -188,6 +189,7 @@ def test_a_file_that_is_not_what_the_log_says_is_made_again(folder: Path, bert: 
         stats = asking.stats()
         assert bool(stats.notes) == (harm != "older"), stats.notes
         assert [one.body for one in asking.listed().memories] == left
+        assert [one.name for one in folder.glob("memory.db.new*")] == []
         if harm != "newer":
             found = asking.search("the server room")
             assert [hit.memory for hit in found.hits] == [hit.memory for hit in expected[0].hits]

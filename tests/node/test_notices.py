@@ -15,7 +15,10 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import UsageError
 from gx.core.ids import digest
-from gx.node.notices import check_targets, destination, told_again, without_secrets
+from gx.core.projection import fold
+from gx.core.terms import Terms
+from gx.core.view import RunState, View
+from gx.node.notices import check_targets, destination, due, told_again, without_secrets
 from gx.node.notify import environment
 from tests.node.served import ENDLESS, Served, ended, recipe
 
@@ -119,6 +122,41 @@ def test_a_question_to_a_person_is_told_once_and_its_text_is_not(served: Served)
     notice = json.loads((place / "asked.jsonl").read_text().splitlines()[0])
     assert (notice["event"], notice["question"], notice["exit_code"]) == ("person", "unsure-1", None)
     assert "Really" not in json.dumps(notice)
+
+
+def test_a_cap_that_is_reached_is_told_once_for_each_cap_and_another_one_anew() -> None:
+    run = RunState(id="r", created=e.RunCreated(run="r", name="", fingerprint="", recipe="", params=""))
+    assert due(run, set()) == []
+    view, told_so_far = View(runs={"r": run}), set[str]()
+    for seq, usd in enumerate((0.5, 2.0)):
+        terms = e.BurstAllowed(run="r", terms=Terms(usd=usd))
+        fold(view, e.Event(seq=2 * seq, ts=0, source="t", body=terms))
+        assert due(run, told_so_far) == [], "there is room on these terms"
+        reached = e.CapReached(run="r", usd=usd - 0.1, cap_usd=usd, reserve_usd=0.2)
+        fold(view, e.Event(seq=2 * seq + 1, ts=0, source="t", body=reached))
+        (one,) = due(run, told_so_far)
+        assert (one.about, one.question) == ("cap", "")
+        told_so_far.add(one.key)
+        assert due(run, told_so_far) == []
+
+
+def test_a_run_at_its_cap_tells_a_command_and_an_address_what_it_spent(served: Served) -> None:
+    place = served.folder.parent
+    with hook() as there:
+        targets = ('cat > cap.json; echo "$GX_EVENT $GX_STATUS" > cap.txt', there.url + SECRET)
+        run = served.submit(recipe("capped", tokens=ENDLESS), is_detached=True, notify=targets).run
+        reached = e.CapReached(run=run, usd=0.4, cap_usd=0.5, reserve_usd=0.2)
+        bodies: list[e.Body] = [e.BurstAllowed(run=run, terms=Terms(mode="off", usd=0.5)), reached]
+        served.in_loop(lambda: served.node._dispatcher.commit(bodies))
+        ends = served.until(lambda: (found := served.bodies(run, e.NoticeEnded))[1:] and found)
+        assert {(one.about, one.to, one.error) for one in ends} == {("cap", "command", ""), ("cap", there.url, "")}
+        (body,) = there.bodies
+        notice = json.loads(body)
+        assert json.loads((place / "cap.json").read_text()) == notice
+        assert (notice["event"], notice["status"], notice["exit_code"]) == ("cap", "running", None)
+        assert (place / "cap.txt").read_text() == "cap running\n"
+    served.tell(run, "cancel", reason="enough")
+    ended(served, run)
 
 
 def test_who_joins_a_run_is_told_too(served: Served) -> None:
