@@ -37,6 +37,7 @@ async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threadin
         sampling=turn.sampling,
         output_schema=turn.output_schema,
         timeout_s=turn.timeout_s,
+        conversation=f"{turn.task} {turn.attempt}",
     )
 
     def on_text(text: str, tokens_out: int) -> None:

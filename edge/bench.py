@@ -61,7 +61,7 @@ _READ_BYTES = 1 << 16
 _LOADS = 8
 # The engine takes them in turn, a batch of each, so that one with few texts never waits for those with many.
 _EMBEDDINGS = 32
-_MEASURE_EVERY_S = 2.0
+_MEASURE_EVERY_S = 1.0
 # The engine's thread is idle when it is asked for the last reading. If it isn't after all, the reading can wait.
 _LAST_READING_S = 0.1
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>

@@ -274,6 +274,7 @@ class Engine:
                 slots=self.slots,
                 slots_busy=len(self._running),
                 threads=max((loaded.lanes.threads for loaded in running), default=0),
+                sequences=tuple(one for loaded in running for one in loaded.lanes.sequences()),
             )
             self._asked.popleft().set_result(reading)
 

@@ -17,7 +17,7 @@ from edge.engine.llama import Rows, Wanted
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Failure, Message, Sampling, TokenLogprob, Usage, Value
+from gx.core.message import Failure, Message, Sampling, SlotNow, TokenLogprob, Usage, Value
 
 OnText = Callable[[str, int], None]
 """Gets the text that became certain, and the number of tokens of the answer so far."""
@@ -135,6 +135,22 @@ class Job:
         if self.on_text is not None:
             self.on_text(self.writing.fresh_text(), self.writing.tokens_out)
         return tokens
+
+    def sequence(self, held_tokens: int, now_s: float) -> SlotNow:
+        """How it stands; its slot's cache holds so many tokens of it."""
+        if self.is_prompt:
+            begun_s, computed = self._begun_s, held_tokens - self.usage.tokens_cached
+        else:
+            begun_s, computed = self._prefilled_s, self.writing.tokens_out - 1  # the prefill gave the first one
+        seconds = 0.0 if begun_s is None else now_s - begun_s
+        return SlotNow(
+            conversation=self.request.conversation or "",
+            tokens=held_tokens,
+            prompt_tokens=self.usage.tokens_in,
+            tokens_out=self.writing.tokens_out,
+            is_prefill=self.is_prompt,
+            tokens_per_s=round(computed / seconds, 1) if seconds > 0 and computed > 0 else None,
+        )
 
     def interruption(self, now_s: float) -> Failure | None:
         """Why it must end now, if it must."""

@@ -10,7 +10,7 @@ stays as it was until it is written to (https://github.com/ggml-org/llama.cpp, l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from edge.engine.batch import Part, Work, gather, next_calls
 from edge.engine.job import Completion, Job, Result, Weights
@@ -21,6 +21,7 @@ from edge.engine.slots import Copy, Move, Slots, Tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
+from gx.core.message import SlotNow
 
 MOVABLE_BYTES = 256 << 20
 """What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
@@ -100,6 +101,12 @@ class Lane:
     def n_writing(self) -> int:
         """How many jobs are past their prompts."""
         return sum(not job.is_prompt for job in self._jobs.values())
+
+    def sequences(self) -> Iterator[SlotNow]:
+        """What is in the busy slots, in the order in which they were given."""
+        now_s = self._now()
+        for slot, job in self._jobs.items():
+            yield job.sequence(self._slots.held(slot), now_s)
 
     def round(self, n_writing: int) -> None:
         """Decode once for whoever writes, and prefill some prompts. `n_writing` jobs, also elsewhere, wait for it."""

@@ -6,7 +6,7 @@ when it is asked for: where a lane can't be made, the budget becomes what was ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from edge.engine.job import Job
 from edge.engine.lane import Lane
@@ -16,6 +16,7 @@ from edge.engine.room import Make, Wait, choose, merge, slot_tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import ModelError
+from gx.core.message import SlotNow
 
 
 class Lanes:
@@ -96,6 +97,11 @@ class Lanes:
     def n_writing(self) -> int:
         """How many jobs are past their prompts."""
         return sum(lane.n_writing for lane in self._lanes)
+
+    def sequences(self) -> Iterator[SlotNow]:
+        """What is in the busy slots, in the order of the lanes."""
+        for lane in self._lanes:
+            yield from lane.sequences()
 
     def advance(self, n_writing: int) -> list[Job]:
         """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""

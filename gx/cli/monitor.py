@@ -115,9 +115,8 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
     choice, cost = plan.sheet.choices[plan.chosen], plan.estimates[plan.chosen]
     cap = terms.usd if terms.usd is not None else max(0.01, cost.high_usd, plan.reserve_usd)
     leaves = [step for step, one in outlooks.items() if not one.reason]
-    rows = [paper.row_of(plan, n) for n in range(len(plan.sheet.choices))]
     lines = (
-        *("  ".join(str(cell) for cell in row.values() if cell) for row in rows),
+        *_columns([paper.row_of(plan, n) for n in range(len(plan.sheet.choices))]),
         "",
         f"placement: {plan.sheet.verdict.reason}",
         f"estimate: {cost} for {choice.containers} x {choice.gpu}"
@@ -129,6 +128,13 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
         f"Rent for at most ${cap:.2f}, over the run's whole life?",
     )
     return Offer(lines=lines, terms=msgspec.structs.replace(terms, usd=cap))
+
+
+def _columns(rows: list[dict[str, str]]) -> list[str]:
+    """The rows below the names of their columns, each column as wide as its widest cell."""
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _exit_code(run: str, place: Workspace) -> ExitCode:

@@ -16,6 +16,7 @@ from gx.tui.intents import Intents, Offer, PlanBurst, told
 from gx.tui.limits import limits_of
 from gx.tui.model import RunModel
 from gx.tui.screens.dialogs import Choose, Confirm, Fill
+from gx.tui.states import State
 
 
 class Acting(App[None]):
@@ -140,9 +141,13 @@ class Acting(App[None]):
         if run in self.feed.live:
             self.tell(f"{run} isn't over: retry a task of it, or wait for its end")
             return
+        counts = self.model.counts
+        if self.model.is_over and self.model.done == counts[State.succeeded] + counts[State.reused]:
+            self.tell(f"nothing of {run} failed: there is nothing to retry")
+            return
         lines = [f"Run what failed of {run} once more?", "It is a new run; what succeeded is answered from the log."]
         if await self.push_screen_wait(Confirm("Retry", lines)):
-            self.ask_node(lambda: f"{self.intents.retry(run).run} was begun; ] goes there")
+            self.ask_node(lambda: f"{self.intents.retry(run).run} was begun; 9 lists it")
 
     @work
     async def action_answer(self) -> None:

@@ -17,22 +17,25 @@ from rich.text import Text
 from textual import work
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import BindingType
+from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, DataTable, Footer, Input, Static
 
 from gx.core.errors import GxError, UsageError
 from gx.core.inert import inert
-from gx.tui import draw, keys
+from gx.tui import draw, keys, panes
 from gx.tui.acting import Acting
 from gx.tui.causes import Cause
 from gx.tui.feed import Began, Feed
 from gx.tui.glyphs import Glyphs
 from gx.tui.graph import Vertex, vertices_of
 from gx.tui.intents import Intents, Offer, PlanBurst
-from gx.tui.model import RunModel
+from gx.tui.lines import Line
+from gx.tui.model import Decision, RunModel
 from gx.tui.overview import RunRow, chosen
 from gx.tui.places import next_state
 from gx.tui.screens.detail import Detail
+from gx.tui.screens.dialogs import Tell
 from gx.tui.screens.help import Help
 from gx.tui.states import State
 from gx.tui.themes import PALETTES, Paint, paint_of, themes
@@ -42,6 +45,7 @@ from gx.tui.widgets.grid import TaskGrid
 from gx.tui.widgets.rows import Rows
 from gx.tui.widgets.sql import Sql
 from gx.tui.widgets.tabs import TabBar
+from gx.tui.workers import Seat
 
 TICK_S = 0.16
 FOLD_S = 0.08
@@ -61,6 +65,7 @@ class Monitor(Acting):
     CSS_PATH = Path(__file__).with_name("monitor.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [*keys.APP]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-vast")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-high")]
     ENABLE_COMMAND_PALETTE = True
     TITLE = "gx"
     AUTO_FOCUS = None
@@ -108,6 +113,11 @@ class Monitor(Acting):
         yield Input(id="filter", placeholder="filter", compact=True, disabled=True)
         yield Footer(show_command_palette=False)
 
+    def on_resize(self, event: Resize) -> None:
+        for screen in self.screen_stack:
+            for footer in screen.query(Footer):
+                footer.compact = event.size.width < keys.COMPACT_CELLS
+
     def on_mount(self) -> None:
         self.set_class(self.glyphs.is_ascii, "-ascii")
         self.query_one("#small-grid").focus()
@@ -116,6 +126,10 @@ class Monitor(Acting):
         self._early = self.set_interval(EARLY_S, self._begin)
         self.theme_changed_signal.subscribe(self, lambda _: self._paint_anew())
         self._paint_anew()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where something is written, / is only a letter."""
+        return not (action == "filter" and isinstance(self.focused, Input))
 
     def on_unmount(self) -> None:
         self.feed.close()
@@ -267,7 +281,7 @@ class Monitor(Acting):
         self.views.draw()
 
     def action_filter(self) -> None:
-        if self.tab in ("run", "workers", "sql"):
+        if self.tab in ("run", "sql"):
             self.action_show_tab("tasks")
         box = self.query_one("#filter", Input)
         box.value = self.filters.get(self.tab, "")
@@ -297,17 +311,23 @@ class Monitor(Acting):
         box.disabled = not box.value
 
     def on_rows_chosen(self, message: Rows.Chosen) -> None:
-        """Go to what a row is about: a run, the first task of a failure or an event, a question's answer."""
+        """Go to what a row is about: a run, a task, the first one of a failure, a question's answer; else all of it."""
         row, tab = message.row, message.rows.id
         if tab == "runs":
             self.show_run(row.run)
             self.action_show_tab("run")
         elif tab == "asked":
             self.action_answer()
+        elif isinstance(row, Seat) and row.place is not None:
+            self.push_screen(Detail(row.place))
         elif isinstance(row, Cause) and row.tasks:
             self.push_screen(Detail(row.tasks[0]))
-        elif tab == "events" and row.task in self.model.places:
+        elif isinstance(row, Line) and row.task in self.model.places:
             self.push_screen(Detail(self.model.places[row.task]))
+        elif isinstance(row, Line):
+            self.push_screen(Tell(f"Event {row.seq}", panes.event_whole(row)))
+        elif isinstance(row, Decision):
+            self.push_screen(Tell(f"Event {row.seq}: {row.kind}", row.text))
 
     def on_task_grid_chosen(self, message: TaskGrid.Chosen) -> None:
         self.push_screen(Detail(message.place))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import ceil, isfinite
+from statistics import fmean
 
 from gx.tui.glyphs import Glyphs
 
@@ -14,11 +14,12 @@ _SCALE = 7
 def chart(values: list[float], *, width: int, height: int, span_s: float, glyphs: Glyphs) -> list[str]:
     """`height` lines of `width` cells: an area of the values, the last of them at the right, over `span_s` seconds.
 
-    Where there are more values than columns, a column shows the mean of its own. The scale's top is a round number.
+    They fill the width: of more values than columns, a column shows the mean of its own; of fewer, several show one.
+    The scale's top is a round number.
     """
     columns = max(1, width - _SCALE)
     rows = max(1, height - 1)
-    shown = squeezed(values, columns)
+    shown = fitted(values, columns)
     top = round_up(max(shown, default=0.0))
     lines = [_row(shown, row, rows, top, columns, glyphs) for row in range(rows)]
     return [*lines, _axis(span_s, width)][:height]
@@ -35,7 +36,7 @@ def _row(values: list[float], row: int, rows: int, top: float, columns: int, gly
         part = min(n, height - base)
         cells.append(levels[part - 1] if part > 0 else " ")
     label = short(top) if row == 0 else short(0) if row == rows - 1 else ""
-    return f"{label:>{_SCALE - 1}} " + "".join(cells).rjust(columns)
+    return f"{label:>{_SCALE - 1}} " + "".join(cells)
 
 
 def _axis(span_s: float, width: int) -> str:
@@ -44,12 +45,16 @@ def _axis(span_s: float, width: int) -> str:
     return " " * _SCALE + (left + " " * room + right if room > 0 else right.rjust(max(0, width - _SCALE)))
 
 
-def squeezed(values: list[float], columns: int) -> list[float]:
-    """At most so many values: the mean of each share of them."""
-    if len(values) <= columns:
-        return values
-    edges = [n * len(values) // columns for n in range(columns + 1)]
-    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+def fitted(values: list[float], columns: int) -> list[float]:
+    """So many values: means of as many neighbours as it takes, each as often as fills the columns; none of none.
+
+    Neighbours stay together as more come, so that what was drawn of the past stands still.
+    """
+    if not values:
+        return []
+    share = -(-len(values) // columns)
+    means = [fmean(values[n : n + share]) for n in range(0, len(values), share)]
+    return [means[n * len(means) // columns] for n in range(columns)]
 
 
 def round_up(value: float) -> float:

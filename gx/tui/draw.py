@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from gx.core.inert import inert_line
-from gx.node.previews import RunningNow
-from gx.node.status import NodeStatus, RunStatusNow
+from gx.node.status import RunStatusNow
 from gx.tui.chart import short
 from gx.tui.glyphs import Glyphs
 from gx.tui.graph import Placed, Vertex, placed
@@ -83,7 +83,7 @@ def _totals(model: RunModel, row: RunRow | None, now: RunStatusNow | None) -> tu
 def _paces(model: RunModel, now: RunStatusNow | None, row: RunRow | None) -> list[str]:
     tokens = max(model.tokens_in + model.tokens_out, 0 if row is None else row.tokens_in + row.tokens_out)
     found = []
-    if now is not None and now.tokens_per_s is not None:
+    if now is not None and now.tokens_per_s:
         found.append(f"{now.tokens_per_s:,.0f} tokens/s")
     elif tokens:
         found.append(f"{short(tokens)} tokens")
@@ -120,13 +120,17 @@ _STATUS_COLOURS = {"running": "accent", "finished": "success", "paused": "warnin
                    "cancelled": "warning", "stopped": "error", "interrupted": "warning"}  # fmt: skip
 
 
-def legend(counts: Sequence[int], *, paint: Paint, glyphs: Glyphs) -> Text:
-    """Every state with its shape, its colour and its count; those that nothing is in are left out."""
-    text = Text()
+def legend(counts: Sequence[int], *, width: int, paint: Paint, glyphs: Glyphs) -> Text:
+    """Every state that a task is in, with its shape, its colour and its count, in lines of that width."""
+    text, used = Text(), 0
     for state in State:
         if counts[state]:
-            look = LOOKS[state]
-            text.append(f"{glyphs.state(state)} {counts[state]:,} {state.name}  ", paint[look.colour])
+            entry = f"{glyphs.state(state)} {counts[state]:,} {state.name}"
+            if used and used + len(entry) > width:
+                text.append("\n")
+                used = 0
+            text.append(f"{entry}  ", paint[LOOKS[state].colour])
+            used += len(entry) + 2
     return text
 
 
@@ -156,45 +160,13 @@ def _step(one: Placed, step: StepModel | None, room: int, width: int, paint: Pai
             text.append(f" {glyphs.state(state)} {short(counts[state])}", paint[LOOKS[state].colour])
     note = (step.note if step is not None else "") or one.vertex.what
     also = f"; needs {', '.join(one.also)}" if one.also and one.prefix else ""
-    if width - len(text) > 12:
-        text.append(f"  {inert_line(note)}{also}", paint["muted"])
+    if (left := width - text.cell_len) > 12:
+        text.append(shortened(f"  {inert_line(note)}{also}", left, glyphs), paint["muted"])
     return text
 
 
-def workers(
-    model: RunModel,
-    status: NodeStatus | None,
-    running: RunningNow | None,
-    *,
-    now_s: float,
-    width: int,
-    paint: Paint,
-    glyphs: Glyphs,
-) -> list[Text]:
-    """The benches with their slots and paces, the containers with their age and cost, then what runs, a line each."""
-    lines: list[Text] = []
-    for bench in status.benches if status is not None else ():
-        share = bench.slots_busy / bench.slots if bench.slots else 0.0
-        text = Text.assemble((f"{bench.worker} ", paint["bold"]), (bar(share, 8, glyphs), paint["accent"]))
-        text.append(f" {bench.slots_busy}/{bench.slots} slots")
-        for pace, what in ((bench.prompt_tokens_per_s, "prefill"), (bench.written_tokens_per_s, "decode")):
-            if pace:
-                text.append(f"  {glyphs.dot} {what} {pace:,.0f} tok/s", paint["foreground"])
-        if bench.cached_share:
-            text.append(f"  {glyphs.dot} {100 * bench.cached_share:.0f} % cached", paint["muted"])
-        lines.append(text)
-    for one in model.rented.containers.values():
-        cost = f"${one.usd:.4f}" + (" in a rehearsal" if model.rented.is_rehearsal else "")
-        text = Text.assemble((f"{one.gpu} ", paint["bold"]), (one.state, paint["accent"]))
-        text.append(f"  {duration(one.age_s(now_s))}  {cost}  {inert_line(one.name or one.id)}", paint["muted"])
-        lines.append(text)
-    written = {task.task: task.tokens_out for task in running.tasks} if running is not None else {}
-    for place, (worker, since_s) in list(model.running.items())[:200]:
-        tokens = written.get(model.ids[place], 0)
-        phase = f"decode, {tokens:,} tokens" if tokens else "queue or prefill"
-        step = model.steps[model.steps_of[place]].name
-        text = Text.assemble((f"{glyphs.state(State.running)} ", paint["accent"]), f"{inert_line(model.rows[place])} ")
-        text.append(f"{step}  {worker}  {duration(now_s - since_s)}  ", paint["muted"])
-        text.append(phase)
-        lines.append(text)
-    return lines or [Text("no worker is up", paint["muted"])]
+def shortened(text: str, cells: int, glyphs: Glyphs) -> str:
+    """The text in so many cells at most; one that is cut says so."""
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, max(0, cells - cell_len(glyphs.more))).rstrip() + glyphs.more

@@ -12,6 +12,9 @@ from textual.binding import Binding
 
 from gx.core.errors import SettingsError
 
+COMPACT_CELLS = 100
+"""On a narrower screen the footer has no spaces around its keys."""
+
 
 class Tab(NamedTuple):
     """One of the views: its id, and what stands in the bar."""
@@ -42,7 +45,7 @@ APP = (
     _key("help", "question_mark,f1", "help", "Keys", show=True),
     _key("palette", "colon,ctrl+p", "command_palette", "Commands", show=True),
     *(_key(f"tab-{tab.id}", str(n), f"show_tab('{tab.id}')", tab.title) for n, tab in enumerate(TABS, 1)),
-    _key("pause", "p", "pause", "Pause/go on", show=True),
+    _key("pause", "p", "pause", "Pause", show=True),
     _key("limits", "c", "limits", "Change", show=True),
     _key("burst", "b", "burst", "Burst", show=True),
     _key("cancel", "x", "cancel", "Cancel", show=True),
@@ -82,9 +85,9 @@ DETAIL = (
     _key("back", "escape,q", "back", "Back", show=True),
     _key("copy-answer", "y", "copy('answer')", "Copy answer", show=True),
     _key("copy-prompt", "Y", "copy('prompt')", "Copy prompt", show=True),
-    _key("editor", "e", "edit", "Editor", show=True),
+    _key("editor", "e", "edit", "Open", show=True),
     _key("retry-task", "r", "retry", "Retry", show=True),
-    _key("fork", "f", "fork", "Fork from here", show=True),
+    _key("fork", "f", "fork", "Fork", show=True),
     _key("cancel-task", "x", "cancel", "Cancel", show=True),
     _key("why", "w", "why", "Why", show=True),
 )

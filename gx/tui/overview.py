@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from gx.core.event import AFTERWARDS
+
 MOST_RUNS = 500
 SQL = f"""SELECT run, max(CASE WHEN type = 'run.created' THEN data->>'$.name' END) AS name,
     arg_max(type, seq) FILTER (type LIKE 'run.%' AND type <> 'run.changed') AS last,
@@ -12,7 +14,7 @@ SQL = f"""SELECT run, max(CASE WHEN type = 'run.created' THEN data->>'$.name' EN
     count(*) FILTER (type = 'task.failed') AS failed,
     count(*) FILTER (type IN ('task.cancelled', 'task.skipped')) AS others,
     coalesce(sum(tok_in), 0)::BIGINT AS tokens_in, coalesce(sum(tok_out), 0)::BIGINT AS tokens_out
-    FROM events WHERE run IS NOT NULL AND type <> 'content.erased'
+    FROM events WHERE run IS NOT NULL AND type NOT IN {AFTERWARDS}
     GROUP BY run HAVING bool_or(type = 'run.created') ORDER BY min(seq) DESC LIMIT {MOST_RUNS}"""
 
 

@@ -11,7 +11,9 @@ from rich.text import Text
 from gx.core.event import QuestionAsked
 from gx.core.inert import inert_line
 from gx.tui.causes import Cause
-from gx.tui.draw import duration
+from gx.tui.chart import short
+from gx.tui.draw import duration, shortened
+from gx.tui.glyphs import Glyphs
 from gx.tui.lines import Line
 from gx.tui.model import Decision
 from gx.tui.overview import RunRow
@@ -19,6 +21,9 @@ from gx.tui.themes import Paint
 
 _TOLD = ("type", "run", "task")
 _LONGEST = 400
+_RUN_CELLS = 22
+"""For a run's id, which has its recipe's name in it; twice as much on a roomy screen."""
+_ROOMY_CELLS = 150
 
 
 def clock(at_s: float) -> str:
@@ -52,6 +57,14 @@ def event(line: Line, paint: Paint) -> Text:
     return text.append(inert_line(_said(line.raw)))
 
 
+def event_whole(line: Line) -> str:
+    """All that an event says, as JSON over several lines."""
+    try:
+        return msgspec.json.format(line.raw, indent=2).decode()
+    except msgspec.DecodeError:
+        return line.raw.decode("utf-8", "replace")
+
+
 def _said(raw: bytes) -> str:
     """What an event says beyond its type, run and task, which stand before it."""
     try:
@@ -68,15 +81,17 @@ def _short(value: Any) -> str:
     return text[:12] if is_digest else text[:_LONGEST]
 
 
-def run(row: RunRow, paint: Paint, *, width: int, is_live: bool, is_shown: bool) -> Text:
+def run(row: RunRow, paint: Paint, glyphs: Glyphs, *, width: int, is_live: bool, is_shown: bool) -> Text:
     mark = "*" if is_shown else " "
-    text = Text.assemble((f"{mark} ", paint["accent"]), (f"{row.run:<22} ", paint["bold"]))
+    room = _RUN_CELLS if width < _ROOMY_CELLS else 2 * _RUN_CELLS
+    name = shortened(row.run, room, glyphs)
+    text = Text.assemble((f"{mark} ", paint["accent"]), (f"{name:<{room}} ", paint["bold"]))
     status = row.status if is_live or row.status != "running" else "left"
     text.append(f"{status:<12} ", paint["accent" if is_live else "foreground"])
     text.append(f"{row.done:>9,}/{row.tasks:<8,} ")
     text.append(f"{row.failed:>6,} failed " if row.failed else " " * 14, paint["error"])
     if width > 90:
-        text.append(f"{row.tokens_in + row.tokens_out:>12,} tokens  {duration(row.until_s - row.began_s):>12}  ")
+        text.append(f"{short(row.tokens_in + row.tokens_out):>6} tokens  {duration(row.until_s - row.began_s):>12}  ")
         text.append(datetime.fromtimestamp(row.began_s, UTC).strftime("%Y-%m-%d %H:%M"), paint["muted"])
     return text
 

@@ -11,7 +11,7 @@ from gx.tui.themes import Paint
 from gx.tui.widgets.longtext import Part
 
 _FIRST = ("status", "id", "step", "task", "model", "label", "queued", "ended", "tok_in", "tok_out", "ms", "cached")
-_WIDTHS = {"attempt": 8, "worker": 10, "outcome": 11, "started": 13, "ms": 10, "tok_in": 8, "tok_out": 8, "error": 30}
+_WIDTHS = {"attempt": 7, "worker": 7, "outcome": 10, "started": 12, "ms": 8, "tok_in": 6, "tok_out": 7, "error": 30}
 
 
 def answer_of(story: dict[str, Any], preview: Preview | None) -> str:

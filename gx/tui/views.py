@@ -11,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
 
 from gx.core.inert import inert_line
-from gx.tui import draw, panes
+from gx.tui import draw, panes, workers
 from gx.tui.chart import chart
 from gx.tui.overview import RunRow
 from gx.tui.places import places_of
@@ -23,6 +23,16 @@ from gx.tui.widgets.sql import Sql
 
 if TYPE_CHECKING:
     from gx.tui.app import Monitor
+
+
+TASKS_SHARE = 0.35
+"""Of the screen's height, for the tasks of a run with many."""
+_FRAME_LINES = 3
+"""The border, and the legend."""
+_TOP_LINES = {"-wide": 10, "-vast": 14}
+"""Of the panes above the others, by the width of the screen; on a narrow or a low one all stand below each other."""
+_LEAST_TOP_LINES = 8
+"""What a chart needs; a recipe of a few steps needs no more."""
 
 
 class Views:
@@ -38,14 +48,14 @@ class Views:
         yield Container(
             Drawn(self._steps, title="Steps", id="p-steps", classes="pane"),
             Drawn(self._throughput, title="Tasks a second", id="p-throughput", classes="pane"),
-            Drawn(self._workers, title="Workers", id="p-workers", classes="pane"),
+            Drawn(self._bench_pane, title="Workers", id="p-workers", classes="pane"),
             Drawn(self._backlog, title="Backlog", id="p-backlog", classes="pane"),
             Drawn(self._notes, title="Decisions and failures", id="p-notes", classes="pane"),
             Vertical(TaskGrid(app.glyphs, id="small-grid"), Static(id="legend"), id="p-tasks", classes="pane"),
             id="run",
         )
         yield Vertical(TaskGrid(app.glyphs, id="grid"), Static(id="at", classes="bottom"), id="tasks")
-        yield Drawn(self._workers, id="workers")
+        yield Rows(lambda seat, _: seat.text.copy(), empty="no worker is up", id="workers")
         yield Rows(lambda one, _: panes.cause(one, app.paint), empty="nothing failed", id="failures")
         yield Rows(
             lambda one, _: panes.decision(one, app.paint),
@@ -66,8 +76,10 @@ class Views:
         if tab == "run":
             for pane in app.query("#run Drawn").results(Drawn):
                 pane.redraw()
+            self._fit_tasks()
             app.query_one("#small-grid", TaskGrid).show(model)
-            self._write("#legend", draw.legend(model.counts, paint=app.paint, glyphs=app.glyphs))
+            width = app.query_one("#small-grid").size.width
+            self._write("#legend", draw.legend(model.counts, width=width, paint=app.paint, glyphs=app.glyphs))
             app.query_one("#p-tasks").border_title = f"Tasks, {model.total:,}"
         elif tab == "tasks":
             app.query_one("#grid", TaskGrid).show(
@@ -75,7 +87,7 @@ class Views:
             )
             self.tell_place()
         elif tab == "workers":
-            app.query_one("#workers", Drawn).redraw()
+            self._list(tab, self._seats(app.query_one("#workers").size.width))
         elif tab == "runs":
             self._list(tab, app.feed.runs or [])
         elif tab == "failures":
@@ -87,11 +99,26 @@ class Views:
         elif tab == "events":
             self._list(tab, list(model.events))
 
+    def _fit_tasks(self) -> None:
+        """Beside other panes, the tasks get the lines that they need, up to a share of the screen, and no more."""
+        app = self._app
+        grid = app.query_one("#small-grid", TaskGrid)
+        cells = max(1, grid.size.width - grid.scrollbar_size_vertical)
+        lines = min(-(-app.model.total // cells), int(TASKS_SHARE * app.size.height)) + _FRAME_LINES
+        classes = app.screen_stack[0].classes
+        top = next((top for name, top in _TOP_LINES.items() if name in classes and "-low" not in classes), None)
+        if top == _TOP_LINES["-wide"]:
+            top = max(_LEAST_TOP_LINES, min(top, len(app.model.steps) + 2))
+        rows = None if top is None else f"{top} 1fr {lines}"
+        if self._drawn.get("rows") != rows:
+            self._drawn["rows"] = rows
+            app.query_one("#run").styles.grid_rows = rows
+
     def tell_place(self) -> None:
         """Say below the grid which task the cursor is on, and which are shown."""
         app, model = self._app, self._app.model
         place = app.query_one("#grid", TaskGrid).place
-        text = draw.legend(model.counts, paint=app.paint, glyphs=app.glyphs)
+        text = draw.legend(model.counts, width=1000, paint=app.paint, glyphs=app.glyphs)
         if place is not None and place < model.total:
             state, step = State(model.states[place]), model.steps[model.steps_of[place]].name
             head = Text(f" {inert_line(model.rows[place])}: {state.name}, {step}", app.paint["bold"])
@@ -136,9 +163,12 @@ class Views:
             found[-1].stylize(app.paint["muted"])
         return found
 
-    def _workers(self, width: int, height: int) -> list[Text]:
+    def _bench_pane(self, width: int, height: int) -> list[Text]:
+        return workers.cut(self._seats(width), height, self._app.paint, self._app.glyphs)
+
+    def _seats(self, width: int) -> list[workers.Seat]:
         app = self._app
-        return draw.workers(
+        return workers.seats(
             app.model,
             app.feed.status,
             app.feed.running,
@@ -157,5 +187,5 @@ class Views:
     def _run_line(self, row: RunRow, width: int) -> Text:
         app = self._app
         return panes.run(
-            row, app.paint, width=width, is_live=row.run in app.feed.live, is_shown=row.run == app.model.run
+            row, app.paint, app.glyphs, width=width, is_live=row.run in app.feed.live, is_shown=row.run == app.model.run
         )

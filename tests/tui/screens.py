@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import zip_longest
 from pathlib import Path
 from string import ascii_letters
 from typing import Any
 
 from textual.pilot import Pilot
 
+from gx.core.message import SlotNow
+from gx.node.previews import Preview, RunningNow
+from gx.node.status import BenchNow, NodeStatus
 from gx.node.workspace import Workspace
 from gx.tui.app import Monitor
 from gx.tui.feed import Feed
@@ -53,10 +57,38 @@ async def settled(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+async def until(pilot: Pilot[None], look: Callable[[], object]) -> None:
+    """Let the monitor go on until that is so."""
+    ends_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends_s:
+        monitor(pilot).tick()
+        if look():
+            return
+        await pilot.pause(0.02)
+    raise AssertionError("it never came to be")
+
+
 def monitor(pilot: Pilot[None]) -> Monitor:
     app = pilot.app
     assert isinstance(app, Monitor)
     return app
+
+
+def busy(app: Monitor) -> None:
+    """As if a node were up whose bench runs what the log says: one sequence is read, one written, others wait."""
+    running = [app.model.ids[place] for place in app.model.running]
+    slots = (
+        SlotNow(conversation="", tokens=120, prompt_tokens=393, is_prefill=True, tokens_per_s=459.0),
+        SlotNow(conversation="", tokens=1431, prompt_tokens=1402, tokens_out=30, tokens_per_s=12.4),
+    )
+    seen = tuple(
+        Preview(task=task, attempt=1, worker="edge", tokens_out=0 if slot is None else slot.tokens_out, slot=slot)
+        for task, slot in zip_longest(running, slots)
+    )
+    bench = BenchNow(worker="edge", engine="llama", slots=4, slots_busy=2, threads=2, prompt_tokens_per_s=459.0,
+                     written_tokens_per_s=186.2, cached_share=0.781, mean_queue_s=0.2)  # fmt: skip
+    app.feed.status = NodeStatus(pid=1, gx="1", workspace="w", epoch=1, seq=1, stays=False, benches=(bench,))
+    app.feed.running = RunningNow(run=app.model.run, tasks=seen)
 
 
 def screen_of(pilot: Pilot[None]) -> str:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from gx.core import event as e
 from gx.core.errors import UsageError
-from gx.core.message import Signal
+from gx.core.event import RunCreated
+from gx.core.message import Measured, Signal, SlotNow
+from gx.core.terms import Terms
+from gx.core.view import RunState, TaskState
 from gx.node.previews import KEPT_CHARS, MOST, Previews
 from gx.node.workspace import Workspace
 from gx.tui.app import Monitor
 from gx.tui.feed import Feed
 from gx.tui.glyphs import UNICODE
-from gx.tui.intents import Intents
+from gx.tui.intents import Intents, Offer
 from gx.tui.limits import limits_of
-from gx.tui.screens.detail import editor_of
+from gx.tui.screens.detail import Detail, editor_of
+from gx.tui.screens.dialogs import Choose, Confirm
+from gx.tui.states import State
 from tests.integration.project import ENDLESS as ENDLESS_RECIPE
 from tests.integration.project import Project
 from tests.node.served import ENDLESS, Served, ended, recipe, serve
 from tests.tiny_model import write_tiny_model
-from tests.tui.screens import PATIENCE_S, monitor, screen_of, settled, watching
+from tests.tui.screens import monitor, screen_of, settled, until, watching
 from tests.tui.written import OLDER, RUN, a_run
 
 pytestmark = pytest.mark.anyio
@@ -42,22 +50,15 @@ def served(folder: Path) -> Iterator[Served]:
         yield found
 
 
-async def until(pilot: object, look: object) -> None:
-    """Let the monitor go on until that is so."""
-    ends_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < ends_s:
-        monitor(pilot).tick()  # type: ignore[arg-type]
-        if look():  # type: ignore[operator]
-            return
-        await pilot.pause(0.02)  # type: ignore[attr-defined]
-    raise AssertionError("it never came to be")
-
-
 async def test_a_live_run_is_followed_and_its_answers_come_as_they_are_written(served: Served) -> None:
     run = served.submit(recipe("live", tokens=ENDLESS), 2, is_detached=True).run
     async with watching(served.folder) as pilot:
         app = monitor(pilot)
         await until(pilot, lambda: app.model.run == run and app.model.running and app.feed.state == "node")
+        await pilot.press("3")
+        length_and_pace = re.compile(r"decode +[\d,]+ +[\d.k]+ +\d+s  s, edge")
+        await until(pilot, lambda: length_and_pace.search(screen_of(pilot)))
+        await until(pilot, lambda: "2/2 slots" in screen_of(pilot))
         await pilot.press("2", "enter")
         await until(pilot, lambda: app.feed.running is not None and any(one.text for one in app.feed.running.tasks))
         await until(pilot, lambda: "as it comes" in screen_of(pilot))
@@ -87,6 +88,51 @@ async def test_what_is_asked_of_a_live_run_is_done(served: Served) -> None:
     ended(served, run)
     with pytest.raises(UsageError):
         intents.fork(run, "no such step")
+
+
+def has_told(app: Monitor, text: str) -> bool:
+    return any(text in one.message for one in app._notifications)
+
+
+def n_events(app: Monitor, kind: str) -> int:
+    return sum(line.type == kind for line in app.model.events)
+
+
+def has_more(app: Monitor, kind: str, before: int) -> bool:
+    return n_events(app, kind) > before
+
+
+async def test_what_is_asked_of_a_task_is_done_and_what_would_be_rented_is_shown_first(served: Served) -> None:
+    run = served.submit(recipe("tasks", tokens=ENDLESS), 2, is_detached=True).run
+    asked: list[e.Body] = [e.QuestionAsked(run=run, question="q", text="Really so?", choices=("go", "stop"))]
+    served.in_loop(lambda: served.node._dispatcher.commit(asked))
+    offer = Offer(lines=("1 x L4  $0.10", "Rent for at most $0.10?"), terms=Terms(mode="off", usd=0.1))
+    async with watching(served.folder, wanted=run, plan_burst=lambda _: offer) as pilot:
+        app = monitor(pilot)
+        await until(pilot, lambda: run in app.feed.live and app.model.questions)  # nothing begins before it is answered
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("enter")
+        await until(pilot, lambda: not app.model.questions)
+        for key, said in (("n", "nothing was rented"), ("y", "may rent up to")):
+            await pilot.press("b")
+            await until(pilot, lambda: isinstance(app.screen, Confirm) and "1 x L4  $0.10" in screen_of(pilot))
+            await pilot.press(key)
+            await until(pilot, partial(has_told, app, said))
+        await until(pilot, lambda: "of $0.10 spent" in screen_of(pilot))
+        await pilot.press("2", "enter")
+        for key, kind in (("r", "task.leased"), ("x", "task.cancelled")):
+            before = n_events(app, kind)
+            await until(pilot, lambda: isinstance(app.screen, Detail) and State(app.model.states[0]) is State.running)
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await pilot.press("y")
+            await until(pilot, partial(has_more, app, kind, before))
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: len(app.feed.live) == 2)
+    served.end_runs()
 
 
 @pytest.mark.parametrize("is_same_inode", [False, True])
@@ -185,6 +231,29 @@ def test_previews_are_bounded_and_a_later_attempt_begins_anew() -> None:
     previews.take(Signal(task="t", attempt=2, text="anew", tokens_out=1))
     previews.take(Signal(task="t", attempt=1, text="late", tokens_out=10))
     assert (previews._last["t"].text, previews._last["t"].is_cut) == ("anew", False)
+
+
+def test_a_slot_stands_as_the_last_reading_has_it_with_what_was_written_since() -> None:
+    previews, run = (
+        Previews(),
+        RunState(id="r", created=RunCreated(run="r", name="", fingerprint="", recipe="", params="")),
+    )
+    for task in ("reads", "began", "writes", "waits"):
+        run.leased[task] = TaskState(id=task, step="s", path="", index=0, row_id=task, order=0)
+    prompt = SlotNow(conversation="reads 1", tokens=20, prompt_tokens=50, is_prefill=True, tokens_per_s=900.0)
+    writes = SlotNow(conversation="writes 1", tokens=55, prompt_tokens=50, tokens_out=6, tokens_per_s=12.0)
+    began = replace(prompt, conversation="began 1")
+    previews.take(Measured(slots_busy=3, sequences=(prompt, began, writes, replace(writes, conversation="waits 2"))))
+    previews.take(Signal(task="began", attempt=1, text="a", tokens_out=3))
+    previews.take(Signal(task="writes", attempt=1, text="a", tokens_out=8))
+    found = {one.task: one.slot for one in previews.of(run).tasks}
+    assert found == {
+        "reads": prompt,
+        "began": replace(began, tokens=53, tokens_out=3, is_prefill=False, tokens_per_s=None),
+        "writes": replace(writes, tokens=57, tokens_out=8),
+        "waits": None,  # what is said of another attempt is not said of this one
+    }
+    assert previews.read is not None and previews.read.slots_busy == 3
 
 
 def test_limits_are_numbers_or_an_error_that_names_them() -> None:

@@ -10,13 +10,14 @@ from textual.widgets import DataTable, Input
 from gx.core.errors import SettingsError
 from gx.tui import keys
 from gx.tui.screens.detail import Detail
-from gx.tui.screens.dialogs import Choose, Confirm, Fill
+from gx.tui.screens.dialogs import Choose, Confirm, Fill, Tell
 from gx.tui.screens.help import Help
 from gx.tui.states import State
 from gx.tui.themes import PALETTES
 from gx.tui.widgets.grid import TaskGrid
+from gx.tui.widgets.longtext import LongText
 from gx.tui.widgets.rows import Rows
-from tests.tui.screens import monitor, screen_of, settled, watching
+from tests.tui.screens import monitor, screen_of, settled, until, watching
 from tests.tui.written import OLDER, RUN, a_run
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +132,98 @@ async def test_y_copies_the_answer_and_Y_the_prompt(place: Path) -> None:
         assert '"category": "bug"' in pilot.app.clipboard
         await pilot.press("Y")
         assert pilot.app.clipboard == "user:\nSort this."
+
+
+async def test_e_says_what_is_wrong_with_the_editor(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        for editor, why in (("'vi", "expected a command"), ("vi", "can't be handed over")):
+            monkeypatch.setenv("VISUAL", editor)
+            await pilot.press("e")
+            await pilot.pause()
+            assert any(why in note.message for note in pilot.app._notifications), why
+
+
+async def test_vim_keys_and_pages_scroll_a_text(place: Path) -> None:
+    async with watching(place, (80, 24)) as pilot:
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        await settled(pilot)
+        text = pilot.app.screen.query_one(LongText)
+        end = text.max_scroll_y
+        assert end > 3
+        for key, y in (("j", 1), ("down", 2), ("k", 1), ("up", 0), ("G", end), ("home", 0), ("end", end), ("g", 0),
+                       ("pagedown", end), ("pageup", 0), ("ctrl+f", end), ("ctrl+b", 0),
+                       ("ctrl+d", min(end, text.size.height // 2)), ("ctrl+u", 0)):  # fmt: skip
+            await pilot.press(key)
+            assert text.scroll_y == y, key
+
+
+async def test_pages_of_a_list_and_a_grid_and_their_arrows(place: Path) -> None:
+    async with watching(place, (40, 14)) as pilot:
+        await pilot.press("7")
+        await settled(pilot)
+        rows = pilot.app.query_one("#events", Rows)
+        last, page = rows.cursor, rows.size.height
+        for key, at in (("home", 0), ("end", last), ("ctrl+b", last - page), ("ctrl+f", last), ("pageup", last - page),
+                        ("ctrl+u", last - page - page // 2), ("ctrl+d", last - page),
+                        ("pagedown", last), ("up", last - 1)):  # fmt: skip
+            await pilot.press(key)
+            assert rows.cursor == at, key
+        await pilot.press("2")
+        await settled(pilot)
+        grid = pilot.app.query_one("#grid", TaskGrid)
+        columns = grid._columns
+        for key, at in (("j", columns), ("k", 0), ("down", columns), ("up", 0), ("left", 0), ("end", 62), ("home", 0)):
+            await pilot.press(key)
+            assert grid.cursor == at, key
+
+
+async def test_enter_on_an_event_or_a_decision_shows_all_of_it(place: Path) -> None:
+    async with watching(place) as pilot:
+        for tab, wanted in (("5", "Spend two dollars more?"), ("7", '"choices"')):
+            await pilot.press(tab)
+            await settled(pilot)
+            await pilot.press("enter")
+            await pilot.pause()
+            assert isinstance(pilot.app.screen, Tell)
+            assert wanted in screen_of(pilot)
+            await pilot.press("escape")
+
+
+async def test_enter_on_a_worker_opens_its_task(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("3")
+        await settled(pilot)
+        await pilot.press("G", "enter")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, Detail)
+        assert "T-048: running" in screen_of(pilot)
+
+
+async def test_a_slash_in_a_question_is_a_slash_and_escape_gives_the_keys_back(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("8")
+        question = pilot.app.query_one("#question", Input)
+        question.value = "select 4"
+        await pilot.press("end", "slash", "2", "enter")
+        await settled(pilot)
+        assert question.value == "select 4/2"
+        assert "Filter" not in screen_of(pilot)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "Filter" in screen_of(pilot).splitlines()[-1]
+        await pilot.press("1")
+        assert monitor(pilot).tab == "run"
+
+
+async def test_a_choice_of_the_palette_is_done(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("ctrl+p", *"decisions")
+        await until(pilot, lambda: "key: 5" in screen_of(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: monitor(pilot).tab == "decisions")
 
 
 async def test_w_says_why_a_task_has_its_state(place: Path) -> None:

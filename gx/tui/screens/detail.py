@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Static
@@ -21,13 +21,16 @@ from gx.core.errors import GxError, UsageError
 from gx.core.inert import inert, inert_line
 from gx.node.previews import Preview
 from gx.tui import story as stories
-from gx.tui.keys import DETAIL
+from gx.tui.keys import COMPACT_CELLS, DETAIL
 from gx.tui.screens.dialogs import Confirm
 from gx.tui.states import State
 from gx.tui.widgets.longtext import LongText, Part
 
 if TYPE_CHECKING:
     from gx.tui.app import Monitor
+
+
+_EDITOR_HINT = "set $VISUAL or $EDITOR to a command that opens a file and waits"
 
 
 class Detail(Screen[None]):
@@ -50,7 +53,7 @@ class Detail(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="title")
         yield LongText(id="story")
-        yield Footer(show_command_palette=False)
+        yield Footer(show_command_palette=False, compact=self.app.size.width < COMPACT_CELLS)
 
     def on_mount(self) -> None:
         self.app.feed.watched = self.task
@@ -121,9 +124,13 @@ class Detail(Screen[None]):
             file.write_text(text, encoding="utf-8", errors="replace")
             try:
                 with self.app.suspend():
-                    subprocess.run([*editor, str(file)], check=False)
-            except OSError as error:
-                self.notify(f"{editor[0]} can't be started: {error.strerror}", severity="error", markup=False)
+                    status = subprocess.run([*editor, str(file)], check=False).returncode
+            except (OSError, SuspendNotSupported) as error:
+                why = error.strerror if isinstance(error, OSError) else "this terminal can't be handed over"
+                self.app.complain(UsageError(f"{editor[0]} can't be started: {why}", hint=_EDITOR_HINT))
+                return
+        if status:
+            self.app.complain(UsageError(f"{editor[0]} ended with status {status}", hint=_EDITOR_HINT))
 
     @work
     async def action_retry(self) -> None:
@@ -144,7 +151,7 @@ class Detail(Screen[None]):
         step = app.model.steps[app.model.steps_of[self._place]].name
         lines = [f"Start a new run from {app.model.run}?", f"Step {step} and what follows from it is computed anew."]
         if await app.push_screen_wait(Confirm("Fork from here", lines)):
-            app.ask_node(lambda: f"{app.intents.fork(app.model.run, step).run} was begun; ] goes there")
+            app.ask_node(lambda: f"{app.intents.fork(app.model.run, step).run} was begun; 9 lists it")
 
     @work
     async def action_cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""Small windows that ask one thing: whether to do something, which of some choices, or a few values."""
+"""Small windows that ask one thing: whether to do something, which of some choices, or a few values; or tell one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from gx.core.inert import inert, inert_line
+from gx.tui.widgets.longtext import LongText, Part
 from gx.tui.widgets.rows import Rows
 
 
@@ -31,11 +32,35 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             window.border_title = self._title
-            yield Static(Text(inert("\n".join(self._lines))))
+            yield LongText(Part("\n".join(self._lines)))
             yield Static(Text.from_markup("\n[b]y[/b] yes, do it    [b]n[/b] no"), classes="hint")
+
+    def on_mount(self) -> None:
+        self.query_one(LongText).focus()  # of a long one j and k show the rest
 
     def action_answer(self, is_yes: bool) -> None:
         self.dismiss(is_yes)
+
+
+class Tell(ModalScreen[None]):
+    """Shows a text that had no room where it stood."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "leave", "back")]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window") as window:
+            window.border_title = inert_line(self._title)
+            yield LongText(Part(self._text))
+
+    def on_mount(self) -> None:
+        self.query_one(LongText).focus()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
 
 
 class Choose(ModalScreen[str | None]):

@@ -51,5 +51,7 @@ def strip_of(widget: Widget, text: Text, *, width: int | None = None) -> Strip:
     """A line as wide as the widget, on its background."""
     cells = widget.size.width if width is None else width
     style = widget.rich_style
+    if text.style and not text.spans:  # rich forgets the style of a text that has no other
+        text = Text.assemble((text.plain, text.style))
     strip = Strip(text.render(widget.app.console))
     return strip.apply_style(style).adjust_cell_length(cells, style)

@@ -30,9 +30,9 @@ class LongText(ScrollView, can_focus=True):
 
     BINDINGS: ClassVar[list[BindingType]] = [*TEXT]
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, *parts: Part, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._parts: list[Part] = []
+        self._parts = list(parts)
         self._lines: list[tuple[str, Style | str]] = []
         self._wrapped = 0
         self.follows_end = False
@@ -42,6 +42,9 @@ class LongText(ScrollView, can_focus=True):
         if parts != self._parts:
             self._parts = parts
             self._wrap()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return sum(1 for part in self._parts for _ in wrapped(part.text, max(8, width - 1)))
 
     def on_resize(self) -> None:
         if self._wrapped != self._room:
@@ -81,11 +84,10 @@ def wrapped(text: str, width: int) -> Iterator[str]:
     """The lines of a text, harmless, none wider than `width` cells; words are kept whole where they fit."""
     for line in inert(text).expandtabs(4).split("\n"):
         while len(line) > width or (not line.isascii() and cell_len(line) > width):
-            if line.isascii():
-                cut = line.rfind(" ", width // 2, width + 1)
-                cut = width if cut < 0 else cut
-            else:
-                cut = max(1, len(chop_cells(line[: 2 * width], width)[0]))
+            space = line.rfind(" ", width // 2, width + 1) if line.isascii() else -1
+            cut = space
+            if space < 0:
+                cut = width if line.isascii() else max(1, len(chop_cells(line[: 2 * width], width)[0]))
             yield line[:cut]
-            line = line[cut:].lstrip(" ") if cut < width else line[cut:]
+            line = line[cut:] if space < 0 else line[cut:].lstrip(" ")
         yield line
