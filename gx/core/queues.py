@@ -27,7 +27,10 @@ def enqueue(run: RunState, task: TaskState, not_before: float = 0.0) -> None:
     elif task.losses >= LOSSES_BEFORE_ALONE:
         run.suspects[task.id] = None
     else:
+        is_overtaken = bool(run.ready) and task.order < run.tasks[next(reversed(run.ready))].order
         run.ready[task.id] = None
+        if is_overtaken:  # its preparation took longer than that of others: its row has waited longest
+            run.ready.move_to_end(task.id, last=False)
 
 
 def leave_queues(run: RunState, task: TaskState) -> None:

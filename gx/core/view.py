@@ -161,7 +161,8 @@ class RentState(msgspec.Struct, kw_only=True):
 class RunState(msgspec.Struct, kw_only=True):
     """A run, as of the event `seq`; `began_seq` is that of its first.
 
-    `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; `delayed` maps an id to
+    `unprepared`, `ready` and `suspects` (which must run alone) are ids in the order of coming; in `ready`, one that was
+    overtaken on its way comes first. `delayed` maps an id to
     the instant before which it waits. `leaders` maps a key to the task that computes it, `followers`
     a leader to the tasks that wait for its result. `unprepared` gives its oldest without walking past those that left.
     `counts` are what the benches did while the run went on. At most `concurrency` tasks run at once, where it is set.
@@ -191,7 +192,7 @@ class RunState(msgspec.Struct, kw_only=True):
     inputs_ended: bool = False
     live: int = 0
     unprepared: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
-    ready: dict[str, None] = {}
+    ready: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
     delayed: dict[str, float] = {}
     suspects: dict[str, None] = {}
     parked: dict[str, float] = {}

@@ -32,8 +32,10 @@ LEASE = EdgeLease(epoch=1, incarnation=1)
 IDLE = Held(at_hand={}, leased_at={}, draining=None, draining_since=0.0, is_held_up=False)
 
 
-def run_of(rows: int = 0, *, leased: int = 0, ended: bool = True, **created: float | int) -> RunState:
-    """A run with so many tasks, of which the first ones are leased and the others ready."""
+def run_of(
+    rows: int = 0, *, leased: int = 0, ended: bool = True, late: tuple[int, ...] = (), **created: float | int
+) -> RunState:
+    """A run with so many tasks, of which the first ones are leased, the others ready; `late` ones came so last."""
     view = View()
 
     def say(*bodies: e.Body) -> None:
@@ -47,7 +49,9 @@ def run_of(rows: int = 0, *, leased: int = 0, ended: bool = True, **created: flo
     if ended:
         say(e.InputsEnded(run="r", rows=rows))
     say(*graph.unfold(PLAN, run))
-    for number, task in enumerate(list(run.tasks)):
+    tasks = dict(enumerate(run.tasks))
+    for number in (*(n for n in tasks if n not in late), *late):
+        task = tasks[number]
         say(e.TaskPrepared(run="r", task=task, attempt=1, key=f"k{number}", model="m", prompt=(), seed=0))
         if number < leased:
             say(e.TaskLeased(run="r", task=task, attempt=1, worker="edge", lease=LEASE))
@@ -163,3 +167,10 @@ def test_what_is_kept_of_an_outcome_is_its_answer_or_its_detail() -> None:
     assert outcomes.content_of(Answer(value=msgspec.Raw(b'"x"'))) == b'"x"'
     assert outcomes.content_of(Failure(code="x", message="y", detail="z")) == b"z"
     assert outcomes.content_of(Failure(code="x", message="y")) is None
+
+
+def test_tasks_that_were_overtaken_while_they_were_prepared_are_granted_first() -> None:
+    run = run_of(6, late=(1, 3))
+    every = scheduler.decide(run, 0.0, worker="edge", lease=LEASE, free=6, at_hand=run.tasks)
+    assert {run.tasks[body.task].index for body in every[:2] if isinstance(body, e.TaskLeased)} == {1, 3}
+    assert [run.tasks[body.task].index for body in every[2:] if isinstance(body, e.TaskLeased)] == [0, 2, 4, 5]
