@@ -32,7 +32,12 @@ ASCII = Glyphs(True, ".:#", "#", ".", "->", ("|- ", "`- ", "|  "), "-", "~", "-"
 
 
 def glyphs_for(encoding: str, *, is_ascii: bool | None = None) -> Glyphs:
-    """What a terminal of that encoding can show; `is_ascii` decides, where somebody has said so."""
+    """What a terminal of that encoding can show; `is_ascii` decides, where somebody has said so.
+
+    Under a locale that names another encoding, as C does, Python writes UTF-8 all the same: the locale is asked first.
+    """
     if is_ascii is None:
-        is_ascii = "utf" not in encoding.lower() or os.environ.get("TERM") in ("linux", "vt100", "dumb")
+        named = next((value for name in ("LC_ALL", "LC_CTYPE", "LANG") if (value := os.environ.get(name))), encoding)
+        is_plain = os.environ.get("TERM") in ("linux", "vt100", "dumb")
+        is_ascii = is_plain or any("utf" not in one.lower() for one in (encoding, named))
     return ASCII if is_ascii else UNICODE
