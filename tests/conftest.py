@@ -1,6 +1,17 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
 import pytest
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more worker than there are cores: many tests wait for processes that they started."""
+    return (os.cpu_count() or 1) + 1

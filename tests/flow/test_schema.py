@@ -17,7 +17,7 @@ from gx.flow.schema import recipe_schema
 from gx.flow.yamltree import read_yaml
 
 SLOW = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )

@@ -341,12 +341,12 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_log_whole(folder: Path, 
     compact(log, [ONE])
     takes_s = time.monotonic() - began
     outcomes = set()
-    for n in range(6):
+    for n in range(4):
         place = tmp_path_factory.mktemp("killed") / "ws"
         shutil.copytree(folder, place)
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(place), ONE], stdout=subprocess.PIPE)
         assert child.stdout is not None and child.stdout.readline() == b"now\n"
-        time.sleep(takes_s * 1.5 * (n + random.random()) / 12)  # a moment of its life, not something to wait for
+        time.sleep(takes_s * 1.5 * (n + random.random()) / 8)  # a moment of its life, not something to wait for
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         child.stdout.close()

@@ -75,7 +75,7 @@ def check_leases(bodies: list[e.Body]) -> None:
 
 
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 40), restarts=st.integers(0, 3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_task_ends_exactly_once_whatever_the_worker_does(seed: int, rows: int, restarts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         events = anyio.run(live_through, Path(folder), seed, rows, restarts)
