@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gx", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("gx")
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ class Recall(Value, frozen=True, kw_only=True):
     min_similarity: float | None = None
     live: bool = False
     query: str | None = None
+    rerank: bool | None = None
 
 
 class Remember(Value, frozen=True, kw_only=True):
@@ -59,11 +60,12 @@ class Long(Value, frozen=True, kw_only=True):
 
     `retrieve` puts in what of its longest texts is nearest to the rest of it, `reduce` notes that the agent took on
     each part of them; of these texts only `field`, where it is set ("text" of the row, or "item.text"). A dialogue is
-    made to fit by leaving out its oldest turns (`drop`). With `refuse` the task fails.
+    made to fit by leaving out its oldest turns (`drop`), or by notes in their place (`summarise`). With `refuse` the
+    task fails.
     """
 
     how: Literal["retrieve", "reduce", "refuse"] = "retrieve"
-    dialogue: Literal["drop", "refuse"] = "drop"
+    dialogue: Literal["drop", "summarise", "refuse"] = "drop"
     field: str | None = None
 
 

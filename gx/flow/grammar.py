@@ -100,6 +100,11 @@ MEMORY = Table(
             Flag(), "Find what was written since the run began too, by itself or others. Then no two runs are alike."
         ),
         "query": Field(_TEMPLATE, f"What to search for; the prompt where left out. {_QUERY}"),
+        "rerank": Field(
+            Flag(),
+            "Whether the reranker that is set (`memory_reranker`) orders what is found: it must with `true`, and does "
+            "not with `false`. Where left out, it does if one is set.",
+        ),
     },
 )
 
@@ -257,8 +262,9 @@ LONG = Table(
             "fails.",
         ),
         "dialogue": Field(
-            Text("drop or refuse", choices=("drop", "refuse")),
-            "Of a batch row's messages, `drop` (the default) leaves out the oldest; with `refuse` the task fails.",
+            Text("drop, summarise or refuse", choices=("drop", "summarise", "refuse")),
+            "Of a batch row's messages, `drop` (the default) leaves out the oldest; `summarise` has the agent take "
+            "notes on these, and puts them in front of the rest; with `refuse` the task fails.",
         ),
         "field": Field(_FIELD, "The one text that is cut, such as `text` of the row. The longest where left out."),
     },

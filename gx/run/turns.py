@@ -24,7 +24,7 @@ from gx.flow.withheld import PrivateRead, changed
 from gx.run import batchrow, calibration
 from gx.run.labels import Labels, agent_of
 from gx.run.long import dialogue
-from gx.run.long.texts import replaced, swaps
+from gx.run.long.texts import joined, replaced, swaps
 from gx.run.values import Values
 
 DEFAULT_COMBINE = """\
@@ -74,7 +74,7 @@ class Turns:
         names = self._values.names(task, step, is_whole=is_whole)
         if not self._is_wanted(step, names):
             return None
-        if shortened is not None and shortened.texts:
+        if shortened is not None and shortened.texts and not shortened.dropped:
             whole = names if is_whole else self._values.names(task, step, is_whole=True)
             names = replaced(names, swaps(whole, shortened.texts, self._values.decoded))
         agent = agent_of(self._plan, self._run, task)
@@ -87,7 +87,8 @@ class Turns:
         level = None if task.span is None else task.level
         messages = self._messages(step, names, head, is_batch=task.is_batch, level=level)
         if shortened is not None and shortened.dropped:
-            messages = dialogue.without(messages, shortened.dropped, head)
+            notes = self._values.decoded([ref for one in shortened.texts for ref in one.notes])
+            messages = dialogue.without(messages, shortened.dropped, head, joined(map(str, notes)))
         if step.step.prompt is None and level is None:
             sampling, schema = batchrow.options(names["item"], sampling, schema, chooses=agent.choose is not None)
         choice = agent.choose if schema is agent.output else None
@@ -127,6 +128,7 @@ class Turns:
             kinds=recall.kinds,
             min_score=recall.min_score,
             min_similarity=recall.min_similarity,
+            rerank=recall.rerank,
             upto_seq=None if recall.live else self._run.began_seq,
         )
 

@@ -393,6 +393,31 @@ async def test_a_dialogue_that_is_too_long_loses_its_oldest_turns(tmp_path: Path
     assert tokens(turn.messages) + 2 * len("10: " + FILLER * 12) // 4 > 2048 - 100
 
 
+@pytest.mark.parametrize("turns", [25, 121])
+async def test_a_dialogue_that_is_too_long_has_notes_in_the_place_of_its_oldest_turns(
+    tmp_path: Path, turns: int
+) -> None:
+    def answer(turn: Turn) -> Answer:
+        text = turn.messages[-1].content
+        note = "word " * (turn.sampling.max_tokens * 3 // 5) if turns > 25 else "they talked of " + text[-400:-390]
+        return Answer(value=msgspec.Raw(msgspec.json.encode(note if text.endswith("Notes:") else "fine")))
+
+    async with open_desk(tmp_path, ScriptedWorker(answer)) as desk:
+        _, (record,) = await desk.run(BATCH % ", long: {dialogue: summarise}", batch_rows(said(turns)))
+        assert record["status"] == "succeeded"
+        *parts, turn = desk.worker.submitted
+        (prepared,) = [body for body in desk.bodies(e.TaskPrepared) if body.shortened is not None]
+        levels = {body.level for body in desk.bodies(e.TaskQueued) if body.part_of is not None}
+        assert len(parts) >= 1 and (max(levels) > 0) == (turns > 25)
+        assert all(tokens(one.messages) <= 2048 - 16 for one in parts) and tokens(turn.messages) <= 2048 - 100
+    dropped = prepared.shortened.dropped
+    notes, rest = turn.messages[1].content.split(f"\n\n{dropped}: ")
+    assert notes.startswith("Notes on what was said before:\n") and rest.startswith(FILLER)
+    assert [m.role for m in turn.messages[:3]] == ["system", "user", "assistant"]
+    assert turn.messages[-1].content.startswith(f"{turns - 1}: ")
+    assert "part" in words_of(prepared.shortened) and f"{dropped} oldest" in words_of(prepared.shortened)
+
+
 async def test_a_dialogue_whose_last_message_is_too_long_is_left_to_the_bench(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
         await desk.run(BATCH % "", batch_rows([*said(4), {"role": "user", "content": LONG}]))

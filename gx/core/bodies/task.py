@@ -45,6 +45,7 @@ class Recalled(Value, frozen=True, kw_only=True):
     """A memory that was found for a task. The rest is as in `gx.core.memory.Memory`.
 
     `body` and `heading` are digests, and no references: what was forgotten since is gone, whoever found it before.
+    `relevance` and `fused_rank` are those of `gx.core.memory.Hit`, where a reranker put what was found in its order.
     """
 
     uid: str
@@ -58,6 +59,8 @@ class Recalled(Value, frozen=True, kw_only=True):
     heading: str | None = None
     page: int | None = None
     ordinal: int | None = None
+    relevance: float | None = None
+    fused_rank: int | None = None
 
 
 class Kept(Value, frozen=True, kw_only=True):
@@ -78,7 +81,7 @@ class Shortened(Value, frozen=True, kw_only=True):
     """How a prompt was made to fit the context of `model`: it had `tokens`, and has `tokens_kept`.
 
     Either parts of `texts` were left out or condensed, or the `dropped` oldest of the `messages` of a dialogue were
-    left out. `without` says in sentences what the choice was without.
+    left out; what `texts` has then are the notes on these. `without` says in sentences what the choice was without.
     """
 
     model: str
@@ -95,7 +98,8 @@ class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
     """`found` is what was found in the memory, the best first; `None` where nothing was searched for.
 
     `without` says in sentences what the search was without. `shortened` says what was left out of a prompt that would
-    not fit; `None` where nothing was.
+    not fit; `None` where nothing was. `reranker` is the SHA-256 of the model that put what was found in its order, ""
+    if none did.
     """
 
     run: str
@@ -109,6 +113,7 @@ class TaskPrepared(Value, frozen=True, kw_only=True, tag="task.prepared"):
     found: tuple[Recalled, ...] | None = None
     without: tuple[str, ...] = ()
     shortened: Shortened | None = None
+    reranker: str = ""
 
 
 class TaskLeased(Value, frozen=True, kw_only=True, tag="task.leased"):

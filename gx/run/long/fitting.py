@@ -73,6 +73,8 @@ async def shortened(wanted: Wanted, worker: Worker, near: Near | None) -> Shorte
         return None
     fitting = _Fitting(wanted, worker, near, card, tokens)
     if wanted.is_dialogue:
+        if wanted.long.dialogue == "summarise":
+            return await fitting.summarise()
         return await fitting.drop() if wanted.long.dialogue == "drop" else None
     if wanted.long.how == "reduce":
         return await fitting.condense()
@@ -98,14 +100,41 @@ class _Fitting:
 
     async def drop(self) -> Shortened | None:
         """Leave out as few of the oldest turns as need be."""
+        dropped, tokens = await self._dropped(self._room)
+        return self._made(kept=tokens, dropped=dropped) if dropped else None
+
+    async def summarise(self) -> Shortened | tuple[Part, ...] | None:
+        """Put notes in the place of the oldest turns; their parts, as long as there are no notes that fit."""
+        chat, head, known, tokens = self._wanted.turn.messages, self._wanted.head, self._wanted.notes, self._tokens
+        if known:
+            dropped, body = int(known[0].field[-1]), joined(note.text for note in known)
+            refs = tuple(note.ref for note in known)
+            texts = (Kept(field=dialogue.PLACE, spans=(), left_out=(0,), of=len(refs), notes=refs),)
+            if (tokens := await self._count(self._made(texts=texts, dropped=dropped))) <= self._room:
+                return self._made(kept=tokens, texts=texts, dropped=dropped)
+        else:
+            dropped, _ = await self._dropped(self._room - 2 * self._note_tokens)
+            body = dialogue.transcript(chat, dropped, head)
+        if not dropped:
+            return None
+        found = await self._parts(chat[-1].content, {(*dialogue.PLACE, dropped): body}, tokens)
+        return None if known and len(found) >= len(known) else found or None
+
+    @property
+    def _note_tokens(self) -> int:
+        """The most that the notes on a part may have."""
+        return max(min(NOTE_TOKENS, self._room // 8), LEAST_ANSWER_TOKENS)
+
+    async def _dropped(self, room: int) -> tuple[int, int]:
+        """As few of the oldest messages as leave a chat of at most `room` tokens, and its tokens; 0 if none do."""
         choices = dialogue.beginnings(self._wanted.turn.messages, self._wanted.head)
         low, high = 0, len(choices)
         tokens = dict[int, int]()
         while low < high:
             middle = (low + high) // 2
             tokens[middle] = await self._count(self._made(dropped=choices[middle]))
-            low, high = (low, middle) if tokens[middle] <= self._room else (middle + 1, high)
-        return None if low == len(choices) else self._made(kept=tokens[low], dropped=choices[low])
+            low, high = (low, middle) if tokens[middle] <= room else (middle + 1, high)
+        return (0, self._tokens) if low == len(choices) else (choices[low], tokens[low])
 
     # ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,7 +171,7 @@ class _Fitting:
                 return self._made(kept=tokens, texts=made.texts)
         else:
             bodies = dict((await self._cut())[0])
-        found = await self._parts(bodies, tokens)
+        found = await self._parts(self._question(list(bodies.items())), bodies, tokens)
         return None if not found or (of and len(found) >= of) else found
 
     def _noted(self) -> tuple[Kept, ...]:
@@ -155,13 +184,12 @@ class _Fitting:
             for place, found in refs.items()
         )
 
-    async def _parts(self, bodies: Mapping[Place, str], tokens: int) -> tuple[Part, ...]:
+    async def _parts(self, request: str, bodies: Mapping[Place, str], tokens: int) -> tuple[Part, ...]:
         """The texts in parts that each fit beside the request and their notes; none where none would.
 
         The prompt has so many `tokens` with all of them.
         """
-        request = self._question(list(bodies.items()))
-        note = max(min(NOTE_TOKENS, self._room // 8), LEAST_ANSWER_TOKENS)
+        note = self._note_tokens
         room = self._context - note
         (around,) = await self._worker.count(self._wanted.turn.model, [self._asked(_part(request, note, "", 999, 999))])
         size = int((room - around) * sum(map(len, bodies.values())) / max(tokens, 1))

@@ -53,7 +53,8 @@ def _sum(step: str, left: LeftOut) -> str:
 
 def _becomes(left: LeftOut) -> str:
     texts = ["get the parts of their texts that are nearest to the question"] if left.of else []
-    return " and ".join([*texts, *(["lose the oldest turns of the dialogue"] if left.dropped else [])])
+    lost = "lose the oldest turns of the dialogue" + (", but for notes on them" if left.condensed else "")
+    return " and ".join([*texts, *([lost] if left.dropped else [])])
 
 
 def _of_text(kept: Kept) -> str:
