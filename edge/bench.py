@@ -43,9 +43,12 @@ from gx.core.message import (
     Failure,
     Finished,
     FromBench,
+    Leave,
     Load,
     Loaded,
     Measured,
+    Rank,
+    Ranked,
     Ready,
     Refused,
     Signal,
@@ -88,6 +91,7 @@ class Bench:
         self._front = Front(self._engine)
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
+        self._left: dict[int, threading.Event] = {}  # of each request for vectors or scores: nobody waits for it
         self._asides, self._loads = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_LOADS)
         self._embeddings = anyio.CapacityLimiter(_EMBEDDINGS)
         self._told = Measured()
@@ -117,7 +121,14 @@ class Bench:
             case Count():
                 tasks.start_soon(self._answer, message.request, lambda: self._count(message), self._asides)
             case Embed():
+                self._left[message.request] = threading.Event()
                 tasks.start_soon(self._answer, message.request, lambda: self._embed(message), self._embeddings)
+            case Rank():
+                self._left[message.request] = threading.Event()
+                tasks.start_soon(self._answer, message.request, lambda: self._rank(message), self._embeddings)
+            case Leave():
+                if message.request in self._left:
+                    self._left[message.request].set()
             case Execute(turn=turn):
                 self._cancelled[turn.task, turn.attempt] = threading.Event()
                 self._is_told = False
@@ -134,9 +145,15 @@ class Bench:
         return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats))
 
     def _embed(self, message: Embed) -> FromBench:
-        vectors = self._engine.embed(message.model, message.texts).result()
+        left = self._left[message.request]
+        vectors = self._engine.embed(message.model, message.texts, cancelled=left).result()
         made = vectors.astype("<f4", copy=False)
         return Embedded(request=message.request, dimensions=made.shape[1], vectors=made.tobytes())
+
+    def _rank(self, message: Rank) -> FromBench:
+        left = self._left[message.request]
+        scores = self._engine.rank(message.model, message.question, message.passages, cancelled=left).result()
+        return Ranked(request=message.request, scores=tuple(scores[:, 0].tolist()))
 
     async def _answer(self, request: int, work: Callable[[], FromBench], limiter: anyio.CapacityLimiter) -> None:
         """Send what `work`, in a thread, returns, or why it failed."""
@@ -149,6 +166,7 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - exceptions don't cross a process
             message = f"{type(error).__name__}: {error}"
             answer = Refused(request=request, failure=Failure(code="internal", message=message))
+        self._left.pop(request, None)
         await self._send(answer)
 
     async def _run(self, turn: Turn) -> None:

@@ -11,6 +11,7 @@ import mmap
 import struct
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from gx.core.message import Value
 
@@ -27,13 +28,26 @@ _SCALARS = {kind: struct.Struct(f"<{code}") for kind, code in _CODES.items()}
 _STRING, _ARRAY = 8, 9
 _LONGEST_STRING_BYTES = 256
 """A longer one is a chat template or a licence."""
+_RANK = 4
+"""LLAMA_POOLING_TYPE_RANK of llama.cpp's include/llama.h."""
+_HEADS = ("cls.weight", "cls.output.weight")
+"""LLM_TENSOR_CLS and LLM_TENSOR_CLS_OUT of llama.cpp's src/llama-arch.cpp."""
 
 
 class Header(Value, frozen=True, kw_only=True):
-    """`weights` is how many there are by format; `fields` are the numbers and short strings of the metadata."""
+    """`weights` is how many there are by format; `fields` are the numbers and short strings of the metadata.
+
+    `has_head` says whether there are weights that make a score of a text.
+    """
 
     fields: dict[str, int | float | str]
     weights: dict[str, int]
+    has_head: bool = False
+
+    def kind(self) -> Literal["chat", "embedding", "reranker"]:
+        """What the model is for, by how it says that the states of a text become one."""
+        pooling = self.number("pooling_type")
+        return "reranker" if pooling == _RANK else "embedding" if pooling else "chat"
 
     def main_format(self) -> tuple[str, float]:
         """The format that most weights are in, and their share."""
@@ -78,15 +92,17 @@ def _read(data: mmap.mmap) -> Header:
         value, at = _value(data, at + _U32.size, kind)
         if value is not None:
             fields[name] = value
+    has_head = False
     for _ in range(n_tensors):
-        _, at = _text(data, at)
+        tensor, at = _text(data, at)
+        has_head = has_head or tensor in _HEADS
         (n_dimensions,) = _U32.unpack_from(data, at)
         shape = struct.unpack_from(f"<{n_dimensions}Q", data, at + _U32.size)
         at += _U32.size + _U64.size * n_dimensions
         (kind,) = _U32.unpack_from(data, at)
         at += _U32.size + _U64.size
         weights[TYPES.get(kind, f"type {kind}")] += math.prod(shape)
-    return Header(fields=fields, weights=dict(weights))
+    return Header(fields=fields, weights=dict(weights), has_head=has_head)
 
 
 def _text(data: mmap.mmap, at: int) -> tuple[str, int]:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import anyio
 
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import Counted, Embedded, Loaded, Refused, ToBench
+from gx.core.message import Counted, Embedded, Leave, Loaded, Ranked, Refused, ToBench
 
-Given = Loaded | Counted | Embedded
+Given = Loaded | Counted | Embedded | Ranked
 Reply = Given | Refused
 
 
@@ -36,7 +36,7 @@ class Questions:
         return self._last
 
     async def ask(self, send: Callable[[ToBench], None], make: Callable[[int], ToBench]) -> Given:
-        """Send what `make` makes of a fresh number, and wait for its answer.
+        """Send what `make` makes of a fresh number, and wait for its answer; who is cancelled lets the bench know.
 
         :raises ModelError: if the bench refuses.
         :raises BenchError: if it ends without an answer.
@@ -48,6 +48,8 @@ class Questions:
             await question.settled.wait()
         finally:
             self._open.pop(number, None)
+            if not question.settled.is_set():  # whoever asked goes away
+                send(Leave(request=number))
         if question.reply is None:
             raise BenchError(question.why)
         if isinstance(question.reply, Refused):

@@ -43,6 +43,8 @@ from gx.core.message import (
     Measured,
     Message,
     ModelCard,
+    Rank,
+    Ranked,
     Ready,
     Refused,
     Signal,
@@ -208,6 +210,16 @@ class EdgeWorker:
         size = 4 * answer.dimensions
         return [answer.vectors[n * size : (n + 1) * size] for n in range(len(texts))]
 
+    async def rank(self, model: str, question: str, passages: Sequence[str]) -> list[float]:
+        """How well each passage answers the question; errors as the port `gx.core.ports.Ranker` has them."""
+        self._place(model)
+        answer = await self._ask(
+            lambda n: Rank(request=n, model=model, question=question, passages=tuple(passages)), model
+        )
+        if not isinstance(answer, Ranked):
+            raise BenchError(f"the bench answered a ranking with {type(answer).__name__}")
+        return list(answer.scores)
+
     def submit(self, turn: Turn) -> None:
         """Begin an attempt; it never blocks. An unknown model fails it at once."""
         if self._bench is None or self._is_down_untold:
@@ -308,7 +320,7 @@ class EdgeWorker:
                 self._emit(up)
                 if self._incarnation == 1:
                     task_status.started()
-            case Loaded() | Counted() | Embedded() | Refused():
+            case Loaded() | Counted() | Embedded() | Ranked() | Refused():
                 self._questions.settle(message)
             case Finished():
                 begun_s = self._running.pop((message.task, message.attempt), None)

@@ -15,6 +15,9 @@ import msgspec
 
 from gx.core.errors import SettingsError
 
+NONE = "none"
+"""The source that stands for no model."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, with its default. `None` means that the engine chooses."""
@@ -39,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the first Ctrl-C waits for what is running."""
     memory_model: str = "minilm"
     """The model that embeds what is remembered, where the workspace has none yet; `none` searches by words only."""
+    memory_reranker: str = NONE
+    """The reranker that puts what searches of the memory find in its order; `none` leaves it in the searches' own."""
     node_linger_s: float = 10.0
     """How long the node stays, with the model loaded, when no run is live and nothing was asked."""
     monitor_theme: str = "dark"
@@ -52,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PATHS = {"workspace", "models_dir"}
+_MODELS = {"memory_reranker"}
+"""A model's source, which may be a path."""
 _ENV_ALIASES = {"hub_endpoint": "HF_ENDPOINT"}
 
 
@@ -136,11 +143,18 @@ def _merge(found: dict[str, Sourced], values: dict[str, Any], *, source: str, ba
         try:
             if name in _PATHS:
                 value: Any = (base / Path(str(raw)).expanduser()).resolve()
+            elif name in _MODELS and isinstance(raw, str) and is_path(raw):
+                value = str((base / Path(raw).expanduser()).absolute())  # links keep the name that was given
             else:
                 value = msgspec.convert(raw, types[name], strict=source != "environment")
         except msgspec.ValidationError as error:
             raise SettingsError(f"{where}: `{name}` can't be {raw!r}: {error}") from None
         found[name] = Sourced(value=value, source=where)
+
+
+def is_path(source: str) -> bool:
+    """Whether a model's source names a file of this machine."""
+    return not source.startswith(("hf:", "https://", "http://")) and ("/" in source or source.endswith(".gguf"))
 
 
 def _as_path(kind: type, value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gx.core.errors import BenchError, CloudError, ModelError
 from gx.core.message import Value
-from gx.core.ports import Embedder, Landlord, MemoryStore, RentedWorker, Worker
+from gx.core.ports import Embedder, Landlord, MemoryStore, Ranker, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
 from gx.core.task import Offer
 from gx.settings import Settings
@@ -261,6 +261,39 @@ def embedding_model(source: str, settings: Settings, base_dir: Path) -> Embeddin
     )
 
 
+def reranker(source: str, settings: Settings, base_dir: Path) -> LocalModel:
+    """The reranker of that source.
+
+    :raises ModelError: if the source names nothing, its file isn't here, says that it is something else, or lacks what
+        makes a score.
+    """
+    from edge import models
+    from edge.header import read_header
+
+    place = models.resolve(source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint)
+    if isinstance(place, models.Missing):
+        raise place.error()
+    header = read_header(place.path)
+    if header is not None and (kind := header.kind()) != "reranker":
+        raise ModelError(
+            f"`{source}` is no reranker: {place.path} is {'an' if kind == 'embedding' else 'a'} {kind} model",
+            hint="name a GGUF file whose pooling is `rank`; `memory_reranker`, or `--rerank`, names it, or `none`",
+        )
+    if header is not None and not header.has_head:
+        raise ModelError(
+            f"`{source}` says that it is a reranker, and {place.path} has no weights that make a score",
+            hint="its conversion lost them (cls or cls.output): get another file of the model",
+        )
+    return LocalModel(
+        name=place.name,
+        path=place.path,
+        sha256=place.sha256,
+        size_bytes=place.size_bytes,
+        context_tokens=None,
+        digest=place.sha256,
+    )
+
+
 def token_count(model: EmbeddingModel) -> Callable[[Sequence[str]], list[int]]:
     """What counts the tokens of texts as that model takes them, in this process: not for the one that has the log.
 
@@ -275,6 +308,13 @@ def embedder_of(worker: Worker) -> Embedder:
     """Who embeds beside that worker's turns. :raises BenchError: if it doesn't."""
     if not isinstance(worker, Embedder):
         raise BenchError(f"the worker {worker.name} makes no vectors")
+    return worker
+
+
+def ranker_of(worker: Worker) -> Ranker:
+    """Who ranks beside that worker's turns. :raises BenchError: if it doesn't."""
+    if not isinstance(worker, Ranker):
+        raise BenchError(f"the worker {worker.name} ranks nothing")
     return worker
 
 

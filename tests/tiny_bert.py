@@ -18,33 +18,7 @@ _CONTROL, _NORMAL = 3, 1
 
 def write_tiny_bert(path: Path | str, *, seed: int = 0, pooling: PoolingType = PoolingType.MEAN) -> Path:
     """Write the model, a megabyte, to `path`, and return the path."""
-    letters = [*string.ascii_lowercase, *string.digits]
-    tokens = [*_SPECIAL, *("\u2581" + letter for letter in letters), *letters]
-    writer = GGUFWriter(str(path), "bert")
-    writer.add_name("tiny-bert")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(INNER)
-    writer.add_block_count(LAYERS)
-    writer.add_head_count(HEADS)
-    writer.add_layer_norm_eps(1e-12)
-    writer.add_causal_attention(False)
-    writer.add_pooling_type(pooling)
-    writer.add_token_type_count(2)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("bert")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_types([_CONTROL if token in _SPECIAL else _NORMAL for token in tokens])
-    for add, token in (
-        (writer.add_unk_token_id, "[UNK]"),
-        (writer.add_sep_token_id, "[SEP]"),
-        (writer.add_pad_token_id, "[PAD]"),
-        (writer.add_mask_token_id, "[MASK]"),
-        (writer.add_bos_token_id, "[CLS]"),
-        (writer.add_eos_token_id, "[SEP]"),
-    ):
-        add(tokens.index(token))
+    writer, tokens = bert_writer(path, layers=LAYERS, pooling=pooling)
     random = np.random.default_rng(seed)
 
     def matrix(name: str, *shape: int) -> None:
@@ -82,3 +56,35 @@ def write_tiny_bert(path: Path | str, *, seed: int = 0, pooling: PoolingType = P
     writer.write_tensors_to_file()
     writer.close()
     return Path(path)
+
+
+def bert_writer(path: Path | str, *, layers: int, pooling: PoolingType) -> tuple[GGUFWriter, list[str]]:
+    """A file with all but its weights: how wide it is, how it pools, and a vocabulary; that is given too."""
+    letters = [*string.ascii_lowercase, *string.digits]
+    tokens = [*_SPECIAL, *("\u2581" + letter for letter in letters), *letters]
+    writer = GGUFWriter(str(path), "bert")
+    writer.add_name("tiny-bert")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(INNER)
+    writer.add_block_count(layers)
+    writer.add_head_count(HEADS)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(pooling)
+    writer.add_token_type_count(2)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([_CONTROL if token in _SPECIAL else _NORMAL for token in tokens])
+    for add, token in (
+        (writer.add_unk_token_id, "[UNK]"),
+        (writer.add_sep_token_id, "[SEP]"),
+        (writer.add_pad_token_id, "[PAD]"),
+        (writer.add_mask_token_id, "[MASK]"),
+        (writer.add_bos_token_id, "[CLS]"),
+        (writer.add_eos_token_id, "[SEP]"),
+    ):
+        add(tokens.index(token))
+    return writer, tokens

@@ -1,4 +1,4 @@
-"""Texts into vectors: how they are dealt into batches, and the job that they make. Pure but for the encoder's calls.
+"""Texts into vectors or scores: how they are dealt into batches, and their job. Pure but for the encoder's calls.
 
 An encoder attends within each text, so a batch is best of texts of about one length, and small: measured on two cores
 with all-MiniLM-L6-v2, batches of 128 to 512 tokens are the fastest, and larger ones fall behind.
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engine.slots import Tokens
+from gx.core.errors import ModelError
 
 if TYPE_CHECKING:
     from edge.engine.llama import Encoder
@@ -44,20 +45,31 @@ def batches(lengths: Sequence[int], *, batch_tokens: int, batch_texts: int) -> l
 
 
 class Embedding:
-    """A request for vectors. `advance` computes one batch, so that answers being written aren't held up by the rest."""
+    """A request for vectors, or for scores, which aren't normalized.
 
-    def __init__(self, texts: Sequence[Tokens], *, is_normalized: bool, cancelled: threading.Event) -> None:
+    With `starts`, the texts are parts of longer ones that begin there, and each of those gets the best of its parts'.
+    `advance` computes one batch, so that answers being written aren't held up by the rest.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Tokens],
+        *,
+        is_normalized: bool,
+        cancelled: threading.Event,
+        starts: Sequence[int] | None = None,
+    ) -> None:
         self.future: Future[Vectors] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancelled` ends it
         self.cancelled = cancelled
-        self._texts, self._is_normalized = texts, is_normalized
+        self._texts, self._is_normalized, self._starts = texts, is_normalized, starts
         self._todo: list[list[int]] | None = None
         self._vectors: Vectors | None = None
 
     def advance(self, encoder: Encoder) -> bool:
         """Compute one batch; whether it was the last, and the future has its result.
 
-        :raises BenchError: if llama.cpp can't encode.
+        :raises BenchError: if llama.cpp can't encode. :raises ModelError: if what comes of it are no numbers.
         """
         if self._todo is None:
             lengths = [len(text) for text in self._texts]
@@ -69,8 +81,12 @@ class Embedding:
             self._vectors[batch] = encoder.encode([self._texts[index] for index in batch])
         if self._todo:
             return False
+        if not np.isfinite(self._vectors).all():
+            raise ModelError("the model's weights are damaged: what it makes of some texts are no numbers")
         if self._is_normalized:
             norms = np.linalg.norm(self._vectors, axis=1, keepdims=True)
             np.divide(self._vectors, norms, out=self._vectors, where=norms > 0)
+        if self._starts:
+            self._vectors = np.maximum.reduceat(self._vectors, list(self._starts), axis=0)
         self.future.set_result(self._vectors)
         return True

@@ -27,7 +27,8 @@ def begin(job: Job, loaded: Loaded) -> None:
     """Encode a request and say what is to be written. :raises GxError: if it can't be answered."""
     request, model = job.request, loaded.model
     if not model.can_write:
-        raise ModelError(f"{model.path} is an embedding model: it can't write answers", hint="name a chat model")
+        what = "a reranker" if model.is_reranker else "an embedding model"
+        raise ModelError(f"{model.path} is {what}: it can't write answers", hint="name a chat model")
     if not request.messages:
         raise GxError("a turn needs at least one message, and this one has none", code="empty")
     text = model.render(request.messages) + request.opening
@@ -39,6 +40,8 @@ def encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
     model, most = loaded.model, loaded.card.context_tokens
     if not model.can_embed:
         raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
+    if model.is_reranker:
+        raise ModelError(f"{model.path} is a reranker: it makes scores, and no vectors", hint="name an embedding model")
     encoded = [model.tokenize(text, adds_special=True) for text in texts]
     for number, tokens in enumerate(encoded):
         if not len(tokens):

@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 from edge.cpu import cpu_sets
@@ -26,6 +27,7 @@ from edge.engine.lane import KEPT_S
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads, offloads
 from edge.engine.memory import available_bytes
+from edge.engine.pairs import encode_pairs
 from edge.engine.room import Wait
 from edge.engine.shelf import Loaded, Place, Shelf
 from edge.engine.statistics import Statistics
@@ -177,22 +179,46 @@ class Engine:
     def embed(
         self, digest: str, texts: Sequence[str], *, is_normalized: bool = True, cancelled: threading.Event | None = None
     ) -> Future[Vectors]:
-        """The vectors of some texts, [n_texts, dimensions] float32; of a reranker, their scores, [n_texts, 1].
+        """The vectors of some texts, [n_texts, dimensions] float32.
 
         They are computed in batches, between the rounds of whatever is being written.
 
         :raises ModelError: if the model can't be loaded, or is no embedding model.
         :raises GxError: (code "context") if a text is longer than the model takes. :raises BenchError: if closed.
         """
-        loaded = self._shelf.take(digest)
-        try:
+        left = cancelled or threading.Event()
+        with self._taken(digest, left) as loaded:
             tokens = encode_texts(texts, loaded)
+        embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=left)
+        self._queue(self._embeddings, (embedding, loaded))
+        return embedding.future
+
+    def rank(
+        self, digest: str, question: str, passages: Sequence[str], *, cancelled: threading.Event | None = None
+    ) -> Future[Vectors]:
+        """What a reranker gives for each passage, [n_passages, n_outputs] float32; the first output is its score.
+
+        They are computed as vectors are. A larger score answers the question better; it is as the model's file has it.
+
+        :raises ModelError: if the model can't be loaded, or is no reranker. :raises BenchError: if closed.
+        :raises GxError: (code "question") if the question leaves no room for a passage.
+        """
+        left = cancelled or threading.Event()
+        with self._taken(digest, left) as loaded:
+            pairs = encode_pairs(question, passages, loaded)
+        ranking = Embedding(pairs.tokens, is_normalized=False, cancelled=left, starts=pairs.starts)
+        self._queue(self._embeddings, (ranking, loaded))
+        return ranking.future
+
+    @contextmanager
+    def _taken(self, digest: str, cancelled: threading.Event) -> Iterator[Loaded]:
+        """A model in use, also after the block, unless an error leaves it."""
+        loaded = self._shelf.take(digest, gives_up=cancelled.is_set)
+        try:
+            yield loaded
         except BaseException:
             self._shelf.give_back(loaded)
             raise
-        embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=cancelled or threading.Event())
-        self._queue(self._embeddings, (embedding, loaded))
-        return embedding.future
 
     def _queue(self, queue: deque[tuple[T, Loaded]], item: tuple[T, Loaded]) -> None:
         """Hand something over to the engine's thread. :raises BenchError: if that has ended, and took its models."""

@@ -140,12 +140,13 @@ def agreed(terms: Terms, plan: Plan | None, outlooks: Mapping[str, Outlook], *, 
 
 def leaves_told(outlooks: Mapping[str, Outlook]) -> None:
     """Say which steps may leave this machine, with what they read, and which stay, and why."""
-    going = {step: one for step, one in outlooks.items() if not one.reason}
+    going = {step: one for step, one in outlooks.items() if not one.reason or one.depends}
     for step, one in going.items():
         read = f" (it reads {', '.join(one.reads)})" if one.reads else ""
-        output.note(f"may leave this machine: prompts of step {step}{read}")
+        unless = ", unless a memory is in them that is not shared" if one.depends else ""
+        output.note(f"may leave this machine: prompts of step {step}{unless}{read}")
     for step, one in outlooks.items():
-        if one.reason:
+        if step not in going:
             output.note(f"stays here: step {step}: {one.reason}")
     if not going:
         output.note("nothing may leave this machine: no container will be rented")

@@ -26,12 +26,14 @@ from gx.cli.memoryasking import (
     OnlySourceOpt,
     OnlySpaceOpt,
     QuietOpt,
+    RerankOpt,
     SharedOpt,
     SinceOpt,
     SourceOpt,
     SpaceOpt,
     filter_of,
     model_of,
+    reranker_of,
     tell,
 )
 from gx.cli.place import WorkspaceOpt
@@ -138,6 +140,7 @@ def search(
     ] = None,
     words_only: Annotated[bool, typer.Option("--words", help="By words alone, without the embedding model.")] = False,
     model: ModelOpt = None,
+    rerank: RerankOpt = None,
     as_json: JsonOpt = None,
     quiet: QuietOpt = False,
     workspace: WorkspaceOpt = None,
@@ -145,6 +148,8 @@ def search(
     """Find what is remembered, by its words and by what they mean: two rankings, put together.
 
     `score` is 1 for what is first in both. `words` (BM25) and `similarity` (cosine) say what each half found it by.
+    A reranker reads the question with each of the first, four times as many as are asked for and 50 at most, and puts
+    them in the order of `relevance`, its own score; --min-score still goes by `score`, and decides what it reads.
 
     Example: gx memory search "who likes it short?" -n people -k 3
     """
@@ -166,17 +171,19 @@ def search(
         source=wanted.source,
         since=wanted.since,
     )
-    asked = Search(query=query, model=model_of(model))
+    asked = Search(query=query, model=model_of(model), reranker=reranker_of(rerank))
     found: Found = Asking(workspace, makes=False).ask("POST", "/search", asked, Found)
     tell(found.notes)
     if output.wants_json(as_json):
-        names = ("score", "by_text", "by_vector", "text_rank", "bm25", "vector_rank", "similarity")
+        names = ("score", "by_text", "by_vector", "text_rank", "bm25", "vector_rank", "similarity", "relevance",
+                 "fused_rank")  # fmt: skip
         output.emit(
             [row_of(hit.memory) | {name: getattr(hit, name) for name in names} for hit in found.hits], as_json=True
         )
     else:
         rows = [
             {
+                **({"relevance": hit.relevance} if found.reranker else {}),
                 "score": hit.score,
                 "words": hit.bm25,
                 "similarity": hit.similarity,

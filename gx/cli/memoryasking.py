@@ -47,6 +47,11 @@ ModelOpt = Annotated[
 ]
 
 
+RerankOpt = Annotated[
+    str | None, typer.Option("--rerank", help="The reranker that orders what is found, or none.", show_default=False)
+]
+
+
 class Asking:
     """Asks the workspace's node, which is started where none is up, and again where it went away meanwhile.
 
@@ -106,6 +111,17 @@ def model_of(flag: str | None) -> str | None:
 
         return str(path_of(name).resolve())
     return name
+
+
+def reranker_of(flag: str | None) -> str | None:
+    """The reranker that was asked for, by the flag or by a setting; `None` leaves it to the node."""
+    from gx import settings
+    from gx.cli.memoryinput import path_of
+
+    if flag is not None:
+        return str(path_of(flag).absolute()) if settings.is_path(flag) else flag
+    found = settings.explain()["memory_reranker"]
+    return None if found.source == "default" else str(found.value)
 
 
 def tell(notes: Iterable[str]) -> None:

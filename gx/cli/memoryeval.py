@@ -1,4 +1,4 @@
-"""`gx memory eval`: how often searches find what they should, by words, by vectors and by both.
+"""`gx memory eval`: how often searches find what they should, by words, by vectors, by both, and reranked.
 
 Documents are remembered in a workspace of their own that goes afterwards, and questions are asked whose answers are
 known to stand in them. What is found is compared by text; nothing here ranks anything.
@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from gx import output
-from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, model_of, tell
+from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, RerankOpt, model_of, reranker_of, tell
 from gx.cli.memoryinput import is_there
 from gx.core.errors import InputError, UsageError
 from gx.core.memory import Found, Hit, Kind, Query
@@ -49,10 +49,13 @@ def evaluate(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="It is found if it is among the first so many.", min=1, max=50)] = 5,
     model: ModelOpt = None,
+    rerank: RerankOpt = None,
     as_json: JsonOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure what searches find: full text, vectors and both, on questions whose answers are known.
+
+    With a reranker, by --rerank or the setting `memory_reranker`, also what it makes of both.
 
     Nothing of your own memory is used or changed.
 
@@ -62,6 +65,7 @@ def evaluate(
     from gx.cli.memoryinput import Given
     from gx.cli.recipes import bundle
     from gx.node.start import send_home
+    from gx.settings import NONE
 
     output.set_mode(quiet=quiet)
     if (folder is None) != (questions is None):
@@ -74,20 +78,21 @@ def evaluate(
         asking = Asking(workspace, makes=True)
         try:
             add_documents([str(folder)], given, workspace, as_json=False, model=model_of(model))
-            rows = _measured(asking, asked, folder.resolve(), k, model_of(model))
+            rows = _measured(asking, asked, folder.resolve(), k, model_of(model), reranker_of(rerank) or NONE)
         finally:
             send_home(asking.place.folder)
     output.emit(rows, as_json=as_json)
 
 
 def _measured(
-    asking: Asking, questions: Sequence[Question], folder: Path, k: int, model: str | None
+    asking: Asking, questions: Sequence[Question], folder: Path, k: int, model: str | None, reranker: str
 ) -> list[dict[str, object]]:
     from gx.node.memoryroutes import Search
+    from gx.settings import NONE
 
-    def search(text: str, k: int, *, is_text_only: bool = False) -> Found:
+    def search(text: str, k: int, *, is_text_only: bool = False, by: str = NONE) -> Found:
         query = Query(text=text, k=k, namespace=NAMESPACE, is_text_only=is_text_only)
-        found: Found = asking.ask("POST", "/search", Search(query=query, model=model), Found)
+        found: Found = asking.ask("POST", "/search", Search(query=query, model=model, reranker=by), Found)
         return found
 
     counts = {"full text": 0, "vectors": 0, "both": 0}
@@ -102,6 +107,9 @@ def _measured(
         nearest = [hit for hit in deep.hits if hit.vector_rank is not None and hit.vector_rank <= k]
         for how, hits in (("full text", by_text.hits), ("vectors", nearest), ("both", both.hits)):
             counts[how] += any(_answers(hit, one, folder) for hit in hits)
+        if reranker != NONE:
+            reranked = search(one.question, k, by=reranker).hits
+            counts["reranked"] = counts.get("reranked", 0) + any(_answers(hit, one, folder) for hit in reranked)
     tell(notes)
     total = len(questions)
     return [{"search": how, f"hit@{k}": n, "of": total, "share": round(n / total, 3)} for how, n in counts.items()]

@@ -41,6 +41,7 @@ def list_models(
     """
     from edge import models
     from edge.catalogue import ENTRIES
+    from edge.header import read_header
     from gx import output
     from gx.settings import load
 
@@ -52,7 +53,9 @@ def list_models(
         rows.append({"name": entry.name} | _place(found, entry.size_bytes) | about)
     for found in local.values():
         about = {"licence": found.licence, "source": found.source}
-        rows.append({"name": found.name, "kind": None} | _place(found, found.size_bytes) | about)
+        header = read_header(found.path)
+        kind = None if header is None else header.kind()
+        rows.append({"name": found.name, "kind": kind} | _place(found, found.size_bytes) | about)
     kept = (row for row in rows if row["here"] or not here)
     columns = ["name", "kind", "size", "here", "licence", "purpose"]
     output.emit(kept, columns=columns, as_json=_as_json(json, plain))

@@ -42,10 +42,16 @@ def as_text(story: dict[str, Any]) -> str:
 
 
 def _memory(one: dict[str, Any]) -> str:
-    """What was found, in a line: its name in the prompt, its score and label, where it is from, how it begins."""
+    """What was found, in a line: its name in the prompt, its score and label, where it is from, how it begins.
+
+    Where a reranker ordered it, its score and the place before that stand behind the score.
+    """
     text = " ".join(_shown(one["text"]).split())
     text = text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"
-    return f"  {one['id']}  {one['score']:.2f}  {one['label']}  {one['source']}  ({one['uid']})  {text}"
+    score = f"{one['score']:.2f}"
+    if one.get("relevance") is not None:
+        score += f"  relevance {one['relevance']:.2f} (was {one['fused_rank']})"
+    return f"  {one['id']}  {score}  {one['label']}  {one['source']}  ({one['uid']})  {text}"
 
 
 def _pace(engine: Figures) -> str:

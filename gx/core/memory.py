@@ -91,6 +91,9 @@ class Query(Filter, frozen=True, kw_only=True):
 
     The cosine tells what has to do with the question from what is only the nearest; it drops what was found by
     vector alone. With `is_text_only` no vector is asked for.
+
+    What is found is put in the order of a reranker where one is set, whatever `min_score` let pass: `rerank` says
+    whether that must be (`True`) or must not (`False`).
     """
 
     text: str
@@ -98,6 +101,7 @@ class Query(Filter, frozen=True, kw_only=True):
     min_score: float = 0.0
     min_similarity: float | None = None
     is_text_only: bool = False
+    rerank: bool | None = None
 
 
 class Hit(Value, frozen=True, kw_only=True, omit_defaults=False):
@@ -105,6 +109,9 @@ class Hit(Value, frozen=True, kw_only=True, omit_defaults=False):
 
     `text_rank` and `vector_rank` count from 1, `None` where that half didn't find it; `bm25` is better the larger it
     is, `similarity` is the cosine.
+
+    Where a reranker put what was found in its order, `relevance` is its score, as its model's file has it: most give
+    logits, without bounds, and they compare within one answer alone. `fused_rank` is the place by `score`, from 1.
     """
 
     memory: Memory
@@ -115,12 +122,18 @@ class Hit(Value, frozen=True, kw_only=True, omit_defaults=False):
     bm25: float | None = None
     vector_rank: int | None = None
     similarity: float | None = None
+    relevance: float | None = None
+    fused_rank: int | None = None
 
 
 class Found(Value, frozen=True, kw_only=True, omit_defaults=False):
-    """The answer to a question, the best first. `notes` say, in sentences, what it was found without."""
+    """The answer to a question, the best first. `notes` say, in sentences, what it was found without.
+
+    `reranker` is the SHA-256 of the model that put it in its order, "" if none did.
+    """
 
     hits: tuple[Hit, ...]
+    reranker: str = ""
     notes: tuple[str, ...] = ()
 
 

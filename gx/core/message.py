@@ -289,6 +289,24 @@ class Embed(Value, frozen=True, kw_only=True, tag="embed"):
     texts: tuple[str, ...]
 
 
+class Rank(Value, frozen=True, kw_only=True, tag="rank"):
+    """Say of each passage how well it answers the question, by a reranker; answered by `Ranked` or `Refused`.
+
+    It is done as `Embed` is.
+    """
+
+    request: int
+    model: str
+    question: str
+    passages: tuple[str, ...]
+
+
+class Leave(Value, frozen=True, kw_only=True, tag="leave"):
+    """Nobody waits for the answer to that request any more: an `Embed` or a `Rank` may end as it stands."""
+
+    request: int
+
+
 class Execute(Value, frozen=True, kw_only=True, tag="execute"):
     """Run a turn; answered by one `Finished`, whatever happens."""
 
@@ -302,7 +320,7 @@ class Cancel(Value, frozen=True, kw_only=True, tag="cancel"):
     attempt: int
 
 
-ToBench = Load | Count | Embed | Execute | Cancel
+ToBench = Load | Count | Embed | Rank | Leave | Execute | Cancel
 
 # ── bench → desk ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -333,8 +351,19 @@ class Embedded(Value, frozen=True, kw_only=True, tag="embedded"):
     vectors: bytes
 
 
+class Ranked(Value, frozen=True, kw_only=True, tag="ranked"):
+    """A score of each passage, in their order, as the model's file has it: a larger one answers better.
+
+    Most rerankers give logits, whose sigmoid is a probability; some give the probability. Only those of one model and
+    one question compare.
+    """
+
+    request: int
+    scores: tuple[float, ...]
+
+
 class Refused(Value, frozen=True, kw_only=True, tag="refused"):
-    """A `Load`, `Count` or `Embed` that failed."""
+    """A `Load`, `Count`, `Embed` or `Rank` that failed."""
 
     request: int
     failure: Failure
@@ -384,4 +413,4 @@ class Signal(Value, frozen=True, kw_only=True, tag="signal"):
     tokens_out: int = 0
 
 
-FromBench = Ready | Loaded | Counted | Embedded | Refused | Finished | Measured | Signal
+FromBench = Ready | Loaded | Counted | Embedded | Ranked | Refused | Finished | Measured | Signal

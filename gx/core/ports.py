@@ -77,7 +77,7 @@ class AttemptGone(Value, frozen=True, kw_only=True):
 
 
 class ContainerSeen(Value, frozen=True, kw_only=True):
-    """A rented container gave an answer at `seen_at`; it is up since `began_at`. Both are wall-clock seconds."""
+    """A rented container, up since `began_at`, answered or said that it is up at `seen_at`: both wall-clock seconds."""
 
     container: str
     gpu: str
@@ -145,6 +145,20 @@ class Embedder(Protocol):
         """The vector of each text, [dimensions] float32, little-endian, with the norm 1.
 
         :raises ModelError: if the model is no embedding model; with the code "context" if a text is too long for it.
+        :raises BenchError: if it can't be kept up.
+        """
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """What says how well passages answer a question: the worker at home, beside its turns."""
+
+    async def rank(self, model: str, question: str, passages: Sequence[str]) -> list[float]:
+        """A score of each passage, by a reranker: a larger one answers better. Raw, as `message.Ranked` says.
+
+        A passage that is too long for the model beside the question has the score of the best of its parts.
+
+        :raises ModelError: if the model is no reranker; with the code "question" if that alone is too long for it.
         :raises BenchError: if it can't be kept up.
         """
 

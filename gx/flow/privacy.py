@@ -21,10 +21,14 @@ _SAYS = {"custom_id": "id", "path": "id", "id": "path"}
 
 
 class Outlook(Value, frozen=True, kw_only=True):
-    """What a step's tasks read, as paths, and why they are private: empty if they may leave, with what they read."""
+    """What a step's tasks read, as paths, and why they are private: empty if they may leave, with what they read.
+
+    Whether they are `depends` on which memories are found, where nothing else makes them private.
+    """
 
     reads: tuple[str, ...]
     reason: str
+    depends: bool = False
 
 
 def private_fields(recipe: Recipe) -> frozenset[str]:
@@ -70,9 +74,11 @@ def steps_private(plan: Plan) -> dict[str, Outlook]:
     for step in plan.steps:
         agents = [plan.recipe.agents[name] for name in dict.fromkeys(step.agents)]
         paths = sorted({path for agent in agents for path in _of_others(plan, step, agent)})
-        reasons = [marked(step.step, agent) for agent in agents]
+        reasons = [(marked(step.step, agent), False) for agent in agents]
         reasons += [_why(plan, step, path, found) for path in paths]
-        found[step.id] = Outlook(reads=tuple(paths), reason=next(filter(None, reasons), ""))
+        told = sorted((depends, place, why) for place, (why, depends) in enumerate(reasons) if why)
+        depends, _, reason = told[0] if told else (False, 0, "")
+        found[step.id] = Outlook(reads=tuple(paths), reason=reason, depends=depends)
     return found
 
 
@@ -83,18 +89,22 @@ def _of_others(plan: Plan, step: StepPlan, agent: Agent) -> Iterator[str]:
         yield from (path for path in reads(plan, step, agent, level=1) if path.partition(".")[0] != "items")
 
 
-def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> str:
-    """Why a path is private; empty if it isn't, or says nothing that could be."""
+def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> tuple[str, bool]:
+    """Why a path is private, empty if it isn't or says nothing that could be, and whether that depends on what is found
+    in the memory.
+    """
     root, *fields = path.split(".")
     if root == NAME:
-        return f"reads {NAME}, which are private unless they are marked as shared"
+        return f"reads {NAME}, which are private unless they are marked as shared", True
     source = {"item": step.step.for_each, "items": step.step.reduce, "input": "inputs", "id": "inputs"}.get(root)
     if root in ("steps", answers.NAME):
         source, fields = (fields[0], fields[1:]) if fields else (None, [])
         sources = [source] if source else list(step.step.needs)
     else:
         sources = [source] if source else []
+    hits: list[tuple[bool, str]] = []
     for name in sources:
+        depends = False
         if name == "inputs" or root == "id":
             private = private_fields(plan.recipe)
             is_private = "id" in private and bool(step.step.for_each) if root == "id" else _is_of_row(fields, private)
@@ -104,9 +114,12 @@ def _why(plan: Plan, step: StepPlan, path: str, before: dict[str, Outlook]) -> s
                 fields = fields[len(step.answers.get(name, ())) :]
             is_open = share is True or (share and fields and fields[0] in share)
             is_private = outlook is not None and bool(outlook.reason) and not is_open
+            depends = outlook is not None and outlook.depends
         if is_private:
-            return f"reads {path}" + ("" if name == "inputs" else f", made by {name}, which is private")
-    return ""
+            made = "" if name == "inputs" else f", made by {name}, which is private"
+            hits.append((depends, f"reads {path}{made}"))
+    depends, reason = min(hits, key=lambda hit: hit[0], default=(False, ""))
+    return reason, depends
 
 
 def _is_of_row(fields: list[str], private: frozenset[str]) -> bool:

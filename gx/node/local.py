@@ -287,7 +287,7 @@ class LocalNode:
             digests,
             lambda keys: self.log.find_results(keys, before_seq=first_seq),
             fresh=steps_from(read.plan, wanted.fresh_from),
-            memory=self.memories,
+            memory=self.memories.of_run(asked.settings.memory_reranker),
         )
         source = read.source
         rows = take(source.rows(), limit=wanted.limit, sample=wanted.sample, seed=0) if source is not None else None

@@ -14,6 +14,7 @@ from operator import mul
 from typing import Literal
 
 import anyio
+import msgspec
 
 from gx.core import event as e
 from gx.core import memory, memorycheck
@@ -21,8 +22,10 @@ from gx.core.errors import BenchError, ModelError, NotFound, UsageError
 from gx.core.memory import Draft, Filter, Found, Lacking, Memory, MemoryStats, Query, Replaced, Written
 from gx.core.ports import Embedder, MemoryStore
 from gx.node.memoryfile import MemoryFile
+from gx.node.reranking import OfRun, Reranking
 from gx.run.memory import remembering
 from gx.run.memory.embedding import embed_all
+from gx.run.memory.reranking import candidates
 from gx.wiring import EmbeddingModel
 
 BATCH = 128
@@ -39,7 +42,7 @@ class Memories:
     """Implements the port `gx.core.ports.Memory` over `file`.
 
     `find_model` finds an embedding model by its source, `None` if it isn't on this machine; `embedder` gives who embeds
-    by it; `model` is the source that the settings name. `commit` writes to the log.
+    by it; `model` is the source that the settings name. `reranking` orders what is found. `commit` writes to the log.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Memories:
         embedder: Callable[[EmbeddingModel], Awaitable[Embedder]],
         find_model: Callable[[str], Awaitable[EmbeddingModel | None]],
         model: str | None,
+        reranking: Reranking,
         now: Callable[[], float],
     ) -> None:
+        self._reranking = reranking
         self._file, self._commit, self._embedder, self._now = file, commit, embedder, now
         self._find_model, self._model = find_model, model
         self._writing, self._filling, self._agreeing = anyio.Lock(), anyio.Lock(), anyio.Lock()
@@ -135,12 +140,13 @@ class Memories:
                 await self._record([*remembering.forgotten(uids, by=by)], [])
         return tuple(uids)
 
-    async def search(self, query: Query, *, model: str | None = None) -> Found:
-        """The memories that answer a question best, the best first.
+    async def search(self, query: Query, *, model: str | None = None, reranker: str | None = None) -> Found:
+        """The memories that answer a question best, the best first; `reranker` is a source in place of the settings'.
 
-        :raises UsageError: if it can't be asked. :raises ModelError: as `write`.
+        :raises UsageError: if it can't be asked. :raises ModelError: as `write`, or if it can't be reranked.
         """
         memorycheck.check_query(query)
+        ranked_by = await self._reranking.named(query, reranker)
         if self._is_behind and not self._writing.locked():  # else whoever writes brings the file up to date
             async with self._writing:
                 await self._record([], [])
@@ -149,8 +155,17 @@ class Memories:
             found, notes = await self._agreed(model, "")
             vector, more = await self._question(query.text, found)
             notes += more
-        hits = await self._file.ask(lambda store: store.search(query, vector), follows=False)
-        return Found(hits=tuple(hits), notes=self._told(notes))
+        k = query.k if ranked_by is None else candidates(query.k)
+        asked = msgspec.structs.replace(query, k=k)
+        hits = await self._file.ask(lambda store: store.search(asked, vector), follows=False)
+        if ranked_by is None:
+            return Found(hits=tuple(hits), notes=self._told(notes))
+        best = await self._reranking.ordered(ranked_by, query, hits)
+        return Found(hits=best, notes=self._told(notes), reranker=ranked_by.model.digest if best else "")
+
+    def of_run(self, reranker: str) -> OfRun:
+        """This memory as a run has it whose settings name that reranker."""
+        return OfRun(self, reranker)
 
     async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
         """How near each passage is to the question by the settings' model, whatever embeds what is remembered: cosines.

@@ -31,8 +31,11 @@ class Remember(Value, frozen=True, kw_only=True):
 
 
 class Search(Value, frozen=True, kw_only=True):
+    """What is searched for. `model` is as in `Remember`; `reranker` is a source too, "none" for none at all."""
+
     query: Query
     model: str | None = None
+    reranker: str | None = None
 
 
 class Listing(Value, frozen=True, kw_only=True):
@@ -122,7 +125,7 @@ class MemoryRoutes:
         return await self._memories.write(drafts, by=by(request), model=body.model)
 
     async def _search(self, request: Request, body: Search) -> Found:
-        return await self._memories.search(body.query, model=body.model)
+        return await self._memories.search(body.query, model=body.model, reranker=body.reranker)
 
     async def _list(self, request: Request, body: Listing) -> MemoryPage:
         if not 1 <= body.limit <= MOST_AT_ONCE:

@@ -17,13 +17,14 @@ import anyio.to_thread
 from gx import wiring
 from gx.core import event as e
 from gx.core.errors import LogError
-from gx.core.ports import Embedder
+from gx.core.ports import Embedder, Ranker
 from gx.core.projection import fold
 from gx.core.view import View
 from gx.node.bench import Bench
 from gx.node.local import LocalNode
 from gx.node.memories import Memories
 from gx.node.memoryfile import MemoryFile
+from gx.node.reranking import Reranking
 from gx.node.workspace import Workspace
 from gx.run.contents import Contents
 from gx.run.dispatcher import Dispatcher
@@ -67,7 +68,7 @@ async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float =
 def _memories(
     workspace: Workspace, settings: Settings, log: EventLog, dispatcher: Dispatcher, bench: Bench
 ) -> Memories:
-    """The memory of the workspace, embedded by the node's own worker."""
+    """The memory of the workspace, embedded and ranked by the node's own worker."""
 
     async def embedder(model: wiring.EmbeddingModel) -> Embedder:
         bench.offer([model.model])
@@ -76,6 +77,13 @@ def _memories(
     async def find(source: str) -> wiring.EmbeddingModel | None:
         return await anyio.to_thread.run_sync(wiring.embedding_model, source, settings, workspace.folder.parent)
 
+    async def ranker(model: wiring.LocalModel) -> Ranker:
+        bench.offer([model])
+        return wiring.ranker_of(await dispatcher.worker())
+
+    async def find_reranker(source: str) -> wiring.LocalModel:
+        return await anyio.to_thread.run_sync(wiring.reranker, source, settings, workspace.folder.parent)
+
     return Memories(
         MemoryFile(log, wiring.memory_store),
         commit=dispatcher.commit,
@@ -83,5 +91,6 @@ def _memories(
         embedder=embedder,
         find_model=find,
         model=None if settings.memory_model == "none" else settings.memory_model,
+        reranking=Reranking(find=find_reranker, ranker=ranker, source=settings.memory_reranker),
         now=wiring.SystemClock().now,
     )

@@ -18,13 +18,13 @@ from gx.core.recipe import Recipe
 from gx.core.terms import Terms
 from gx.flow import parse
 from gx.flow.plan import Plan
-from gx.node import wire
+from gx.node import reranking, wire
 from gx.node.client import Submission
 from gx.node.names import as_meant
 from gx.node.upload import Upload
 from gx.run.inputs import Source, open_inputs
 from gx.run.rulecheck import check_queries
-from gx.settings import Settings
+from gx.settings import NONE, Settings
 
 
 class Wanted(NamedTuple):
@@ -44,6 +44,7 @@ def read(asked: wire.Asked, upload: Upload | None) -> Wanted:
     if wanted.fresh_from is not None and wanted.fresh_from not in {step.id for step in plan.steps}:
         raise UsageError(f"the recipe has no step `{wanted.fresh_from}` to compute anew from")
     models = wiring.resolve_models(plan.recipe, settings, Path(wanted.recipe_folder))
+    _check_reranker(plan, settings, Path(wanted.folder))
     source = source_of(wanted, plan, settings, stdin=upload)
     digests = {name: model.digest for name, model in models.items()}
     return Wanted(plan, models, source, fingerprint(plan.recipe, plan.params, digests, wanted, source))
@@ -65,6 +66,16 @@ def source_of(asked: Submission, plan: Plan, settings: Settings, *, stdin: io.Ra
         raise UsageError("the input is stdin, and none was sent", hint="give the rows with -i FILE")
     stream = cast("io.BufferedReader", stdin)
     return open_inputs(spec, base_dir=base, fmt=asked.input_format, stdin=stream, max_row_bytes=settings.max_row_bytes)
+
+
+def _check_reranker(plan: Plan, settings: Settings, base_dir: Path) -> None:
+    """:raises GxError: if searches of the run are to be reranked, and can't be."""
+    recalls = [step.step.recall(plan.recipe.agents[name]) for step in plan.steps for name in step.agents]
+    wishes = [recall.rerank for recall in recalls if recall is not None]
+    if settings.memory_reranker != NONE and any(wish is not False for wish in wishes):
+        wiring.reranker(settings.memory_reranker, settings, base_dir)
+    elif True in wishes and settings.memory_reranker == NONE:
+        raise reranking.unset()
 
 
 def terms_of(asked: Submission, recipe: Recipe) -> Terms | None:

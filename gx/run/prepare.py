@@ -266,6 +266,7 @@ class Preparer:
             label=label,
             found=task.found if known is None else known.found,
             without=() if known is None else known.without,
+            reranker="" if known is None else known.reranker,
             shortened=shortened,
         )
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from gguf import PoolingType
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +24,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Iterator[Engi
     folder = tmp_path_factory.mktemp("bert")
     engine = Engine(threads=1, slots=2)
     engine.register("bert", str(write_tiny_bert(folder / "bert.gguf")))
-    engine.register("rank", str(write_tiny_bert(folder / "rank.gguf", pooling=PoolingType.RANK)))
     engine.register("tiny", tiny)
     yield engine
     engine.close()
@@ -44,11 +42,6 @@ def test_many_texts_take_many_batches(engine: Engine) -> None:
     texts = [f"text {number} " * (number % 40 + 1) for number in range(300)]
     vectors = engine.embed("bert", texts).result(60)
     assert np.allclose(vectors[250], engine.embed("bert", [texts[250]]).result(30)[0], atol=1e-4)
-
-
-def test_a_reranker_gives_scores(engine: Engine) -> None:
-    scores = engine.embed("rank", ["how to pay", "a fox"], is_normalized=False).result(30)
-    assert scores.shape == (2, 1) and np.isfinite(scores).all()
 
 
 def test_no_texts_have_no_vectors(engine: Engine) -> None:

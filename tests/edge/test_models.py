@@ -120,7 +120,7 @@ def test_a_removed_model_leaves_nothing_and_files_elsewhere_are_never_removed(se
 
 def test_the_catalogue_is_sound() -> None:
     assert len(BY_NAME) == len(ENTRIES) >= 12
-    assert {entry.kind for entry in ENTRIES} == {"chat", "embedding"}
+    assert {entry.kind for entry in ENTRIES} == {"chat", "embedding", "reranker"}
     for entry in ENTRIES:
         wanted = models.resolve(entry.source, base_dir=Path("/nowhere"), models_dir=Path("/nowhere"))
         assert isinstance(wanted, Missing) and str(wanted.url).endswith(f"/{entry.repo}/resolve/main/{entry.file}")

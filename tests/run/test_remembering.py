@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gx.core import event as e
+from gx.core.cutting import halves
 from gx.core.errors import ModelError
 from gx.core.memory import Change, Chosen, Draft, Drop, Mark, Put, Source
 from gx.core.message import Label
@@ -16,7 +17,7 @@ from gx.run.log.compact import compact
 from gx.run.log.erase import erase
 from gx.run.log.erase_forgotten import erase_forgotten
 from gx.run.log.verify import verify
-from gx.run.memory.embedding import embed_all, halves
+from gx.run.memory.embedding import embed_all
 from gx.run.memory.remembering import MOST_AT_ONCE, forgotten, hash_at, replayed, written
 
 pytestmark = pytest.mark.anyio

@@ -19,6 +19,7 @@ import numpy as np
 from edge.engine.gguf import check_header
 from edge.engine.llama.library import Jinja2ChatFormatter, complaint, complaints, forget, llama_cpp
 from edge.engine.slots import Tokens
+from edge.header import read_header
 from gx.core.errors import GxError, ModelError
 from gx.core.message import Message, ModelCard
 
@@ -88,6 +89,9 @@ class Model:
         self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
         end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.end_token: int = end if end >= 0 else text_end  # below 0 if the vocabulary has none
+        pair = llama_cpp.llama_model_chat_template(self._pointer, b"rerank")
+        self.pair_template: str | None = pair.decode("utf-8", "replace") if pair else None
+        self.pair_marks = self._pair_marks()
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
@@ -100,6 +104,18 @@ class Model:
             )
         except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
+
+    def _pair_marks(self) -> tuple[list[int], list[int], list[int]]:
+        """The tokens that the vocabulary puts before two texts, between them and behind them."""
+        vocab = self.vocab
+        separator = llama_cpp.llama_vocab_sep(vocab)
+        end = llama_cpp.llama_vocab_eos(vocab)
+        end = separator if end < 0 else end
+        ends = [end] if llama_cpp.llama_vocab_get_add_eos(vocab) and end >= 0 else []
+        separates = llama_cpp.llama_vocab_get_add_sep(vocab) and separator >= 0
+        begins = llama_cpp.llama_vocab_get_add_bos(vocab)
+        before = [llama_cpp.llama_vocab_bos(vocab)] if begins else []
+        return before, [*ends, *([separator] if separates else [])], ends
 
     def _adapter(self, path: str) -> Any:
         """A LoRA adapter over these weights; it lives as long as they do."""
@@ -120,6 +136,12 @@ class Model:
         strengths = (ctypes.c_float * n)(*(strength for _, strength in self._adapters))
         if llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths):
             raise ModelError(f"the adapters of {self.path} can't be used together")
+
+    @cached_property
+    def has_head(self) -> bool:
+        """Whether the file has the weights that make a score of a text: without them llama.cpp gives any number."""
+        header = read_header(self.path)
+        return header is not None and header.has_head
 
     @cached_property
     def token_bytes(self) -> int:
@@ -168,8 +190,8 @@ class Model:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
         return self.tokenize(self.render(messages))
 
-    def tokenize(self, text: str, *, adds_special: bool = False) -> Tokens:
-        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such.
+    def tokenize(self, text: str, *, adds_special: bool = False, reads_control: bool = True) -> Tokens:
+        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such if it `reads_control`.
 
         With `adds_special` come those that the model wants at the beginning and the end of a text of its own.
         """
@@ -177,7 +199,7 @@ class Model:
         room = len(raw) + 16
         found = np.empty(room, np.int32)
         buffer = found.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, adds_special, True)
+        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, adds_special, reads_control)
         if n_tokens < 0:
             raise ModelError(f"the tokenizer of {self.path} makes more tokens than bytes of a text of {len(raw)} bytes")
         return found[:n_tokens]

@@ -138,6 +138,7 @@ def _prepared(body: e.TaskPrepared) -> str:
     said = f"prepared for model {body.model[:SHORT]}: key {body.key[:SHORT]}, seed {body.seed}"
     if body.found is not None:
         said += f"; {counted(len(body.found), 'memory', 'memories')} found"
+        said += f", reranked by {body.reranker[:SHORT]}" if body.reranker else ""
     said += "".join(f" ({one})" for one in body.without)
     said += "" if body.shortened is None else f"; {words_of(body.shortened)}"
     return said + ("; private: it may not leave this machine" if body.label is Label.private else "")

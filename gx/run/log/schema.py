@@ -177,14 +177,15 @@ VIEWS = {
             data->>'$.digest' AS digest
         FROM events WHERE type LIKE 'egress.%'""",
     # What was found in the memory for each task, the best first: `rank` counts from 1, as in the prompt's "m1".
+    # Where a reranker ordered it, `relevance` is its score, and `fused_rank` the place before that, by `score`.
     "recalled": """
         SELECT p.run, p.task, p.rank, p.m.uid AS uid, p.m.score AS score, p.m.kind AS kind,
             coalesce(p.m.label, 'private') AS label, coalesce(p.m.path, '') AS path, coalesce(p.m.by, '') AS author,
-            p.m.page AS page, p.m.body AS digest, p.seq
+            p.m.page AS page, p.m.body AS digest, p.seq, p.m.relevance AS relevance, p.m.fused_rank AS fused_rank
         FROM (SELECT run, task, seq, unnest(range(1, len(found) + 1)) AS rank, unnest(found) AS m FROM (
             SELECT run, task, seq, from_json(data->'$.found', '[{"uid": "VARCHAR", "score": "DOUBLE",
                 "kind": "VARCHAR", "label": "VARCHAR", "path": "VARCHAR", "by": "VARCHAR", "page": "BIGINT",
-                "body": "VARCHAR"}]') AS found
+                "body": "VARCHAR", "relevance": "DOUBLE", "fused_rank": "BIGINT"}]') AS found
             FROM events WHERE type = 'task.prepared' AND (data->'$.found') IS NOT NULL)) p""",
     # One row a memory that was not forgotten; `seq` is that of the event that first wrote it.
     "memories": """

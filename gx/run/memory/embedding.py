@@ -10,11 +10,9 @@ import math
 from array import array
 from collections.abc import Sequence
 
+from gx.core.cutting import LEAST_CHARS, halves
 from gx.core.errors import ModelError
 from gx.core.ports import Embedder
-
-LEAST_CHARS = 8
-"""A part that is still too long at that length will be so at any."""
 
 
 async def embed_all(embedder: Embedder, model: str, texts: Sequence[str]) -> list[bytes]:
@@ -36,14 +34,6 @@ async def embed_all(embedder: Embedder, model: str, texts: Sequence[str]) -> lis
         if len(texts[0]) < LEAST_CHARS:
             raise
     return [mean(await embed_all(embedder, model, halves(texts[0])))]
-
-
-def halves(text: str) -> tuple[str, str]:
-    """A text cut in two near its middle, at a space if there is one in its second quarter."""
-    middle = len(text) // 2
-    at = max(text.rfind(" ", middle // 2, middle), text.rfind("\n", middle // 2, middle))
-    cut = at + 1 if at >= 0 else middle
-    return text[:cut], text[cut:]
 
 
 def mean(vectors: Sequence[bytes]) -> bytes:

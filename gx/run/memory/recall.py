@@ -24,10 +24,11 @@ UNSEARCHED = "the memory is searched when the task runs"
 
 
 class Recollection(Value, frozen=True, kw_only=True):
-    """What a search gave. `without` says in sentences what it was without."""
+    """What a search gave. `without` says in sentences what it was without; `reranker` is as in `TaskPrepared`."""
 
     found: tuple[Recalled, ...] = ()
     without: tuple[str, ...] = ()
+    reranker: str = ""
 
 
 class Recalls:
@@ -88,7 +89,9 @@ class Recalls:
                 answer = await memory.search(query)
                 self.notes |= dict.fromkeys(answer.notes)
                 self._known[task] = Recollection(
-                    found=tuple(self._recalled(hit) for hit in answer.hits), without=answer.notes
+                    found=tuple(self._recalled(hit) for hit in answer.hits),
+                    without=answer.notes,
+                    reranker=answer.reranker,
                 )
             except GxError as error:
                 self._known[task] = error
@@ -112,4 +115,6 @@ class Recalls:
             heading=heading,
             page=source.page,
             ordinal=source.ordinal,
+            relevance=hit.relevance,
+            fused_rank=hit.fused_rank,
         )

@@ -1,0 +1,32 @@
+"""Who stops waiting for an answer lets the bench know, once; who has it doesn't."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from edge.questions import Questions
+from gx.core.message import Leave, Rank, Ranked, ToBench
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_question_whose_asker_goes_away_is_left_and_one_that_was_answered_is_not() -> None:
+    sent: list[ToBench] = []
+    questions = Questions()
+
+    def make(number: int) -> Rank:
+        return Rank(request=number, model="m", question="q", passages=("p",))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(questions.ask, sent.append, make)
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert sent == [make(1), Leave(request=1)] and not questions.are_open
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(questions.ask, sent.append, make)
+        await anyio.lowlevel.checkpoint()
+        questions.settle(Ranked(request=2, scores=(1.0,)))
+    assert sent[2:] == [make(2)]
