@@ -13,7 +13,7 @@ HEAVY = ["llama_cpp", "duckdb", "textual", "modal", "numpy", "anyio", "jinja2", 
 def loaded(code: str) -> set[str]:
     """The modules that `code` loads."""
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nsys.stderr.write(' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=True)
     return set(done.stderr.split())
 
 

@@ -46,7 +46,7 @@ class Desk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert done.returncode == code, done.stderr
@@ -123,7 +123,7 @@ def test_logs_have_what_a_container_wrote(desk: Callable[[dict[str, str]], Desk]
         "try: modal.Cls.from_name('gx', 'Bench')(run='r').execute.remote('a job', 'and another')\n"
         "except Exception: pass"
     )
-    subprocess.run([sys.executable, "-c", code], env=here.env, capture_output=True, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], env=here.env, capture_output=True, timeout=180, check=True)
     rows = here.rows("logs", "-n", "50")
     assert rows and any("TypeError" in row["text"] for row in rows)
     assert all(row["time"].endswith("Z") and row["source"] in ("stdout", "stderr", "system") for row in rows)
@@ -138,7 +138,7 @@ def test_an_app_of_another_gx_is_told_apart(desk: Callable[[dict[str, str]], Des
         "with modal.Volume.from_name('gx-models').batch_upload(force=True) as batch:\n"
         '    batch.put_file(io.BytesIO(b\'{"gx": "0.0.1", "code": "0123456789ab"}\'), "/deployed.json")'
     )
-    subprocess.run([sys.executable, "-c", code], env=here.env, capture_output=True, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], env=here.env, capture_output=True, timeout=180, check=True)
     (app,) = here.checks(code=1)["app"]
     assert app["status"] == "fail" and "is gx 0.0.1, code 0123456789ab; here is gx" in app["found"]
     assert here.rows("status")[0]["is_current"] is False

@@ -57,7 +57,7 @@ def test_several_processes_make_it_once_and_the_same(made: ModelFile, tmp_path: 
     command = [sys.executable, "-m", "gx.cli.main", "models", "pull", "minilm", "--json"]
     env = os.environ | {"GX_MODELS_DIR": str(tmp_path), "GX_OFFLINE": "1"}
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) for _ in range(3)]
-    told = [process.communicate(timeout=60) for process in started]
+    told = [process.communicate(timeout=180) for process in started]
     assert [json.loads(out)["sha256"] for out, _ in told] == [made.sha256] * 3
     assert sorted(b"is here already" in said for _, said in told) == [False, True, True]
     assert (tmp_path / "minilm.gguf").read_bytes() == made.path.read_bytes()

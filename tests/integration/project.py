@@ -69,7 +69,7 @@ class Running:
         self.process.stdin.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         self.process.stdin.flush()
 
-    def end(self, timeout_s: float = 60) -> Done:
+    def end(self, timeout_s: float = 180) -> Done:
         out, err = self.process.communicate(timeout=timeout_s)
         return Done(self.process.returncode, self._out + out, err)
 
@@ -113,7 +113,7 @@ class Project:
 
     def run(self, *args: str, stdin: bytes = b"", **env: str) -> Done:
         running = self.start(*args, **env)
-        out, err = running.process.communicate(stdin, timeout=60)
+        out, err = running.process.communicate(stdin, timeout=180)
         return Done(running.process.returncode, out, err)
 
     def resume(self, told: str) -> Done:

@@ -34,7 +34,7 @@ def test_a_recipe_is_rehearsed_with_containers_and_told_what_it_would_have_cost(
 
 def test_a_live_run_may_rent_from_now_on(slow: Project) -> None:
     slow.add(*MORE)
-    out, _ = slow.start("run", "recipe.yaml", "-i", "rows.jsonl", "--detach").process.communicate(timeout=60)
+    out, _ = slow.start("run", "recipe.yaml", "-i", "rows.jsonl", "--detach").process.communicate(timeout=180)
     run = out.decode().strip()
     assert nodes.until(lambda: slow.ask_live(BUSY)[0]["n"])
     done = slow.run(*FORCED)

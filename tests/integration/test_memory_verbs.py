@@ -59,7 +59,7 @@ def test_what_is_added_is_found_listed_carried_and_forgotten(folder: Project) ->
 def test_a_table_shows_a_memory_as_one_harmless_line(folder: Project) -> None:
     memory(folder, "add", "a [red]b\x1b[31m\nc")
     process = folder.start("memory", "ls", "--plain", **ENV).process
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert b"a [red]b [31m c" in out and b"\x1b" not in out
 
 

@@ -141,12 +141,12 @@ def test_one_run_is_the_input_of_another(project: Project) -> None:
     )  # fmt: skip
     second = subprocess.run(
         [*GX, "run", "second.yaml", "-i", "-"], cwd=project.folder, env=project.env,
-        stdin=first.stdout, capture_output=True, timeout=60, check=False,
+        stdin=first.stdout, capture_output=True, timeout=180, check=False,
     )  # fmt: skip
     done = Done(second.returncode, second.stdout, second.stderr)
     assert first.stdout is not None
     first.stdout.close()
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=180)
     assert first.returncode == ExitCode.ok, err
     assert (done.status, len(done.ids)) == (ExitCode.ok, 20)
     assert project.ask("SELECT name, status FROM runs ORDER BY name") == [("second", "finished"), ("test", "finished")]
@@ -156,7 +156,7 @@ def test_a_reader_that_has_enough_ends_its_own_run_only(other: Project) -> None:
     beside = other.start(*OTHER)
     beside.record()
     command = f"{' '.join(GX)} run recipe.yaml -i rows.jsonl | head -1"
-    first = subprocess.run(["sh", "-c", command], cwd=other.folder, env=other.env, capture_output=True, timeout=60)
+    first = subprocess.run(["sh", "-c", command], cwd=other.folder, env=other.env, capture_output=True, timeout=180)
     assert len(first.stdout.splitlines()) == 1
     assert b"Traceback" not in first.stderr and b"Exception" not in first.stderr
     done = beside.end()

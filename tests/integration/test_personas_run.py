@@ -43,7 +43,7 @@ def panel(folder: Project, model: Path, rows: int = 3) -> Project:
 
 def said(folder: Project, *words: str) -> str:
     """What a command says on stdout, once it has ended well."""
-    out, err = folder.start(*words).process.communicate(timeout=60)
+    out, err = folder.start(*words).process.communicate(timeout=180)
     assert not err.count(b"error"), err
     return out.decode()
 

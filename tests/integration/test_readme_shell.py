@@ -63,7 +63,7 @@ def run(place: Project, line: str) -> subprocess.CompletedProcess[str]:
         if re.search(rf"(^|\| *){program} ", line) and shutil.which(program) is None:
             pytest.skip(f"{program} isn't installed")
     done = subprocess.run(
-        ["sh", "-c", line], cwd=place.folder, env=place.env, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", line], cwd=place.folder, env=place.env, capture_output=True, text=True, timeout=180, check=False
     )
     assert "Traceback" not in done.stderr and "error:" not in done.stderr, done.stderr
     return done

@@ -34,7 +34,7 @@ def shell(place: Project, command: str, stdin: str = "") -> subprocess.Completed
     words = " ".join(GX)
     line = f'gx() {{ {words} "$@"; }}; {command}'
     done = subprocess.run(
-        ["bash", "-c", line], cwd=place.folder, env=place.env, input=stdin, capture_output=True, text=True, timeout=60
+        ["bash", "-c", line], cwd=place.folder, env=place.env, input=stdin, capture_output=True, text=True, timeout=180
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -169,7 +169,7 @@ def on_terminal(place: Project, *words: str) -> list[str]:
         if not chunk:
             break
         seen.append(decoder.decode(chunk))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == ExitCode.ok, err
     return seen
 
@@ -205,7 +205,7 @@ def test_an_answer_that_is_stopped_while_it_is_written_ends_at_once(place: Proje
     try:
         assert os.read(own, 65536)  # the beginning of an answer that has no end yet
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     finally:
         process.kill()
         os.close(own)

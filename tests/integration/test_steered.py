@@ -46,7 +46,7 @@ def test_a_run_that_waits_for_a_person_is_left_with_6_and_goes_on_once_it_is_ans
 def test_waiting_for_a_detached_run_that_asks_a_person_ends_with_6(folder: Project, tiny: Path) -> None:
     folder.write(SLOW + ASKS, tiny, rows=40)
     detached = folder.start("run", "recipe.yaml", "-i", "rows.jsonl", "--detach")
-    out, _ = detached.process.communicate(timeout=60)
+    out, _ = detached.process.communicate(timeout=180)
     run = out.decode().strip()
     waited = folder.run("wait", run)
     assert waited.status == 6 and f"answer with: gx answer {run} continue | stop" in waited.err

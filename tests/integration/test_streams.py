@@ -99,7 +99,7 @@ def test_results_that_cannot_be_written_are_kept(project: Project) -> None:
             env=project.env,
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=180,
             check=False,
         )
     told = Done(process.returncode, b"", process.stderr)

@@ -66,7 +66,7 @@ class Served:
         self._portal = portal
         self.client = Client(folder)
         transport = httpx.HTTPTransport(uds=str(socket_path(folder)))
-        self.http = httpx.Client(transport=transport, base_url="http://gx", headers={"gx-by": BY}, timeout=60)
+        self.http = httpx.Client(transport=transport, base_url="http://gx", headers={"gx-by": BY}, timeout=180)
 
     def asked(self, text: str, rows: int = 3, **more: Any) -> wire.Asked:
         """A submission of that recipe over a file of so many rows."""

@@ -31,7 +31,7 @@ def project(tmp_path: Path, long: Path) -> Iterator[Project]:
 def detach(project: Project, *words: str, recipe: str = "endless.yaml") -> str:
     """The id of a run that goes on by itself; nothing else is on stdout."""
     command = project.start("run", recipe, "-i", "rows.jsonl", "--detach", *words).process
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=180)
     assert command.returncode == 0, err
     (run,) = out.decode().split()
     assert f"run {run} goes on by itself" in err.decode()
@@ -61,7 +61,7 @@ def going(project: Project, run: str) -> dict[str, Any]:
 
 def plain(project: Project, *words: str) -> tuple[int, str, str]:
     command = project.start(*words).process
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=180)
     assert b"Traceback" not in err, err
     return command.returncode, out.decode(), err.decode()
 

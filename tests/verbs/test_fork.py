@@ -87,7 +87,7 @@ def test_a_retry_runs_what_failed_and_nothing_else(project: Project) -> None:
     done = project.run("retry", project.env["ORIGIN"])
     assert (done.status, computed(done)) == (3, 0)
     assert "1 failed" in done.err and len(done.records) == 3
-    out, _ = project.start("retry", project.env["ORIGIN"], "--detach", "-q").process.communicate(timeout=60)
+    out, _ = project.start("retry", project.env["ORIGIN"], "--detach", "-q").process.communicate(timeout=180)
     assert out.startswith(b"retry-of-two-")
 
 

@@ -296,7 +296,7 @@ def test_a_report_that_stdout_can_not_take_is_an_error_in_words(slow: Path, tmp_
     for form in (("-o", "-"), ("--json",)):
         words = [sys.executable, "-P", "-m", "gx.cli.main", "report", RUN, *form, "--workspace", str(slow)]
         with Path("/dev/full").open("wb") as full:
-            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path)
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=180, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.startswith("error: stdout can't be written"), done.stderr
         assert "Traceback" not in done.stderr
 
