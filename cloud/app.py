@@ -62,6 +62,9 @@ class DictBoard:
     async def paid_until(self, driver: str) -> float:
         return float(await self._dict.get.aio(driver, 0.0))
 
+    async def say(self, key: str, value: bytes) -> None:
+        await self._dict.put.aio(key, value)
+
 
 @app.cls(
     image=image, gpu="L4", volumes={f"/root/{MODELS}": models}, retries=0, timeout=3600, startup_timeout=START_UP_S

@@ -13,6 +13,8 @@ from cloud.calls import AGAIN_S, Calls, each
 from cloud.rented import Gone
 from gx.core.errors import CloudError
 
+ANSWER_S = 5.0
+"""How long a cancel may take to be answered, before it is asked again."""
 OnEnd = Callable[[bytes | None], None]
 """Told what a call had answered when it was cancelled; `None` for nothing, also as long as it can't be cancelled."""
 
@@ -48,11 +50,12 @@ class Clearing:
         """Cancel a call now; one that can't be is kept for later."""
         on_end = self._unwanted.get(call)
         try:
-            await self._calls.cancel(call)
-            answer = None if on_end is None else await _answer(self._calls.poll, call)
-        except CloudError as error:
+            with anyio.fail_after(ANSWER_S):
+                await self._calls.cancel(call)
+                answer = None if on_end is None else await _answer(self._calls.poll, call)
+        except (CloudError, TimeoutError) as error:
             if not self._is_deaf:
-                self._on_refusal(f"a call can't be cancelled yet: {error.message}")
+                self._on_refusal(f"a call can't be cancelled yet: {_words(error)}")
             self._is_deaf = True
             if on_end is not None:
                 on_end(None)
@@ -68,3 +71,7 @@ async def _answer(poll: Callable[[str], Awaitable[bytes | None]], call: str) -> 
         return await poll(call)
     except Gone:
         return None
+
+
+def _words(error: CloudError | TimeoutError) -> str:
+    return error.message if isinstance(error, CloudError) else f"there is no answer within {ANSWER_S:g} s"

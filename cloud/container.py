@@ -2,7 +2,7 @@
 
 The bench is a child process, kept up by the same worker that the desk uses: a GGML assertion is a value here, and not
 the end of the entry point, which would be started again and billed. It knows no Modal; who claims and who pays comes
-through `Board`.
+through the board.
 
 Invariant: each job is answered by one report, and is run only if it was claimed and is paid for.
 """
@@ -13,24 +13,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from cloud import message as m
+from cloud import roll
 from edge.frames import pack_outcome
 from edge.worker import EdgeWorker
 from gx.core.errors import GxError, ModelError
 from gx.core.message import Failure, Outcome, Turn
 from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
-
-
-class Board(Protocol):
-    """What containers and drivers know in common."""
-
-    async def claim(self, key: str, call: str) -> str:
-        """The call that has the claim: the first one that asked."""
-
-    async def paid_until(self, driver: str) -> float:
-        """Until when a driver vouches for the cost, in wall-clock seconds; 0 if it never did."""
 
 
 class Container:
@@ -41,7 +31,7 @@ class Container:
         *,
         name: str,
         models: Path,
-        board: Board,
+        board: m.Board,
         slots: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -50,18 +40,21 @@ class Container:
         self._began_at = time.time()
         self._worker: EdgeWorker | None = None
         self._life: asyncio.Task[None] | None = None
+        self._presence: asyncio.Task[None] | None = None
         self._running: dict[tuple[str, int], asyncio.Future[m.Done | m.Lost]] = {}
         self._paid: dict[str, float] = {}
 
     async def start(self) -> None:
         """Bring the bench up. What keeps it from coming up is told by the jobs that come."""
         await self._bench()
+        self._presence = asyncio.create_task(roll.answer_to(self._board, self._seat))
 
     async def stop(self) -> None:
         """End the bench."""
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
+        tasks = [task for task in (self._presence, self._life) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def execute(self, payload: bytes, call: str) -> bytes:
         """Run one job, which came as `call`. Cancelled, it stops the attempt and disturbs no other."""
@@ -69,8 +62,10 @@ class Container:
             reply = await self._reply(m.read_job(payload), call)
         except Exception as error:  # noqa: BLE001 - the driver would be given it as it is, of whatever class
             reply = m.Lost(reason=f"its container failed: {type(error).__name__}: {error}", is_suspect=False)
-        seat = m.Seat(container=self._name, began_at=self._began_at, now=time.time())
-        return m.pack(m.Report(seat=seat, reply=reply))
+        return m.pack(m.Report(seat=self._seat(), reply=reply))
+
+    def _seat(self) -> m.Seat:
+        return m.Seat(container=self._name, began_at=self._began_at, now=time.time())
 
     async def _reply(self, job: m.Job, call: str) -> m.Done | m.Lost | m.Taken | m.Unpaid:
         if not await self._is_paid(job.driver):

@@ -14,6 +14,8 @@ from gx.core.task import Offer
 
 SCALEDOWN_S = 10.0
 """How long a container idles before it ends; Modal takes 2 to 3,600."""
+ENDING_S = 3.0
+"""How long its end may take then: its bench exits, it lets go of its volume; and it is billed until it is gone."""
 COLD_START_S = 60.0
 """What a start is taken for until one was measured: an image that is cached, and a few GB of weights from a volume."""
 SOURCE = "https://modal.com/pricing"
@@ -66,14 +68,14 @@ def offers(rates: Mapping[str, Rates], *, timeout_s: float, start_limit_s: float
 
     An input that takes longer than `timeout_s` is given up, and so is a start that takes longer than `start_limit_s`.
     """
-    reserve_s = start_limit_s + LEASE_S + timeout_s + SCALEDOWN_S
+    reserve_s = start_limit_s + LEASE_S + timeout_s + SCALEDOWN_S + ENDING_S
     return {
         gpu: Offer(
             gpu=gpu,
             tokens_per_s=0.0,
             usd_per_s=one.usd_per_s,
             cold_start_s=COLD_START_S,
-            window_s=SCALEDOWN_S,
+            window_s=SCALEDOWN_S + ENDING_S,
             reserve_usd=one.usd_per_s * reserve_s,
             start_limit_s=start_limit_s,
             timeout_s=timeout_s,

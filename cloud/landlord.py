@@ -15,7 +15,7 @@ import msgspec
 
 from cloud import deploy, prices
 from cloud.app import START_UP_S
-from cloud.cost import COLD_START_S, SCALEDOWN_S
+from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
 from cloud.rented import Account, Pool, rent
@@ -62,8 +62,8 @@ class ModalLandlord:
                 tokens_per_s=max(1.0, edge_tokens_per_s) * times_a_laptop(gpu),
                 usd_per_s=rates.usd_per_s,
                 cold_start_s=REHEARSED_START_S if needs.is_rehearsal else COLD_START_S,
-                window_s=SCALEDOWN_S,
-                reserve_usd=rates.usd_per_s * (START_UP_S + LEASE_S + needs.timeout_s + SCALEDOWN_S),
+                window_s=SCALEDOWN_S + ENDING_S,
+                reserve_usd=rates.usd_per_s * (START_UP_S + LEASE_S + needs.timeout_s + SCALEDOWN_S + ENDING_S),
                 start_limit_s=START_UP_S,
                 timeout_s=needs.timeout_s,
                 source=rates.source,

@@ -5,9 +5,12 @@ They are bytes to Modal, so no class of ours is ever unpickled, and a failure is
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from edge.frames import unpack_outcome
+from gx.core.errors import BenchError
 from gx.core.message import Outcome, Turn, Value
 
 MODELS = "models"
@@ -83,12 +86,26 @@ class Report(Value, frozen=True, kw_only=True):
     reply: Done | Lost | Taken | Unpaid
 
 
+class Board(Protocol):
+    """What containers and drivers know in common."""
+
+    async def claim(self, key: str, call: str) -> str:
+        """The call that has the claim: the first one that asked."""
+
+    async def paid_until(self, driver: str) -> float:
+        """Until when a driver vouches for the cost, in wall-clock seconds; 0 if it never did."""
+
+    async def say(self, key: str, value: bytes) -> None:
+        """Leave word for the driver, in place of what stood there."""
+
+
 _JOB = msgspec.msgpack.Decoder(Job)
 _REPORT = msgspec.msgpack.Decoder(Report)
+_SEAT = msgspec.msgpack.Decoder(Seat)
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def pack(value: Job | Report) -> bytes:
+def pack(value: Job | Report | Seat) -> bytes:
     """The bytes that travel."""
     return _ENCODER.encode(value)
 
@@ -101,3 +118,26 @@ def read_job(payload: bytes) -> Job:
 def read_report(payload: bytes) -> Report:
     """The report that `pack` wrote. :raises msgspec.DecodeError: if it is none."""
     return _REPORT.decode(payload)
+
+
+def read_seat(payload: bytes) -> Seat:
+    """The seat that `pack` wrote. :raises msgspec.DecodeError: if it is none."""
+    return _SEAT.decode(payload)
+
+
+def outcome_of(payload: bytes) -> tuple[Outcome, float] | None:
+    """What a report says that an attempt came to, and its ms; `None` if it came to nothing, or can't be read."""
+    try:
+        reply = read_report(payload).reply
+        return (reply.outcome, reply.ms) if isinstance(reply, Done) else None
+    except (msgspec.MsgspecError, BenchError):
+        return None
+
+
+def owner_of(payload: bytes) -> str | None:
+    """The call that has the claim of the attempt, if a report says that it is another one."""
+    try:
+        reply = read_report(payload).reply
+    except (msgspec.MsgspecError, BenchError):
+        return None
+    return reply.call if isinstance(reply, Taken) else None

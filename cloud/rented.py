@@ -127,6 +127,12 @@ class Rented:
         with mapped():
             await self._board.put.aio(driver, until)
 
+    async def said(self, key: str) -> bytes | None:
+        """What a container left word of on the board. :raises CloudError: if nobody can be asked."""
+        with mapped():
+            said = await self._board.get.aio(key)
+            return said if isinstance(said, bytes) else None
+
     async def forget(self) -> None:
         """Drop the run's claims and leases: no call of it is open any more."""
         with mapped():

@@ -6,6 +6,7 @@ Invariant: nothing counts as told before the landlord took it, and as long as it
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -33,6 +34,12 @@ class Telling:
         """Tell of another instant, in wall-clock seconds."""
         self.until = until
         self._has_news.set()
+
+    async def withdraw(self) -> None:
+        """Pay for nothing that begins from now on, whoever may have been told otherwise; if that can be told now."""
+        self.until = self._told_until = 0.0
+        with suppress(CloudError):
+            await self._calls.vouch(self._driver, 0.0)
 
     def may_begin(self, now: float) -> bool:
         """Whether containers know that they may be there, and are paid."""

@@ -25,16 +25,20 @@ from cloud import message as m
 from cloud.calls import AT_ONCE, Calls, each
 from cloud.clearing import Clearing
 from cloud.rented import Gone, Refused
+from cloud.roll import Roll
 from cloud.telling import Telling
 from gx.core.errors import BenchError, CloudError
-from gx.core.message import Failure, Message, ModelCard, Outcome, Turn
+from gx.core.message import Failure, Message, ModelCard, Turn
 from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Capacity, CloudLease, Quote, Rate
 
 POLL_S = 0.2
 """How long after a round of polls the next one begins."""
 _LONGEST_BACKOFF_S = 30.0
-_ENDING_S = 10.0
+_SPAWN_S = 10.0
+"""How long a spawn may take to be answered: a long prompt goes up as a file first."""
+ENDING_S = 5.0
+"""How long leaving a worker may take: as long as the landlord answers, each call is cancelled within a second."""
 _REST_S = 30.0
 """How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
 
@@ -60,18 +64,24 @@ class CloudWorker:
         inputs: int,
         quote: Quote,
         now: Callable[[], float] = time.time,
+        ending_s: float = ENDING_S,
     ) -> None:
         self._calls, self._run, self._gpu, self._driver, self._inputs = calls, run, gpu, driver, inputs
-        self._quote, self._now = quote, now
+        self._quote, self._now, self._ending_s = quote, now, ending_s
         self._telling = Telling(calls, driver, on_told=self._look_for_work, on_refusal=self._refuse)
         self._clearing = Clearing(calls, on_refusal=self._refuse)
+        self._roll = Roll(calls, self._see)
         self._weights: dict[str, m.Weights] = {}
         self._waiting: OrderedDict[_Name, Turn] = OrderedDict()
         self._spawning: set[_Name] = set()
-        self._asked = set[anyio.Event]()
+        self._asked: dict[anyio.Event, anyio.CancelScope] = {}
+        """Spawns that are under way, by what is set once they are answered."""
+        self._is_unsure = False
         self._open: dict[_Name, str] = {}
         self._recalled = set[_Name]()
         """Attempts that are wanted back and have not ended yet."""
+        self._cancelled = set[_Name]()
+        """Attempts that were cancelled and have not ended yet."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
         self._backoff_s = self._rest_s = 0.0
@@ -93,8 +103,11 @@ class CloudWorker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.move_on_after(_ENDING_S, shield=True):
+        with anyio.move_on_after(self._ending_s, shield=True):
             await self.aclose()
+        self._is_unsure = bool(self._asked)
+        for asking in self._asked.values():
+            asking.cancel()
         await self._end_tasks()
 
     def register(self, weights: m.Weights) -> None:
@@ -103,8 +116,8 @@ class CloudWorker:
 
     @property
     def is_clear(self) -> bool:
-        """Whether each call that nobody wants is cancelled: until then it costs."""
-        return not self._clearing.unwanted
+        """Whether each call that nobody wants is cancelled, and none is being made: until then it costs."""
+        return not self._clearing.unwanted and not self._asked and not self._is_unsure
 
     async def start(self) -> None:
         """Begin to follow what there is; what there is to do, it is told."""
@@ -112,16 +125,21 @@ class CloudWorker:
             raise BenchError("the worker must be entered before it is started")
         for loop in (self._telling.serve, self._spawn, self._follow, self._clearing.serve):
             self._tasks.start_soon(loop)
+        self._tasks.start_soon(self._roll.serve, lambda: bool(self._open or self._telling.containers))
 
     async def aclose(self) -> None:
-        """Cancel what is under way; outstanding attempts get no further event."""
+        """Cancel what is under way, and pay for nothing more; outstanding attempts get no further event."""
         self._waiting.clear()
         self._spawning.clear()
-        for answered in list(self._asked):  # a call that is made meanwhile is to be cancelled too
-            await answered.wait()
-        calls, self._open = [*self._open.values(), *self._clearing.unwanted], {}
-        await each(self._clearing.cancel, calls)
-        await each(self._clearing.cancel, self._clearing.unwanted)  # what had their attempts in their stead
+        calls, self._open = list(self._open.values()), {}
+        for call in calls:
+            self._drop(call)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._telling.withdraw)
+            group.start_soon(each, self._clearing.cancel, self._clearing.unwanted)
+            for answered in list(self._asked):  # a call that is made meanwhile is to be cancelled too
+                await answered.wait()
+        await each(self._clearing.cancel, self._clearing.unwanted)  # those, and what had attempts in their stead
 
     def scale(self, containers: int) -> None:
         """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
@@ -168,14 +186,13 @@ class CloudWorker:
         self._has_calls.set()
 
     def cancel(self, task: str, attempt: int) -> None:
-        """End an attempt; it is answered at once, as cancelled. Unknown ones are ignored."""
+        """End an attempt: it is answered, as cancelled, once its call is, or can't be now. Unknown ones are ignored."""
         name = (task, attempt)
-        call = self._open.pop(name, None)
-        is_known = call is not None or name in self._spawning or self._waiting.pop(name, None) is not None
-        self._spawning.discard(name)
-        if call is not None:
-            self._drop(call)
-        if is_known:
+        if (call := self._open.pop(name, None)) is not None:
+            self._cancelled.add(name)
+            self._clearing.drop(call, lambda answer: self._was_cancelled(name, answer))
+        elif name in self._spawning or self._waiting.pop(name, None) is not None:
+            self._spawning.discard(name)
             self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
 
     def recall(self, task: str, attempt: int, reason: str) -> None:
@@ -240,10 +257,9 @@ class CloudWorker:
         claim = f"{self._run}/{turn.task}/{turn.attempt}"
         job = m.Job(turn=turn, weights=self._weights[turn.model], claim=claim, driver=self._driver)
         answered = anyio.Event()
-        self._asked.add(answered)
         call, reason = "", "there is no answer"
         try:
-            with anyio.move_on_after(_ENDING_S, shield=True):  # or nobody would know of the call
+            with anyio.move_on_after(_SPAWN_S, shield=True) as self._asked[answered]:  # or nobody knew of the call
                 call = await self._calls.spawn(m.pack(job))
         except (Refused, CloudError) as error:
             reason = str(error)
@@ -255,7 +271,7 @@ class CloudWorker:
             self._follow_call(name, call)
         else:  # it was given up meanwhile
             self._drop(call)
-        self._asked.discard(answered)
+        del self._asked[answered]
         answered.set()
 
     def _put_off(self, name: _Name, turn: Turn, reason: str) -> None:
@@ -295,10 +311,17 @@ class CloudWorker:
         is_awaited = name in self._recalled
         self._recalled.discard(name)
         self._drop_owner(answer)
-        if (ended := None if answer is None else _outcome_of(answer)) is not None:
+        if (ended := None if answer is None else m.outcome_of(answer)) is not None:
             self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
         elif is_awaited:
             self._lose(name, reason, is_suspect=False)
+
+    def _was_cancelled(self, name: _Name, answer: bytes | None) -> None:
+        """The call of an attempt that was cancelled is, or can't be yet."""
+        self._drop_owner(answer)
+        if name in self._cancelled:
+            self._cancelled.discard(name)
+            self._end(*name, Failure(code="cancelled", message="it was cancelled"))
 
     def _settle(self, name: _Name, payload: bytes) -> None:
         """What follows from a report."""
@@ -310,7 +333,7 @@ class CloudWorker:
             return
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
-        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
+        self._see(seat)
         match reply:
             case m.Done() if outcome is not None:
                 self._rest_s = 0.0
@@ -324,6 +347,9 @@ class CloudWorker:
                 self._lose(name, reply.reason, is_suspect=reply.is_suspect, alone=reply.alone)
             case m.Unpaid():
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
+
+    def _see(self, seat: m.Seat) -> None:
+        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
@@ -345,7 +371,7 @@ class CloudWorker:
 
     def _drop_owner(self, answer: bytes | None) -> None:
         """A call that nobody wants had answered that: if another one has its claim, nobody wants that either."""
-        if (owner := None if answer is None else _owner_of(answer)) is not None:
+        if (owner := None if answer is None else m.owner_of(answer)) is not None:
             self._drop(owner)
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
@@ -366,21 +392,3 @@ class CloudWorker:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
-
-
-def _outcome_of(payload: bytes) -> tuple[Outcome, float] | None:
-    """What a report says that an attempt came to, and its ms; `None` if it came to nothing, or can't be read."""
-    try:
-        reply = m.read_report(payload).reply
-        return (reply.outcome, reply.ms) if isinstance(reply, m.Done) else None
-    except (msgspec.MsgspecError, BenchError):
-        return None
-
-
-def _owner_of(payload: bytes) -> str | None:
-    """The call that has the claim of the attempt, if a report says that it is another one."""
-    try:
-        reply = m.read_report(payload).reply
-    except (msgspec.MsgspecError, BenchError):
-        return None
-    return reply.call if isinstance(reply, m.Taken) else None

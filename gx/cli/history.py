@@ -70,8 +70,8 @@ def sql(
 ) -> None:
     """Ask the log in SQL; it can be read, never changed.
 
-    Views: runs, tasks, results, attempts, spend, decisions, egress, engine, memories, archived; `gx sql "describe
-    tasks"` shows the columns of one. With --archived they are made of all events up to the last archive.
+    Views: runs, tasks, results, attempts, spend, decisions, egress, engine, memories, recalled, archived; `gx sql
+    "describe tasks"` shows the columns of one. With --archived they are made of all events up to the last archive.
 
     Example: gx sql "select status, count(*) from tasks group by all"
     """

@@ -30,6 +30,7 @@ class Noticeboard:
         self.claims: dict[str, str] = {}
         self.until: dict[str, float] = {"driver": time.time() + 600}
         self.asked = 0
+        self.words: dict[str, bytes] = {}
 
     async def claim(self, key: str, call: str) -> str:
         return self.claims.setdefault(key, call)
@@ -37,6 +38,10 @@ class Noticeboard:
     async def paid_until(self, driver: str) -> float:
         self.asked += 1
         return self.until.get(driver, 0.0)
+
+    async def say(self, key: str, value: bytes) -> None:
+        self.claims[key] = repr(value)
+        self.words[key] = value
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +52,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def container(models: Path, board: Noticeboard) -> AsyncIterator[Container]:
-    made = Container(name="ta-1", models=models, board=board, slots=2)
+async def container(models: Path, board: Noticeboard, name: str = "ta-1") -> AsyncIterator[Container]:
+    made = Container(name=name, models=models, board=board, slots=2)
     await made.start()
     try:
         yield made
@@ -88,7 +93,7 @@ async def test_a_job_is_claimed_and_answered(models: Path) -> None:
         done = await reply(one, job("a"))
         assert isinstance(done, m.Done) and isinstance(done.outcome, Answer) and done.ms > 0
         assert isinstance(msgspec.json.decode(done.outcome.value), str)
-    assert board.claims == {"r/a/1": "fc-1"}
+    assert board.claims["r/a/1"] == "fc-1"
 
 
 async def test_a_job_that_another_call_has_claimed_is_not_run(models: Path) -> None:
@@ -151,3 +156,16 @@ async def test_what_goes_wrong_in_a_container_is_told_and_never_raised(models: P
     async with container(models, Noticeboard()) as made:
         lost = await reply(made, b"no job")
     assert isinstance(lost, m.Lost) and not lost.is_suspect and lost.reason.startswith("its container failed")
+
+
+async def test_containers_that_have_answered_nothing_yet_say_each_in_its_own_place_that_they_are_up(
+    models: Path,
+) -> None:
+    board = Noticeboard()
+    async with container(models, board, "ta-1"), container(models, board, "ta-2"):
+        with anyio.fail_after(60):
+            while len(board.words) < 2:  # noqa: ASYNC110  nobody is told of that
+                await asyncio.sleep(0.01)
+    seats = {key: m.read_seat(value) for key, value in board.words.items()}
+    assert {key: seat.container for key, seat in seats.items()} == {"up/0": "ta-1", "up/1": "ta-2"}
+    assert all(0 < seat.began_at <= seat.now for seat in seats.values())

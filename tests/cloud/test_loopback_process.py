@@ -41,7 +41,7 @@ class Loopback:
         code = "import loopback_app as it; it.app.deploy(); it.Worker().pid_then_nap.spawn(60); print(it.news.get())"
         env = {**os.environ, **self.hello["environ"], "PYTHONPATH": str(SHIPPED)}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=180, check=True
         )
         return int(done.stdout)
 
@@ -98,7 +98,7 @@ def test_its_containers_end_even_when_it_is_killed(loopback: Loopback, number: s
 )
 def test_settings_that_cannot_be_used_are_explained(tmp_path: Path, settings: str, said: str) -> None:
     words = [sys.executable, "-m", "cloud.loopback", str(tmp_path), settings]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -107,7 +107,7 @@ def test_settings_that_cannot_be_used_are_explained(tmp_path: Path, settings: st
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     words = [sys.executable, "-m", "cloud.loopback", str(tmp_path / "file" / "below")]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("the loopback can't serve from")
     assert "Traceback" not in done.stderr

@@ -223,7 +223,7 @@ def command(calm: World, *words: str) -> str:
         env={**os.environ, **calm.environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout

@@ -12,7 +12,7 @@ import pytest
 from modal_proto import api_pb2
 
 from cloud import prices
-from cloud.cost import RATES, offers
+from cloud.cost import ENDING_S, RATES, offers
 from cloud.loopback.faults import FaultCounter, Faults
 from cloud.loopback.plane import tcp_listener
 from cloud.loopback.rpc import Caller, Service
@@ -123,5 +123,6 @@ def test_a_rate_is_believed_by_its_name_and_its_size(name: str, amount: str, gpu
 
 def test_an_offer_reserves_all_that_a_container_can_cost_before_anybody_stops_it() -> None:
     offer = offers(RATES, timeout_s=120, start_limit_s=300)["L4"]
-    assert offer.reserve_usd == pytest.approx(RATES["L4"].usd_per_s * (300 + 60 + 120 + 10))
+    assert offer.reserve_usd == pytest.approx(RATES["L4"].usd_per_s * (300 + 60 + 120 + 10 + ENDING_S))
+    assert offer.window_s == 10 + ENDING_S
     assert (offer.timeout_s, offer.start_limit_s) == (120, 300) and offer.date

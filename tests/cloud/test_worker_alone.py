@@ -31,6 +31,8 @@ class ScriptedCalls:
         self.replies: dict[str, bytes] = {}
         self.cancelled: list[str] = []
         self.refuses = self.is_deaf = False
+        self.paid_until = -1.0
+        self.words: dict[str, bytes] = {}
         self.spawning, self.may_answer = anyio.Event(), anyio.Event()
         self.may_answer.set()
 
@@ -60,7 +62,10 @@ class ScriptedCalls:
         pass
 
     async def vouch(self, driver: str, until: float) -> None:
-        pass
+        self.paid_until = until
+
+    async def said(self, key: str) -> bytes | None:
+        return self.words.get(key)
 
     def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid) -> None:
         seat = m.Seat(container="ta-1", began_at=time.time(), now=time.time())
@@ -264,3 +269,52 @@ async def test_the_call_that_had_an_attempt_s_claim_is_cancelled_too_where_the_a
             while not {"fc-earlier", "fc-first"} <= set(calls.cancelled):
                 await anyio.wait_all_tasks_blocked()
         assert {"fc-earlier", "fc-first"} <= set(calls.cancelled)
+
+
+async def test_an_attempt_that_is_cancelled_ends_once_its_call_is_so_that_a_run_s_last_word_comes_after() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        worker.cancel("a", 1)
+        assert not calls.cancelled and not worker.is_clear
+        await next_of(worker, AttemptEnded)
+        assert calls.cancelled == ["fc-1"] and worker.is_clear
+
+
+async def test_an_attempt_whose_call_can_t_be_cancelled_ends_all_the_same_and_the_worker_is_not_clear() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.is_deaf = True
+        worker.cancel("a", 1)
+        heard = await next_of(worker, AttemptEnded)
+        assert sum(isinstance(event, AttemptEnded) for event in heard) == 1 and not worker.is_clear
+
+
+async def test_a_worker_that_was_left_says_whether_each_of_its_calls_was_cancelled_and_pays_for_nothing_more() -> None:
+    for is_deaf in (False, True):
+        calls = ScriptedCalls()
+        async with working(calls) as worker:
+            worker.submit(turn("a"))
+            await next_of(worker, CallMade)
+            calls.is_deaf = is_deaf
+        assert worker.is_clear is not is_deaf
+        assert calls.paid_until == 0.0
+
+
+async def test_a_spawn_that_is_not_answered_while_the_worker_is_left_holds_it_up_for_so_long_and_leaves_it_unsure() -> (
+    None
+):
+    calls = ScriptedCalls()
+    calls.may_answer = anyio.Event()
+    worker = CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote(), ending_s=0.1)
+    with anyio.fail_after(60):
+        async with worker:
+            worker.register(m.Weights(digest="tiny", sha256="ab"))
+            worker.scale(1)
+            worker.vouch(time.time() + 60)
+            worker.submit(turn("a"))
+            await calls.spawning.wait()
+        assert not worker.is_clear, "nobody knows whether there is a call"

@@ -42,7 +42,7 @@ class World:
             env={**os.environ, **self.environ, "PYTHONPATH": str(SHIPPED)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -48,8 +48,6 @@ GPU = "L4"
 CONTAINERS = 2
 SLOTS = 2
 CAP_USD = 2.0
-HELD = CONTAINERS * (SLOTS + (SLOTS + 1) // 2)
-"""How many attempts a driver has with its containers at most, and so how many a kill may have run twice."""
 LOST_RPCS = ("FunctionMap", "FunctionGetOutputs")
 RECIPE = """\
 version: 1
@@ -65,13 +63,19 @@ burst: {mode: force, gpu: [L4], max_containers: CONTAINERS}
 
 
 class Trial(NamedTuple):
-    """How much goes wrong. `lost` is how many replies get lost."""
+    """How much goes wrong. `lost` is how many replies get lost, `containers` how many there may be at once."""
 
     tasks: int
     driver_kills: int
     container_kills: int
     lost: int
     seed: int
+    containers: int = CONTAINERS
+
+    @property
+    def held(self) -> int:
+        """How many attempts a driver has with its containers at most, and so how many a kill may have run twice."""
+        return self.containers * (SLOTS + (SLOTS + 1) // 2)
 
     def faults(self) -> Faults:
         """What the loopback does, spread over what is surely rented: a quarter of the tasks."""
@@ -131,10 +135,10 @@ class Loopback:
 
 
 @contextlib.contextmanager
-def loopback(folder: Path, faults: Faults) -> Iterator[Loopback]:
+def loopback(folder: Path, faults: Faults, *, cold_start_s: float = 0.0) -> Iterator[Loopback]:
     """A plane of its own, as long as the block lasts."""
-    told = msgspec.json.encode({"faults": msgspec.to_builtins(faults), "max_containers": CONTAINERS}).decode()
-    command = [sys.executable, "-P", "-m", "cloud.loopback", str(folder), told]
+    told = {"faults": msgspec.to_builtins(faults), "max_containers": CONTAINERS, "cold_start_s": cold_start_s}
+    command = [sys.executable, "-P", "-m", "cloud.loopback", str(folder), msgspec.json.encode(told).decode()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert process.stdout is not None
@@ -148,7 +152,7 @@ def run_trial(folder: Path, trial: Trial) -> Told:
     """Run one trial in `folder`, which must be empty. :raises Broken: naming the promise that was."""
     texts = {f"row-{n}": f"Say {n} of {trial.seed}." for n in range(trial.tasks)}
     model = write_tiny_model(folder / "tiny.gguf", context=512)
-    recipe = RECIPE.replace("BUDGET", f"{CAP_USD}").replace("CONTAINERS", f"{CONTAINERS}")
+    recipe = RECIPE.replace("BUDGET", f"{CAP_USD}").replace("CONTAINERS", f"{trial.containers}")
     (folder / "recipe.yaml").write_text(recipe)
     rows = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
     (folder / "rows.jsonl").write_text(rows)
@@ -201,10 +205,10 @@ def _audited(workspace: Path, trial: Trial, texts: dict[str, str], plane: Loopba
     billed_usd = sum(RATES[GPU].usd_per_s * bill.billed_s for bill in books.bills)
     inputs = sum(bill.inputs for bill in books.bills)
     (ledger,) = _ledgers(view)
-    may_repeat = HELD * (trial.driver_kills + trial.container_kills) + trial.lost
+    may_repeat = trial.held * (trial.driver_kills + trial.container_kills) + trial.lost
     claim(not books.broken, f"the loopback failed: {books.broken}")
     claim(rented > 0, "no container took part")
-    claim(inputs <= rented + may_repeat + HELD, f"{inputs} inputs for {rented} results of containers")
+    claim(inputs <= rented + may_repeat + trial.held, f"{inputs} inputs for {rented} results of containers")
     claim(worst_usd <= CAP_USD, f"an exposure of ${worst_usd} with a cap of ${CAP_USD}")
     claim(billed_usd <= CAP_USD, f"${billed_usd} billed with a cap of ${CAP_USD}")
     claim(not ledger.alive, f"not settled: {list(ledger.alive)}")

@@ -69,6 +69,7 @@ class Renter:
         self._greeted: RentedWorker | None = None
         self._moved_s = self._renewed_s = -inf
         self._vouched_s = 0.0
+        self._began_s = now
         self._idle_since: float | None = None
         if self._orphans:
             self.station.want()
@@ -110,10 +111,11 @@ class Renter:
             return made
         self._moved_s = now
         self._refusals.look(now)
-        is_idle = not scheduler.rented(self._run) and (self.worker is None or self.worker.is_clear)
+        is_idle = not scheduler.rented(self._run) and self._is_clear
         self._idle_since = (self._idle_since or now) if is_idle else None
-        kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, now=now)
-        if not 0 <= now - self._renewed_s < RENEW_EVERY_S:
+        kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, began_s=self._began_s, now=now)
+        is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
+        if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
         if self.worker is not None and self._vouched_s <= now:
             self.worker.give_back()  # nobody pays for what it would begin
@@ -207,7 +209,16 @@ class Renter:
 
     def let_go(self, now: float) -> list[e.Body]:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
-        return renting.let_go(self._run, self._rent, idle_since=self._idle_since, now=now)
+        is_clear = self._is_clear and not self._orphans
+        return renting.let_go(
+            self._run, self._rent, is_clear=is_clear, idle_since=self._idle_since, began_s=self._began_s, now=now
+        )
+
+    @property
+    def _is_clear(self) -> bool:
+        """Whether no call is left that nobody wants: not with the worker, nor with one that went away."""
+        worker = self.worker or self._greeted
+        return worker is None or worker.is_clear
 
     def _have_back(self, now: float, here: Here) -> None:
         """Where this machine has nothing to do: have back what it ends sooner."""

@@ -26,6 +26,8 @@ SEEN_EVERY_S = 15.0
 """How seldom what a container cost is settled."""
 QUIET_S = 20.0
 """How long after its scaledown window a container that has nothing to do is taken to be gone."""
+LIVELY_S = 3 * SEEN_EVERY_S
+"""How long after it was last seen a container is taken to be up."""
 
 
 def figures(
@@ -158,30 +160,57 @@ def seen(run: RunState, rent: RentState, events: Iterable[ContainerSeen]) -> lis
     return made
 
 
-def gone(run: RunState, rent: RentState, *, idle_since: float | None, now: float) -> list[e.Body]:
-    """The containers that have ended: each, once nothing was under way for longer than it idles; and those that can't
-    be alive by now, whatever happened to them. One that was reserved, and that nothing was given, never began.
+def gone(run: RunState, rent: RentState, *, idle_since: float | None, began_s: float, now: float) -> list[e.Body]:
+    """The containers that have ended: each, once nothing was under way for longer than it may live so; and those that
+    can't be alive by now, whatever happened to them. One that was reserved, and that nothing was given, never began.
+
+    `began_s` is since when this process looks after them: what an earlier one left them with is not known.
     """
     made: list[e.Body] = []
     for seat, container in rent.ledger.alive.items():
         idle_s = inf if idle_since is None else max(idle_since, container.spawned_s)
-        if now >= idle_s + container.window_s + QUIET_S:
-            at = _end_of(container, idle_s, is_unused=idle_s == container.spawned_s)
+        if idle_s == container.spawned_s:
+            at, by = idle_s, idle_s + container.window_s + QUIET_S
+        else:
+            at = idle_end_s(rent, container, idle_s=idle_s, began_s=began_s)
+            by = at if at == container.latest_end_s else at + QUIET_S
+        if now >= by:
             made.append(e.ContainerEnded(run=run.id, container=seat, at=at))
-        elif now >= container.latest_end_s:
-            made.append(e.ContainerEnded(run=run.id, container=seat, at=container.latest_end_s))
     return made
 
 
-def let_go(run: RunState, rent: RentState, *, idle_since: float | None, now: float) -> list[e.Body]:
-    """The run is over here and has nothing under way: its containers idle, and end."""
+def let_go(
+    run: RunState, rent: RentState, *, is_clear: bool, idle_since: float | None, began_s: float, now: float
+) -> list[e.Body]:
+    """The run has nothing under way here any more, and nobody looks after its containers: they idle, and end.
+
+    Where it may go on, with the same cap, each is charged the most that it may cost yet; unless the run `is_clear` of
+    calls that could not be cancelled, all that was reserved. Of a run that is done, what they are expected to cost.
+    """
     made: list[e.Body] = []
+    is_done = not run.live and (run.inputs_ended or not run.rows)
+    idle_s = now if idle_since is None else idle_since
     for seat, container in rent.ledger.alive.items():
-        is_unused = idle_since is not None and idle_since <= container.spawned_s
-        at = _end_of(container, now, is_unused=is_unused)
+        if idle_s <= container.spawned_s and idle_since is not None:
+            at = container.spawned_s
+        elif is_done:
+            at = min(now + container.window_s, container.latest_end_s)
+        elif is_clear:
+            at = idle_end_s(rent, container, idle_s=idle_s, began_s=began_s)
+        else:
+            at = container.latest_end_s
         made.append(e.ContainerEnded(run=run.id, container=seat, at=at))
     return made
 
 
-def _end_of(container: Container, idle_s: float, *, is_unused: bool) -> float:
-    return container.spawned_s if is_unused else min(idle_s + container.window_s, container.latest_end_s)
+def idle_end_s(rent: RentState, container: Container, *, idle_s: float, began_s: float) -> float:
+    """By when a container has ended that was given nothing after `idle_s`, and of which all calls were over then.
+
+    One that was not seen of late may only be starting, perhaps in the stead of another. One that an earlier process
+    rented may run what that had paid for, and nobody knows of.
+    """
+    is_up = rent.seen_at.get(container.id, -inf) >= idle_s - LIVELY_S
+    busy_s = idle_s if is_up else idle_s + container.cold_start_s
+    if container.spawned_s < began_s:
+        busy_s = max(busy_s, began_s + container.lease_s + container.timeout_s)
+    return min(busy_s + container.window_s, container.latest_end_s)

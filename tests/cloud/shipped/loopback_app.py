@@ -87,7 +87,7 @@ class Narrow:
         return os.environ["MODAL_TASK_ID"]
 
 
-@app.cls(image=image, timeout=1)
+@app.cls(image=image, timeout=1, startup_timeout=60)  # which is the time-out where nothing is said
 class Hasty:
     @modal.method()
     async def nap(self, seconds: float) -> None:
