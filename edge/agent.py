@@ -16,7 +16,8 @@ import msgspec
 from edge.engine.engine import Completion, Request, Weights
 from edge.engine.front import Front
 from gx.core.errors import BenchError
-from gx.core.message import Answer, Failure, Outcome, Signal, Turn
+from gx.core.message import Answer, Failure, Outcome, Turn
+from gx.core.protocol import Signal
 
 Emit = Callable[[Signal], None]
 

@@ -33,14 +33,14 @@ from anyio.abc import TaskGroup
 
 from edge import frames
 from gx.core.errors import BenchError, GxError
-from gx.core.message import (
+from gx.core.message import Failure, Turn
+from gx.core.protocol import (
     Cancel,
     Count,
     Counted,
     Embed,
     Embedded,
     Execute,
-    Failure,
     Finished,
     FromBench,
     Leave,
@@ -53,7 +53,6 @@ from gx.core.message import (
     Refused,
     Signal,
     ToBench,
-    Turn,
 )
 
 CRASH_VARIABLE = "GX_BENCH_CRASH_ON"

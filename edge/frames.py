@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import msgspec
 
 from gx.core.errors import BenchError
-from gx.core.message import Answer, Finished, FromBench, Outcome, ToBench
+from gx.core.message import Answer, Outcome
+from gx.core.protocol import Finished, FromBench, ToBench
 
 HEADER_BYTES = 4
 # No turn or answer is near this: a longer frame means that something else was written to the pipe.

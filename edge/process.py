@@ -18,7 +18,7 @@ from anyio.abc import Process
 
 from edge import frames
 from gx.core.errors import BenchError
-from gx.core.message import FromBench, ToBench
+from gx.core.protocol import FromBench, ToBench
 
 EXIT_S = 2.0
 _TAIL_BYTES = 4096

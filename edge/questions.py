@@ -12,7 +12,7 @@ from collections.abc import Callable
 import anyio
 
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import Counted, Embedded, Leave, Loaded, Ranked, Refused, ToBench
+from gx.core.protocol import Counted, Embedded, Leave, Loaded, Ranked, Refused, ToBench
 
 Given = Loaded | Counted | Embedded | Ranked
 Reply = Given | Refused

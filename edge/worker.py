@@ -26,32 +26,27 @@ from edge.questions import Given, Questions
 from edge.slowness import warnings
 from edge.throughput import Throughput
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import (
-    Answer,
-    Calls,
+from gx.core.message import Answer, Calls, Failure, Message, ModelCard, Turn
+from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
+from gx.core.protocol import (
     Cancel,
     Count,
     Counted,
     Embed,
     Embedded,
     Execute,
-    Failure,
     Finished,
     FromBench,
     Load,
     Loaded,
     Measured,
-    Message,
-    ModelCard,
     Rank,
     Ranked,
     Ready,
     Refused,
     Signal,
     ToBench,
-    Turn,
 )
-from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
 from gx.core.task import Capacity, EdgeLease, Quote, Rate
 
 START_S = 60.0

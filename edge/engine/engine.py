@@ -34,7 +34,8 @@ from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from edge.slowness import warned
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Counts, Measured, Message, ModelCard
+from gx.core.message import Counts, Message, ModelCard
+from gx.core.protocol import Measured
 
 T = TypeVar("T")
 __all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]

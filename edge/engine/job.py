@@ -17,7 +17,8 @@ from edge.engine.llama import Rows, Wanted
 from edge.engine.scoring import Scoring
 from edge.engine.sequence import Writing
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Failure, Message, Sampling, SlotNow, TokenLogprob, Usage, Value
+from gx.core.message import Failure, Message, Sampling, TokenLogprob, Usage, Value
+from gx.core.protocol import SlotNow
 
 OnText = Callable[[str, int], None]
 """Gets the text that became certain, and the number of tokens of the answer so far."""

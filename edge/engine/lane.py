@@ -21,7 +21,7 @@ from edge.engine.slots import Copy, Move, Slots, Tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
-from gx.core.message import SlotNow
+from gx.core.protocol import SlotNow
 
 MOVABLE_BYTES = 256 << 20
 """What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""

@@ -16,7 +16,7 @@ from edge.engine.room import Make, Wait, choose, merge, slot_tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import ModelError
-from gx.core.message import SlotNow
+from gx.core.protocol import SlotNow
 
 
 class Lanes:

@@ -21,7 +21,8 @@ from gx.core.memory import (
     Standing,
     Written,
 )
-from gx.core.message import Measured, Message, ModelCard, Outcome, Signal, Turn, Value
+from gx.core.message import Message, ModelCard, Outcome, Turn, Value
+from gx.core.protocol import Measured, Signal
 from gx.core.task import Capacity, Lease, Offer, Quote, Rate
 
 

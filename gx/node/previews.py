@@ -11,7 +11,8 @@ from collections import OrderedDict
 
 import msgspec
 
-from gx.core.message import Measured, Signal, SlotNow, Value
+from gx.core.message import Value
+from gx.core.protocol import Measured, Signal, SlotNow
 from gx.core.view import RunState
 
 MOST = 1024

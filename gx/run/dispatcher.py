@@ -18,9 +18,9 @@ from anyio.abc import TaskGroup
 
 from gx.core import event as e
 from gx.core.errors import BenchError, GxError
-from gx.core.message import Measured, Signal
 from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
+from gx.core.protocol import Measured, Signal
 from gx.core.task import CloudLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph

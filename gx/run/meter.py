@@ -14,8 +14,9 @@ import msgspec
 
 from gx.core.event import BenchMeasured
 from gx.core.figures import minus, plus
-from gx.core.message import Counts, Measured
+from gx.core.message import Counts
 from gx.core.ports import BenchReading
+from gx.core.protocol import Measured
 
 WRITE_EVERY_S = 30.0
 """How seldom a run that goes on gets such an event: 120 of them an hour, of half a kilobyte."""

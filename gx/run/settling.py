@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gx.core import event as e
-from gx.core.message import Label, Measured, Signal
+from gx.core.message import Label
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
+from gx.core.protocol import Measured, Signal
 from gx.run import likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents

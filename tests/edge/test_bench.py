@@ -14,25 +14,21 @@ import anyio
 import pytest
 
 from edge import frames
-from gx.core.message import (
-    Answer,
+from gx.core.message import Answer, Failure, Message, Sampling, Turn
+from gx.core.protocol import (
     Cancel,
     Count,
     Counted,
     Execute,
-    Failure,
     Finished,
     FromBench,
     Load,
     Loaded,
     Measured,
-    Message,
     Ready,
     Refused,
-    Sampling,
     Signal,
     ToBench,
-    Turn,
 )
 from tests.tiny_lora import write_tiny_lora
 

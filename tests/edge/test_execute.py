@@ -15,7 +15,8 @@ from edge.engine.engine import Completion, Engine
 from edge.engine.front import Front
 from edge.execute import execute
 from edge.frames import pack_outcome, unpack_outcome
-from gx.core.message import Answer, Failure, Message, Outcome, Sampling, Signal, ToolSpec, Turn, Usage
+from gx.core.message import Answer, Failure, Message, Outcome, Sampling, ToolSpec, Turn, Usage
+from gx.core.protocol import Signal
 
 pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr")
 

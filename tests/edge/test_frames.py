@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edge import frames
 from gx.core.errors import BenchError
-from gx.core.message import Answer, Cancel, Execute, Failure, Finished, FromBench, Message, Signal, Turn, Usage
+from gx.core.message import Answer, Failure, Message, Turn, Usage
+from gx.core.protocol import Cancel, Execute, Finished, FromBench, Signal
 
 TURN = Turn(run="r", task="t", attempt=1, model="m", messages=(Message(role="user", content="héllo"),))
 DOCUMENT = b'{"b": [1, 2.50, "\xc3\xa9"], "a": null}'

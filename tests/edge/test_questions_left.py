@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from edge.questions import Questions
-from gx.core.message import Leave, Rank, Ranked, ToBench
+from gx.core.protocol import Leave, Rank, Ranked, ToBench
 
 pytestmark = pytest.mark.anyio
 

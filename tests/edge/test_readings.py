@@ -9,7 +9,8 @@ import pytest
 
 from edge.engine.engine import Completion, Engine, Request
 from gx.core.errors import BenchError
-from gx.core.message import Measured, Message, Sampling
+from gx.core.message import Message, Sampling
+from gx.core.protocol import Measured
 
 
 def request(text: str = "Hello", max_tokens: int = 8) -> Request:

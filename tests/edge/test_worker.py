@@ -19,8 +19,9 @@ from edge.slowness import warnings
 from edge.throughput import ASSUMED, Throughput
 from edge.worker import EdgeWorker
 from gx.core.errors import BenchError, ModelError
-from gx.core.message import Answer, Failure, Message, Sampling, Signal, Turn, Usage
+from gx.core.message import Answer, Failure, Message, Sampling, Turn, Usage
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, Worker, WorkerEvent
+from gx.core.protocol import Signal
 from gx.core.task import Capacity, EdgeLease
 from tests.tiny_bert import write_tiny_bert
 

@@ -10,8 +10,9 @@ import anyio.lowlevel
 import pytest
 
 from gx.core import event as e
-from gx.core.message import Counts, Measured
+from gx.core.message import Counts
 from gx.core.ports import BenchDown, BenchReading
+from gx.core.protocol import Measured
 from gx.run.log.query import run_sql
 from gx.run.log.verify import verify
 from gx.run.meter import WRITE_EVERY_S, Meter

@@ -17,7 +17,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from gx.core.message import SlotNow
+from gx.core.protocol import SlotNow
 from gx.node.previews import Preview, RunningNow
 from gx.node.status import BenchNow, NodeStatus
 from gx.node.workspace import Workspace

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gx.core import event as e
 from gx.core.errors import UsageError
 from gx.core.event import RunCreated
-from gx.core.message import Measured, Signal, SlotNow
+from gx.core.protocol import Measured, Signal, SlotNow
 from gx.core.terms import Terms
 from gx.core.view import RunState, TaskState
 from gx.node.previews import KEPT_CHARS, MOST, Previews
