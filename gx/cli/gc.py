@@ -15,6 +15,7 @@ import typer
 
 from gx import output
 from gx.core.errors import UsageError
+from gx.core.words import counted
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _agrees(planned: Plan, *, yes: bool, dry_run: bool) -> bool:
     verb = "would be" if dry_run else "to be"
     if planned.runs:
         names = ", ".join(planned.runs[:5]) + " …" * (len(planned.runs) > 5)
-        output.note(f"{verb} archived: {len(planned.runs)} runs: {names}")
+        output.note(f"{verb} archived: {counted(len(planned.runs), 'run')}: {names}")
     for name in (*planned.files, *planned.copies):
         output.note(f"{verb} removed: {name}")
     if dry_run or yes:

@@ -269,7 +269,7 @@ def rm(
     if found.uids:
         _erase(asking.place, found.uids)
     else:
-        output.note("nothing is remembered of that kind, so nothing was forgotten")
+        output.note("nothing like that is remembered, so nothing was forgotten")
 
 
 def export(

@@ -16,6 +16,7 @@ from gx import output
 from gx.cli.ahead import ahead
 from gx.cli.memoryasking import Asking, model_of, tell
 from gx.core.memory import Draft, Kind, Replaced, Source
+from gx.core.words import counted
 
 if TYPE_CHECKING:
     from edge.knowledge.changes import Changes
@@ -127,7 +128,7 @@ class _Telling:
         if self._clock() - self._told_s >= TELL_EVERY_S:
             self._told_s = self._clock()
             total = len(self._changes.new) + len(self._changes.changed)
-            output.note(f"{self._n_read:,} of {total:,} documents, {self._n_parts:,} parts so far")
+            output.note(f"{self._n_read:,} of {counted(total, 'document')}, {counted(self._n_parts, 'part')} so far")
 
     def end(self, namespace: str) -> None:
         removed, same = len(self._changes.removed), len(self._changes.unchanged)
@@ -140,7 +141,7 @@ class _Telling:
             )
             if count
         ]
-        said = f"{self._n_read:,} documents remembered in {namespace}, in {self._n_parts:,} parts"
+        said = f"{counted(self._n_read, 'document')} remembered in {namespace}, in {counted(self._n_parts, 'part')}"
         said = said if self._n_read else f"no new document for {namespace}"
         output.note("; ".join([said, *more]))
 

@@ -21,13 +21,19 @@ def register(app: typer.Typer) -> None:
 
 
 def pause(run: RunArg, workspace: WorkspaceOpt = None) -> None:
-    """Begin nothing new in a run; what is running ends. `gx resume RUN` lets it go on."""
+    """Begin nothing new in a run; what is running ends. `gx resume RUN` lets it go on.
+
+    Example: gx pause triage-k3m9xq; gx resume triage-k3m9xq
+    """
     name = node_of(workspace).ask("POST", f"/v1/runs/{run}/pause")["run"]
     output.note(f"paused {name}; go on with: gx resume {name}")
 
 
 def resume(run: RunArg, workspace: WorkspaceOpt = None) -> None:
-    """Let a run go on that was paused; or one that was interrupted or stopped, without a terminal, as --detach does."""
+    """Let a paused run go on; or begin an interrupted or stopped one again in the background, as --detach does.
+
+    Example: gx resume triage-k3m9xq && gx wait triage-k3m9xq
+    """
     name = node_of(workspace).ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]
     output.note(f"{name} goes on; `gx wait {name}` waits for it")
 
@@ -68,7 +74,10 @@ def requeue(
     task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
     workspace: WorkspaceOpt = None,
 ) -> None:
-    """Take what a live run's workers have back into the queue; it runs anew, and costs no retry."""
+    """Take what a live run's workers have back into the queue; it runs anew, and costs no retry.
+
+    Example: gx requeue triage-k3m9xq
+    """
     name = node_of(workspace).ask("POST", f"/v1/runs/{run}/requeue", {"step": step, "task": task})["run"]
     output.note(f"{name}: {task or step or 'what was running'} waits again")
 
@@ -80,7 +89,10 @@ def cancel(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "asked to",
     workspace: WorkspaceOpt = None,
 ) -> None:
-    """Give a run up for good, or some of its tasks. What is finished stays; no later `gx run` goes on with it."""
+    """Give a run up for good, or some of its tasks. What is finished stays; no later `gx run` goes on with it.
+
+    Example: gx cancel triage-k3m9xq --reason "the wrong prompt"
+    """
     asked = {"reason": reason, "step": step, "task": task}
     name = node_of(workspace).ask("POST", f"/v1/runs/{run}/cancel", asked)["run"]
     output.note(f"cancelled {task or step or name}")

@@ -14,6 +14,7 @@ from gx.core import event as e
 from gx.core.message import Label
 from gx.core.task import EdgeLease, Lease
 from gx.core.terms import AT_CAP
+from gx.core.words import counted
 from gx.run.long.telling import words_of
 
 Benches = Mapping[tuple[int, int], e.BenchStarted]
@@ -57,11 +58,6 @@ def limits(body: e.RunCreated | e.RunResumed | e.RunChanged, ts: int) -> str:
 def clock(at: float) -> str:
     """An instant in seconds since 1970, as the time of its day in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
-
-
-def counted(number: int, thing: str, things: str = "") -> str:
-    """`1 task`, `1,200 tasks`; `things` is a plural that isn't made with an s."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def by(body: Any) -> str:

@@ -14,7 +14,8 @@ from gx.core.event import Event
 from gx.core.message import Value
 from gx.core.projection import fold
 from gx.core.view import RunState, RunStatus, View
-from gx.run.history.telling import Benches, by, clock, counted, told
+from gx.core.words import counted
+from gx.run.history.telling import Benches, by, clock, told
 
 T = TypeVar("T")
 

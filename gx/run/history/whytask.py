@@ -12,7 +12,8 @@ from gx.core import event as e
 from gx.core.event import Event
 from gx.core.task import Status
 from gx.core.view import RunState, RunStatus, TaskState
-from gx.run.history.telling import Benches, by, clock, counted, cut, told
+from gx.core.words import counted
+from gx.run.history.telling import Benches, by, clock, cut, told
 from gx.run.history.why import Figures, Why, benches_of, bodies_of, folded, lines_of, standing
 
 

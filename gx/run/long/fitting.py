@@ -30,8 +30,8 @@ PART_CHARS = 1000
 LEAST_PART_CHARS = 80
 LEAST_TEXT_CHARS = 200
 """A shorter text isn't worth a cut: the mark alone takes a part of that."""
-MOST_EMBEDDED = 512
-"""Parts of one prompt that get a vector: of more, those that words find first."""
+MOST_EMBEDDED = 128
+"""Parts of one prompt that get a vector, some 0.2 s of a processor each: of more, those that words find first."""
 NOTE_TOKENS = 256
 """The most that the notes on a part may have; an eighth of the room, where that is less."""
 COUNT_AT_ONCE = 64
