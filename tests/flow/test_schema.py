@@ -106,6 +106,15 @@ def as_yaml(value: Any) -> str:
     return json.dumps(value, indent=1).replace("\x7f", "\\u007f")
 
 
+def plain(value: Any) -> Any:
+    """The same, with texts that are no templates."""
+    if isinstance(value, str):
+        return value.replace("{", "x")
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return {key: plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
 def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with its references made good: names that exist, ids that differ, templates without names."""
     recipe = json.loads(json.dumps(recipe))
@@ -114,6 +123,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
         one["model"] = model
         one.pop("output", None)
         one.pop("choose", None)
+        one |= {key: plain(one[key]) for key in ("memory",) if key in one}
         if "persona" in one:
             one["persona"] = "You are kind."
     for name, param in recipe.get("params", {}).items():
@@ -123,6 +133,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
     for number, step in enumerate(recipe["steps"]):
         step["id"], step["agent"] = f"s{number}", agent
         step |= {key: "Hello" for key in ("prompt", "combine") if key in step}
+        step |= {key: plain(step[key]) for key in ("memory", "remember") if key in step}
         for key in ("agents", "needs", "reduce", "for_each", "when", "matrix", "share"):
             step.pop(key, None)
         if "combine" in step:

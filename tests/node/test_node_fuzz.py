@@ -9,7 +9,7 @@ from tests.fuzz.node_api import fuzz
 
 def test_random_requests_find_no_bug_and_change_nothing_without_an_event(tmp_path: Path, long: Path) -> None:
     (tmp_path / "tiny.gguf").symlink_to(long)
-    outcome = fuzz(tmp_path, requests=180, seed=4)
+    outcome = fuzz(tmp_path, requests=300, seed=4)
     assert not outcome.found, "\n".join(outcome.found)
-    assert outcome.answered.total() == 180
+    assert outcome.answered.total() == 300
     assert {"POST /v1/runs 200", "POST /v1/runs 400"} <= outcome.answered.keys()
