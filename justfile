@@ -37,7 +37,8 @@ soak:
     python -m tests.soak.burst --tasks 500 --driver-kills 5 --container-kills 10 --lost 10
     python -m tests.soak.parity --tasks 50
     python -m tests.soak.cap --rehearsals 10
-    GX_PRIVACY_EXAMPLES=50 pytest tests/integration/test_nothing_private_leaves.py
+    GX_PRIVACY_EXAMPLES=50 pytest --hypothesis-profile=explore tests/integration/test_nothing_private_leaves.py
+    pytest --hypothesis-profile=explore --numprocesses auto tests/core tests/flow tests/run tests/edge tests/node tests/verbs
     python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
     python -m tests.fuzz.schemas --cases 10000

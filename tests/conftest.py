@@ -7,7 +7,10 @@ import os
 import pytest
 from hypothesis import settings
 
-settings.register_profile("gx", deadline=None)  # how long an example takes is the machine's affair
+# How long an example takes is the machine's affair. The same examples each time, so that a change is what fails a run;
+# `pytest --hypothesis-profile=explore` looks at others (`just soak` does).
+settings.register_profile("gx", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("gx")
 
 

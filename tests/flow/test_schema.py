@@ -137,7 +137,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
         for key in ("agents", "needs", "reduce", "for_each", "when", "matrix", "share"):
             step.pop(key, None)
         if "combine" in step:
-            if done:
+            if done and "memory" not in step and "memory" not in recipe["agents"][agent]:
                 step["reduce"] = done[-1]
             else:
                 del step["combine"]
