@@ -217,12 +217,11 @@ async def test_an_attempt_that_failed_and_waits_for_its_retry_hangs_nobody(tmp_p
         active = await desk.begin(recipe, texts("a"))
         await until(lambda: active.state.delayed)
         worker.answer = echo
-        for _ in range(2):  # 50 s: past what an attempt of 5 s may take, and before its retry
-            clock.time += 25
-            desk.dispatcher._wake()
-            await anyio.sleep(0.01)
+        clock.time += 25  # past what an attempt of 5 s may take; a wait of 60 s is 30 to 90 s with its jitter
+        desk.dispatcher._wake()
+        await anyio.sleep(0.05)  # nothing is to happen
         assert not desk.bodies(e.BenchExited)
-        clock.time += 25
+        clock.time += 70  # past the retry, which therefore begins when the clock stands still
         desk.dispatcher._wake()
         await desk.finish(active)
         assert not desk.bodies(e.BenchExited)
