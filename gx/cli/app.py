@@ -5,14 +5,12 @@ Verbs import what they need when they run, so that `gx --help` loads no engine, 
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from gx import __version__, output
+from gx import __version__
 from gx.cli import (
     answer,
     ask,
@@ -28,7 +26,6 @@ from gx.cli import (
     gc,
     health,
     history,
-    interrupt,
     live,
     map,
     memory,
@@ -43,28 +40,13 @@ from gx.cli import (
     steer,
     why,
 )
+from gx.cli.menu import Menu, Verbs
 
 EPILOG = """\
 A first run: `gx init`, then `gx run recipe.yaml`. Kill it, run it again, and only the rest is done.
 
 Exit codes: 0 all done; 1 error; 2 usage or bad recipe; 3 some tasks failed; 4 budget reached; 5 deadline passed;
 6 waiting for a person; 130 interrupted; 141 nobody reads on."""
-
-
-class Verbs(TyperGroup):
-    """A group that lists its verbs in the order of their use and suggests the nearest for a mistyped one."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb; a reader of its output that goes away ends it, as SIGPIPE would."""
-        interrupt.unwind()
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(output.ExitCode.closed_pipe) from None
 
 
 app = typer.Typer(
@@ -115,11 +97,11 @@ diff.register(app)
 replay.register(app)
 burst.register(app)
 spend.register(app)
-app.add_typer(cloud.app, name="cloud")
+app.add_typer(cloud.app, name="cloud", cls=Menu)
 memories = typer.Typer(help=memory.HELP, no_args_is_help=True, rich_markup_mode=None)
 memory.register(memories)
 memorykeep.register(memories)
-app.add_typer(memories, name="memory")
-app.add_typer(models.app, name="models")
+app.add_typer(memories, name="memory", cls=Menu)
+app.add_typer(models.app, name="models", cls=Menu)
 config.register(app)
 doctor.register(app)

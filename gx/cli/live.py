@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gx import output
+from gx.cli.menu import Menu
 from gx.cli.place import RunArg, WorkspaceOpt, node_of
 from gx.core.errors import NotFound
 
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for verb in (ps, wait):
         app.command(verb.__name__)(verb)
-    app.add_typer(node_app, name="node")
+    app.add_typer(node_app, name="node", cls=Menu)
 
 
 def ps(as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
