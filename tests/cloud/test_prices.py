@@ -18,7 +18,7 @@ from cloud.loopback.plane import tcp_listener
 from cloud.loopback.rpc import Caller, Service
 from cloud.rented import Account
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 DAY_S = 24 * 3600.0
 NOON = 1_700_000_000.0  # 2023-11-14
 

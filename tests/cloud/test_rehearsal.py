@@ -27,7 +27,7 @@ from gx.core.task import Quote
 from tests.nodes import processes, until
 from tests.tiny_model import write_tiny_model
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 
 def sha256(file: Path) -> str:

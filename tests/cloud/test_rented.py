@@ -23,7 +23,7 @@ from gx.core.task import CloudLease, Quote
 from tests.cloud.world import World, world
 from tests.tiny_model import write_tiny_model
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")

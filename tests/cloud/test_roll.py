@@ -10,7 +10,7 @@ from cloud.roll import SILENT_S, Roll, answer_to, place
 from gx.core.ports import ContainerSeen
 from tests.cloud.test_worker_alone import ScriptedCalls, next_of, turn, working
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 
 def said(name: str, now: float) -> bytes:

@@ -19,7 +19,7 @@ from gx.core.ports import AttemptEnded, AttemptGone, CallMade, RentRefused, Work
 from gx.core.task import Quote
 from tests.fakes import echo
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 
 class ScriptedCalls:

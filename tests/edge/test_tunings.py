@@ -27,12 +27,9 @@ def test_what_was_measured_is_told(made: tuple[Path, tunings.Note, tunings.Tuned
     calibration = tuned.calibration
     first, *others = calibration.trials
     assert first.what == "defaults" and first.speeds is not None and first.speeds.prefill > 0
-    assert {trial.what for trial in others} | {left.rsplit(" ", 1)[0] for left in calibration.left_out} >= {
-        "flash attention",
-        "tokens a pass",
-        "slots",
-        "cache",
-    }
+    varied = {trial.what for trial in others} | {left.rsplit(" ", 1)[0] for left in calibration.left_out}
+    assert varied >= {"flash attention", "tokens a pass", "slots"}
+    assert "cache" in varied or calibration.chosen.tuning.flash is False  # which a cache of eight bits can't be
     assert calibration.chosen.tuning.cache == "f16" and note.tuning == tunings.chosen_tuning(tuned)
     assert tuned.format == "F16" and not tuned.copies
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.soak.burst import CAP_USD, Trial, run_trial
 
 
-@pytest.mark.timeout(180)
 def test_a_burst_whose_driver_and_containers_are_killed_computes_and_pays_everything_once(tmp_path: Path) -> None:
     told = run_trial(tmp_path, Trial(tasks=40, driver_kills=1, container_kills=1, lost=2, seed=5, containers=1))
     assert told.rented > 0 and told.struck > 0

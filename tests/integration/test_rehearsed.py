@@ -17,7 +17,6 @@ from gx.settings import Settings
 from tests import nodes
 from tests.node.served import ROWS, Served, ended, records, serve
 
-pytestmark = pytest.mark.timeout(180)
 REHEARSED = Terms(mode="force", gpu=("L4",), max_containers=2, is_rehearsal=True)
 COLD = ROWS.replace("temperature: 1", "temperature: 0")
 
