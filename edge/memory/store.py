@@ -11,22 +11,20 @@ import contextlib
 import math
 import threading
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import TYPE_CHECKING, Any
 
-from edge.memory import rows, schema
+from edge.memory import changing, rows, schema, standing
+from edge.memory.changing import FLOAT_BYTES
 from edge.memory.schema import ask
 from edge.memory.search import search
 from gx.core.errors import ModelError
-from gx.core.memory import Change, Chosen, Document, Drop, Filter, Hit, Lacking, Mark, Memory, Put, Query, Standing
-from gx.core.message import Label
+from gx.core.memory import Change, Chosen, Document, Drop, Filter, Hit, Lacking, Mark, Memory, Query, Standing
 
 if TYPE_CHECKING:
     import apsw
-
-FLOAT_BYTES = 4
 
 
 class MemoryStore:
@@ -58,18 +56,9 @@ class MemoryStore:
         with self._writer() as con:
             if mark.seq <= self.mark.seq:
                 return
-            chosen = self.chosen
             with schema.transaction(con):
-                for change in changes:
-                    match change:
-                        case Put():
-                            self._put(con, change)
-                        case Drop(uid):
-                            self._drop(con, uid)
-                        case Chosen():
-                            _choose(con, change)
-                            chosen = change
-                _set(con, applied_seq=mark.seq, applied_hash=mark.hash)
+                chosen = changing.apply(con, changes, self.chosen)
+                changing.note(con, applied_seq=mark.seq, applied_hash=mark.hash)
             self.mark, self.chosen = mark, chosen
             if any(isinstance(change, Drop) for change in changes):
                 con.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the WAL has pages of what was there before
@@ -186,25 +175,13 @@ class MemoryStore:
 
     def documents(self, namespace: str, paths: Sequence[str]) -> list[Document]:
         """The documents of a namespace that stand at or below `paths`, by their paths."""
-        found: dict[str, dict[str, tuple[str, str]]] = {}
-        sql = f"""SELECT m.path, m.sha256, m.label, m.uid FROM memory m
-            WHERE m.namespace = ? AND m.sha256 <> '' AND {rows.BELOW} ORDER BY m.path, m.ordinal, m.id"""
         with self._reader() as con:
-            for given in paths:
-                for path, sha256, label, uid in ask(con, sql, (namespace, *rows.below(given))):
-                    found.setdefault(path, {})[uid] = (sha256, label)
-        return [_document(path, found[path]) for path in sorted(found)]
+            return standing.documents(con, namespace, paths)
 
     def standings(self) -> list[Standing]:
         """Each namespace at a glance, by name."""
         with self._reader() as con:
-            found = ask(
-                con,
-                """SELECT namespace, count(*), sum(kind = 'fact'), sum(kind = 'episode'), sum(kind = 'chunk'),
-                sum(label = 'private'), count(model) FROM memory GROUP BY namespace ORDER BY namespace""",
-            )
-        names = Standing.__struct_fields__
-        return [Standing(**dict(zip(names, row, strict=True))) for row in found]
+            return standing.standings(con)
 
     def check_vector(self, model: str, vector: bytes) -> None:
         """:raises ModelError: unless it is one of the model that the memories are embedded by."""
@@ -260,53 +237,3 @@ class MemoryStore:
             meta: dict[str, Any] = dict(ask(self._con, "SELECT name, value FROM meta"))
         chosen = Chosen(meta["name"], meta["model"], meta["dimensions"]) if "model" in meta else None
         return Mark(meta.get("applied_seq", -1), meta.get("applied_hash", b"")), chosen
-
-    def _put(self, con: apsw.Connection, put: Put) -> None:
-        """Keep a memory; one of that name is replaced, and stands where it stood. Its vector stays where it may."""
-        one, row = put.memory, rows.row_of(put)
-        found = ask(con, "SELECT id, seq, heading, model FROM memory WHERE uid = ?", (one.uid,))
-        for id, seq, heading, model in found:
-            row = (*row[:5], seq, *row[6:])
-            if heading == one.source.heading:  # what is said is in the name, so what is embedded is the same
-                con.execute(
-                    f"UPDATE memory SET {', '.join(f'{name} = ?' for name in rows.COLUMNS)} WHERE id = {id}", row
-                )
-                if model is not None:
-                    sql = "UPDATE memory_vec SET label = ?, at = ? WHERE id = ?"
-                    con.execute(sql, (one.label.value, one.at, id))
-                return
-            self._drop(con, one.uid)
-        marks = ", ".join("?" * len(rows.COLUMNS))
-        con.execute(f"INSERT INTO memory({', '.join(rows.COLUMNS)}) VALUES ({marks})", row)
-
-    def _drop(self, con: apsw.Connection, uid: str) -> None:
-        """Delete a memory; its vector is overwritten first, since sqlite-vec leaves a deleted one in the file."""
-        for id, model in ask(con, "SELECT id, model FROM memory WHERE uid = ?", (uid,)):
-            if model is not None and self.chosen is not None:
-                zeros = bytes(FLOAT_BYTES * self.chosen.dimensions)
-                con.execute("UPDATE memory_vec SET e = ? WHERE id = ?", (zeros, id))
-                con.execute("DELETE FROM memory_vec WHERE id = ?", (id,))
-            con.execute("DELETE FROM memory WHERE id = ?", (id,))
-
-
-def _document(path: str, parts: Mapping[str, tuple[str, str]]) -> Document:
-    """The document of its parts, uid → (sha256, label); without its digest where they are of several."""
-    digests, labels = {sha256 for sha256, _ in parts.values()}, {label for _, label in parts.values()}
-    return Document(
-        path=path,
-        sha256=digests.pop() if len(digests) == 1 else "",
-        label=Label(labels.pop()) if len(labels) == 1 else None,
-        uids=tuple(parts),
-    )
-
-
-def _choose(con: apsw.Connection, chosen: Chosen) -> None:
-    con.execute("DROP TABLE IF EXISTS memory_vec")
-    con.execute("UPDATE memory SET model = NULL WHERE model IS NOT NULL")
-    con.execute(schema.vectors_table(chosen.dimensions))
-    _set(con, name=chosen.name, model=chosen.model, dimensions=chosen.dimensions)
-
-
-def _set(con: apsw.Connection, **values: Any) -> None:
-    for name, value in values.items():
-        con.execute("INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (name, value))

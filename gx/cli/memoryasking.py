@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gx import output
-from gx.core.errors import NotFound, UsageError, WorkspaceError
+from gx.core.errors import GxError, NotFound, UsageError, WorkspaceError
 from gx.core.memory import Filter, Kind
 from gx.core.message import Label
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_DEATHS = 5
 """Nodes that may go away one after the other in the middle of one answer."""
+TELL_EVERY_S = 5.0
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")]
 SpaceOpt = Annotated[
@@ -127,6 +130,33 @@ def reranker_of(flag: str | None) -> str | None:
 def tell(notes: Iterable[str]) -> None:
     for note in notes:
         output.note(f"note: {note}")
+
+
+@contextmanager
+def told_how_far(asking: Asking) -> Iterator[None]:
+    """As long as the block takes, it is noted every few seconds how many memories have a vector."""
+    from gx.core.memory import MemoryStats
+    from gx.node.call import NodeGone, find
+
+    is_over = threading.Event()
+
+    def tell_it() -> None:
+        told = ""
+        while not is_over.wait(TELL_EVERY_S):
+            with suppress(NodeGone, GxError):  # whoever waits for the answer says what is wrong
+                if (node := find(asking.place.folder)) is None:
+                    continue
+                stats: MemoryStats = node.ask("GET", "/v1/memory", kind=MemoryStats)
+                tell(stats.notes)
+                now = f"{stats.vectors:,} of {stats.memories:,} memories have a vector so far"
+                if stats.model and stats.vectors < stats.memories and now != told and not is_over.is_set():
+                    output.note(told := now)
+
+    threading.Thread(target=tell_it, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def _since(text: str) -> float | None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gx import output
 from gx.cli.ahead import ahead
-from gx.cli.memoryasking import Asking, model_of, tell
+from gx.cli.memoryasking import Asking, model_of, tell, told_how_far
+from gx.core.errors import GxError
 from gx.core.memory import Draft, Kind, Replaced, Source
 from gx.core.words import counted
 
@@ -77,9 +78,18 @@ def add_documents(
             closing(ahead(read(todo, extractor, count, limit, overlap), AHEAD)) as documents,
         ):  # it ends before the extractor, whose child it would have started again
             for ready in _pages(documents, telling):
-                replacing.send([one.path for one in ready], [draft for one in ready for draft in _drafts(one, given)])
+                try:
+                    replacing.send(
+                        [one.path for one in ready], [draft for one in ready for draft in _drafts(one, given)]
+                    )
+                except GxError:
+                    telling.broken()
+                    raise
                 telling.done([(one.path, len(one.chunks)) for one in ready])
-    tell(replacing.notes)
+    if not todo:
+        with told_how_far(asking):
+            replacing.send([], [])  # whoever was interrupted before may have left some without a vector
+    tell(note for note in replacing.notes if note not in there.notes)
     telling.end(given.namespace)
     return not telling.n_skipped
 
@@ -127,8 +137,15 @@ class _Telling:
                 output.emit([{"path": path, "status": status, "parts": n_parts}], as_json=True)
         if self._clock() - self._told_s >= TELL_EVERY_S:
             self._told_s = self._clock()
-            total = len(self._changes.new) + len(self._changes.changed)
-            output.note(f"{self._n_read:,} of {counted(total, 'document')}, {counted(self._n_parts, 'part')} so far")
+            output.note(f"{self._so_far()}, {counted(self._n_parts, 'part')} so far")
+
+    def broken(self) -> None:
+        """It ends here, for a reason that is told by itself."""
+        output.note(f"{self._so_far()} are remembered; the same command goes on with the rest")
+
+    def _so_far(self) -> str:
+        total = len(self._changes.new) + len(self._changes.changed)
+        return f"{self._n_read:,} of {counted(total, 'document')}"
 
     def end(self, namespace: str) -> None:
         removed, same = len(self._changes.removed), len(self._changes.unchanged)

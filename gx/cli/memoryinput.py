@@ -17,6 +17,7 @@ import msgspec
 
 from gx.core.errors import InputError, UsageError
 from gx.core.memory import Draft, Kind, Source
+from gx.core.memorycheck import check_draft
 from gx.core.message import Label
 
 LINES = (".jsonl", ".ndjson")
@@ -112,7 +113,7 @@ def lines_of(text: str, name: str, given: Given) -> Iterator[Draft]:
         except msgspec.MsgspecError as error:
             raise InputError(f'{name}:{number}: expected a memory such as {{"body": "…"}}: {error}') from None
         source = found.source or Source()
-        yield Draft(
+        draft = Draft(
             body=found.body,
             namespace=found.namespace or given.namespace,
             kind=found.kind or given.kind,
@@ -120,6 +121,11 @@ def lines_of(text: str, name: str, given: Given) -> Iterator[Draft]:
             at=found.at,
             source=source if source.by else msgspec.structs.replace(source, by=given.by),
         )
+        try:
+            check_draft(draft)
+        except UsageError as error:
+            raise InputError(f"{name}:{number}: {error.message}", hint=error.hint) from None
+        yield draft
 
 
 def shown(text: str, width: int) -> str:

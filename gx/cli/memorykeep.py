@@ -1,6 +1,6 @@
 """`gx memory stats`, `compact`, `rebuild` and `reembed`: how the memory stands, and its file made again.
 
-Parse, ask the workspace's node, print.
+Parse, ask the workspace's node, print; while it works on the file, how far it is.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import typer
 
 from gx import output
 from gx.cli import memoryeval
-from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, model_of, tell
+from gx.cli.memoryasking import Asking, JsonOpt, ModelOpt, QuietOpt, model_of, tell, told_how_far
 from gx.cli.place import WorkspaceOpt
+from gx.core.words import counted
 
 if TYPE_CHECKING:
     from gx.core.memory import MemoryStats
@@ -61,6 +62,8 @@ def reembed(
 ) -> None:
     """Compute all vectors anew, by another model or by the one in use, which the workspace keeps from then on.
 
+    Where some have no vector, as after it was interrupted, only those are made.
+
     Example: gx memory reembed --model bge-small
     """
     _renew("reembed", model, as_json, quiet, workspace)
@@ -73,7 +76,9 @@ def _renew(how: How, model: str | None, as_json: bool | None, quiet: bool, works
     output.set_mode(quiet=quiet)
     asking = Asking(workspace, makes=False)
     asked = Renewal(how=how, model=model_of(model))
-    _show(asking.ask("POST", "/renewal", asked, MemoryStats), as_json)
+    with told_how_far(asking):
+        stats: MemoryStats = asking.ask("POST", "/renewal", asked, MemoryStats)
+    _show(stats, as_json)
 
 
 def _show(stats: MemoryStats, as_json: bool | None) -> None:
@@ -82,4 +87,5 @@ def _show(stats: MemoryStats, as_json: bool | None) -> None:
     tell(stats.notes)
     output.emit([msgspec.to_builtins(one) for one in stats.namespaces], as_json=as_json)
     by = f"embedded by {stats.model} ({stats.dimensions} dimensions)" if stats.model else "without an embedding model"
-    output.note(f"{stats.memories:,} memories, {stats.vectors:,} with a vector, {by}, in {stats.bytes:,} bytes")
+    count = counted(stats.memories, "memory", "memories")
+    output.note(f"{count}, {stats.vectors:,} with a vector, {by}, in {stats.bytes:,} bytes")

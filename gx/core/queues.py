@@ -1,7 +1,8 @@
 """Where a task waits: the queues of a run that the scheduler reads, and the place for tasks of paused steps.
 
 Only the fold calls these. The invariant: a task that may be prepared or granted stands in the one queue of its state;
-one of a paused step stands in `parked` instead, so that whoever reads the queues needn't know of pauses.
+one of a paused step, or a part of one of its prompts, stands in `parked` instead, so that whoever reads the queues
+needn't know of pauses.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ LOSSES_BEFORE_ALONE = 2
 def enqueue(run: RunState, task: TaskState, not_before: float = 0.0) -> None:
     """Put the task where its state says, and nowhere else; 0 for `not_before` is no wait."""
     leave_queues(run, task)
-    if task.step in run.paused_steps:
+    if step_of(run, task) in run.paused_steps:
         run.parked[task.id] = not_before
     elif task.status is Status.queued:
         run.unprepared[task.id] = None
@@ -46,7 +47,7 @@ def park(run: RunState, step: str) -> None:
     """Take what waits of a step that was just paused out of the way."""
     waiting = [*run.unprepared, *run.ready, *run.delayed, *run.suspects]
     for task in (run.tasks[task_id] for task_id in waiting):
-        if task.step == step:
+        if step_of(run, task) == step:
             enqueue(run, task, run.delayed.get(task.id, 0.0))
 
 
@@ -54,5 +55,10 @@ def unpark(run: RunState, step: str) -> None:
     """Put what waited of a step that goes on back, in the order in which its tasks were made."""
     waiting = sorted((run.tasks[task_id] for task_id in run.parked), key=lambda task: task.order)
     for task in waiting:
-        if task.step == step:
+        if step_of(run, task) == step:
             enqueue(run, task, run.parked[task.id])
+
+
+def step_of(run: RunState, task: TaskState) -> str:
+    """The step of the recipe that a task serves: its own, or that of the task whose prompt it is a part of."""
+    return task.step if task.part_of is None else run.tasks[task.part_of].step

@@ -91,7 +91,8 @@ class LocalRun:
 
     def progress(self) -> Progress:
         """How the run stands."""
-        return progress_of(self.state, self.active.plan, elapsed_s=self._now() - self._began)
+        now = progress_of(self.state, self.active.plan, elapsed_s=self._now() - self._began)
+        return msgspec.structs.replace(now, notes=(*now.notes, *self.active.preparer.looks.notes))
 
     def end(self) -> RunEnd:
         """How the run ended."""

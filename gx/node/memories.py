@@ -1,16 +1,13 @@
-"""What may be asked of a workspace's memory: to remember, to forget, to search, and by which model it is embedded.
+"""What may be asked of a workspace's memory: to remember, to forget, to search, to make its file again.
 
-It knows the log, the file that follows it, and who embeds; nothing of requests. Invariants: what is written is in the
-log before anybody finds it; vectors of two models are never mixed; a memory without a vector yet is found by its words,
-and whoever asks is told what the answer was found without.
+It knows the log and the file that follows it; nothing of requests, and of models only that `gx.node.memoryvectors` has
+them. Invariants: what is written is in the log before anybody finds it; a memory without a vector yet is found by its
+words, and whoever asks is told what the answer was found without.
 """
 
 from __future__ import annotations
 
-import math
-from array import array
 from collections.abc import Awaitable, Callable, Sequence
-from operator import mul
 from typing import Literal
 
 import anyio
@@ -18,31 +15,24 @@ import msgspec
 
 from gx.core import event as e
 from gx.core import memory, memorycheck
-from gx.core.errors import BenchError, ModelError, NotFound, UsageError
-from gx.core.memory import Draft, Filter, Found, Lacking, Memory, MemoryStats, Query, Replaced, Written
-from gx.core.ports import Embedder, MemoryStore
+from gx.core.errors import NotFound, UsageError
+from gx.core.memory import Draft, Filter, Found, Memory, MemoryStats, Query, Replaced, Written
+from gx.core.ports import Embedder
 from gx.node.memoryfile import MemoryFile
+from gx.node.memoryvectors import Vectors
 from gx.node.reranking import OfRun, Reranking
 from gx.run.memory import remembering
-from gx.run.memory.embedding import embed_all
 from gx.run.memory.reranking import candidates
 from gx.wiring import EmbeddingModel
 
-BATCH = 128
-"""Texts of one request to the bench; a question's text is never far behind them."""
-AT_ONCE = 4
-"""Requests that are under way, so that the bench has always something to do."""
-FEW = 512
-"""Memories without a vector that a question waits for; where there are more, it says so instead."""
-NO_MODEL = "search is by words only, as no embedding model is set: `gx memory reembed --model minilm` sets one"
 How = Literal["compact", "rebuild", "reembed"]
 
 
 class Memories:
-    """Implements the port `gx.core.ports.Memory` over `file`.
+    """Implements the ports `Memory` and `Near` of `gx.core.ports` over `file`.
 
-    `find_model` finds an embedding model by its source, `None` if it isn't on this machine; `embedder` gives who embeds
-    by it; `model` is the source that the settings name. `reranking` orders what is found. `commit` writes to the log.
+    `find_model`, `embedder` and `model` are as in `Vectors`. `reranking` orders what is found. `commit` writes to the
+    log, and `newest` is the `seq` of the last event there of a memory.
     """
 
     def __init__(
@@ -58,11 +48,10 @@ class Memories:
         now: Callable[[], float],
     ) -> None:
         self._reranking = reranking
-        self._file, self._commit, self._embedder, self._now = file, commit, embedder, now
-        self._find_model, self._model = find_model, model
-        self._writing, self._filling, self._agreeing = anyio.Lock(), anyio.Lock(), anyio.Lock()
-        self._n_waiting = 0  # for vectors
+        self._file, self._commit, self._now = file, commit, now
+        self._writing = anyio.Lock()
         self._newest, self._followed = newest, -2  # the `seq` of the last event of a memory: in the log, in the file
+        self._vectors = Vectors(file, record=self._modelled, embedder=embedder, find_model=find_model, model=model)
 
     def __repr__(self) -> str:
         return f"<Memories {self._file}>"
@@ -80,7 +69,7 @@ class Memories:
         for draft in drafts:
             memorycheck.check_draft(draft)
         uids = [memory.uid_of(draft) for draft in drafts]
-        found, notes = await self._agreed(model, by)
+        found, notes = await self._vectors.agreed(model, by)
         async with self._writing:
             known = await self._file.ask(lambda store: store.known(uids), follows=self._is_behind)
             pairs = list(zip(uids, drafts, strict=True))
@@ -88,7 +77,7 @@ class Memories:
             events, blobs = remembering.written(fresh, by=by, now=self._now())
             if events:
                 await self._record([*events], blobs)
-        notes += await self._fill(found)
+        notes += await self._vectors.fill(found)
         return Written(uids=tuple(uids), n_known=len(drafts) - len(fresh), notes=self._told(notes))
 
     async def documents(self, namespace: str, paths: Sequence[str]) -> list[memory.Document]:
@@ -100,7 +89,7 @@ class Memories:
 
         :raises ModelError: as `write`.
         """
-        found, notes = await self._agreed(model, by)
+        found, notes = await self._vectors.agreed(model, by)
         return "" if found is None else found.source, self._told(notes)
 
     async def replace(
@@ -113,7 +102,7 @@ class Memories:
         :raises UsageError: as `write`, or if a draft is of no such document. :raises ModelError: as `write`.
         """
         remembering.check_parts(namespace, paths, drafts)
-        found, notes = await self._agreed(model, by)
+        found, notes = await self._vectors.agreed(model, by)
         async with self._writing:
             there = await self._file.ask(lambda store: store.documents(namespace, paths))
             before = [uid for one in there if one.path in set(paths) for uid in one.uids]
@@ -122,7 +111,7 @@ class Memories:
             events, blobs = remembering.written(fresh, by=by, now=self._now())
             if gone or events:
                 await self._record([*remembering.forgotten(gone, by=by), *events], blobs)
-        notes += await self._fill(found)
+        notes += await self._vectors.fill(found)
         return Replaced(n_written=len(fresh), n_forgotten=len(gone), notes=self._told(notes))
 
     async def forget(self, names: Sequence[str], wanted: Filter | None, *, by: str) -> tuple[str, ...]:
@@ -152,8 +141,8 @@ class Memories:
                 await self._record([], [])
         vector, notes = None, list[str]()
         if not query.is_text_only:
-            found, notes = await self._agreed(model, "")
-            vector, more = await self._question(query.text, found)
+            found, notes = await self._vectors.agreed(model, "")
+            vector, more = await self._vectors.question(query.text, found)
             notes += more
         k = query.k if ranked_by is None else candidates(query.k)
         asked = msgspec.structs.replace(query, k=k)
@@ -168,24 +157,8 @@ class Memories:
         return OfRun(self, reranker)
 
     async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
-        """How near each passage is to the question by the settings' model, whatever embeds what is remembered: cosines.
-
-        `None`, and why, where that can't be told.
-        """
-        try:
-            found = None if self._model is None else await self._find_model(self._model)
-            if found is None:
-                return None, ("chosen by words only, as no embedding model is here",)
-            texts = [found.question + question, *(found.passage + text for text in passages)]
-            embedder = await self._embedder(found)
-            vectors = [
-                array("f", vector)
-                for start in range(0, len(texts), BATCH)
-                for vector in await embed_all(embedder, found.digest, texts[start : start + BATCH])
-            ]
-        except (BenchError, ModelError) as error:
-            return None, (f"chosen by words only, as nothing can be embedded: {error.message}",)
-        return [math.fsum(map(mul, vectors[0], vector)) for vector in vectors[1:]], ()
+        """As `Vectors.near`."""
+        return await self._vectors.near(question, passages)
 
     async def listed(
         self, wanted: Filter, *, after: int = -1, limit: int = 1000, is_newest: bool = False
@@ -212,19 +185,20 @@ class Memories:
 
     async def renew(self, how: How, *, by: str, model: str | None = None) -> MemoryStats:
         """Make the file again from the log with the vectors that there are ("compact"), or with all of them computed
-        anew ("rebuild"); or compute them anew by a model, the settings' or the one in use ("reembed").
+        anew ("rebuild"); or compute them anew by a model, the settings' or the one in use ("reembed"), which goes on
+        where it was left.
 
         :raises ModelError: if one is to be used that isn't on this machine.
         """
         found: EmbeddingModel | None
         notes = list[str]()
         if how == "reembed":
-            found = await self._chosen_anew(model, by)
+            found, notes = await self._vectors.chosen_anew(model, by)
         else:
             async with self._writing:
                 await self._file.renew(takes_vectors=how == "compact")
-            found, notes = await self._agreed(model, by)
-        return await self.stats([*notes, *await self._fill(found)])
+            found, notes = await self._vectors.agreed(model, by)
+        return await self.stats([*notes, *await self._vectors.fill(found)])
 
     async def close(self) -> None:
         """Let the file go."""
@@ -247,128 +221,14 @@ class Memories:
             await self._file.follow()
             self._followed = newest
 
+    async def _modelled(self, chosen: e.MemoryModelled) -> None:
+        async with self._writing:
+            await self._record([chosen], [])
+
     @property
     def _is_behind(self) -> bool:
         """Whether the file may lack what is in the log: runs remember, too."""
         return self._followed < self._newest()
-
-    # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _agreed(self, asked: str | None, by: str) -> tuple[EmbeddingModel | None, list[str]]:
-        """The model that memories are embedded by, chosen now if none is yet; without one, why.
-
-        :raises ModelError: `memory.mixed` if another one is asked for, or its file is another one by now.
-        """
-        async with self._agreeing:
-            if (chosen := await self._file.ask(lambda store: store.chosen, follows=False)) is None:
-                return await self._first(asked or self._model, by)
-        source = asked or chosen.name
-        found = await self._find_model(source)
-        if found is None and source == chosen.name:
-            return None, [_missing(source)]
-        if found is None or found.digest != chosen.model:
-            given = f"`{source}` is another file by now" if source == chosen.name else f"`{source}` is asked for"
-            raise ModelError(
-                f"the memories here are embedded by {chosen.name} ({chosen.model[:12]}), and {given}: vectors of two "
-                "models can't be compared",
-                hint=f"compute them anew with: gx memory reembed --model {source}",
-                code="memory.mixed",
-            )
-        return found, []
-
-    async def _first(self, source: str | None, by: str) -> tuple[EmbeddingModel | None, list[str]]:
-        """Choose the first model of the workspace; without one, why."""
-        if source is None:
-            return None, [NO_MODEL]
-        if (found := await self._find_model(source)) is None:
-            return None, [_missing(source)]
-        try:
-            await self._choose(found, by)
-        except BenchError as error:
-            return None, [f"search is by words only, as nothing can be embedded: {error.message}"]
-        return found, []
-
-    async def _chosen_anew(self, asked: str | None, by: str) -> EmbeddingModel:
-        store = await self._file.follow()
-        source = asked or (store.chosen.name if store.chosen is not None else self._model)
-        if source is None:
-            raise UsageError("which model is to embed the memories?", hint="gx memory reembed --model minilm")
-        if (found := await self._find_model(source)) is None:
-            raise ModelError(
-                f"the embedding model `{source}` is not on this machine",
-                code="model.missing",
-                hint=f"fetch it with: gx models pull {source}",
-            )
-        await self._choose(found, by)
-        return found
-
-    async def _choose(self, model: EmbeddingModel, by: str) -> None:
-        """Have memories embedded by a model from now on. :raises ModelError: if it is no embedding model."""
-        (vector,) = await (await self._embedder(model)).embed(model.digest, ["which dimensions?"])
-        body = e.MemoryModelled(name=model.source, model=model.digest, dimensions=len(vector) // 4, by=by)
-        async with self._writing:
-            await self._record([body], [])
-
-    async def _question(self, text: str, model: EmbeddingModel | None) -> tuple[tuple[str, bytes] | None, list[str]]:
-        """The vector of a question, and the model; without one, why, unless that was said before."""
-        if model is None:
-            return None, []
-        lacking = await self._file.ask(lambda store: store.n_lacking(), follows=False)
-        notes = []
-        if lacking > FEW:
-            notes = [f"{lacking:,} memories have no vector yet, and are found by words: `gx memory reembed` makes them"]
-        try:
-            if 0 < lacking <= FEW and not self._n_waiting:  # else whoever writes them waits for their vectors
-                notes += await self._fill(model)
-            (vector,) = await embed_all(await self._embedder(model), model.digest, [model.question + text])
-        except BenchError as error:
-            return None, [f"search is by words only, as nothing can be embedded: {error.message}"]
-        return (model.digest, vector), notes
-
-    async def _fill(self, model: EmbeddingModel | None) -> list[str]:
-        """Give a vector to each memory that has none; what became of it, if it wasn't done."""
-        if model is None:
-            return []
-        self._n_waiting += 1
-        try:
-            async with self._filling:
-                while lacking := await self._file.ask(lambda store: store.lacking(BATCH * AT_ONCE), follows=False):
-                    made = await self._embedded(model, lacking)
-                    await self._file.ask(_putting(model.digest, made), follows=False)
-        except (BenchError, ModelError) as error:
-            if error.code == "memory.mixed":  # another model was chosen meanwhile, and whoever did that goes on
-                return []
-            return [f"memories are without a vector for now, and found by words: {error.message}"]
-        finally:
-            self._n_waiting -= 1
-        return []
-
-    async def _embedded(self, model: EmbeddingModel, lacking: Sequence[Lacking]) -> list[tuple[Lacking, bytes]]:
-        embedder = await self._embedder(model)
-        parts = [lacking[n : n + BATCH] for n in range(0, len(lacking), BATCH)]
-        vectors: dict[int, list[bytes]] = {}
-        errors: list[BenchError | ModelError] = []
-
-        async def embed(number: int) -> None:
-            texts = [model.passage + one.text for one in parts[number]]
-            try:
-                vectors[number] = await embed_all(embedder, model.digest, texts)
-            except (BenchError, ModelError) as error:
-                errors.append(error)
-
-        async with anyio.create_task_group() as group:
-            for number in range(len(parts)):
-                group.start_soon(embed, number)
-        if errors:
-            raise errors[0]
-        return [pair for number, part in enumerate(parts) for pair in zip(part, vectors[number], strict=True)]
-
-
-def _putting(model: str, made: Sequence[tuple[Lacking, bytes]]) -> Callable[[MemoryStore], None]:
-    def put(store: MemoryStore) -> None:
-        store.put_vectors(model, made)
-
-    return put
 
 
 def _meant(named: dict[str, list[str]]) -> list[str]:
@@ -379,7 +239,3 @@ def _meant(named: dict[str, list[str]]) -> list[str]:
         if len(uids) > 1:
             raise UsageError(f"several memories begin with {start}, such as {uids[0]} and {uids[1]}")
     return [uid for (uid,) in named.values()]
-
-
-def _missing(source: str) -> str:
-    return f"search is by words only, as the embedding model is not on this machine: gx models pull {source}"

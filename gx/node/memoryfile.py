@@ -40,6 +40,7 @@ class MemoryFile:
         self.notes: list[str] = []
         self._store: MemoryStore | None = None
         self._upto = -1
+        self._began = log.last_seq  # what is remembered from here on never had a file
         self._changing = anyio.Lock()
         self._readers = anyio.Semaphore(READERS)
 
@@ -97,8 +98,8 @@ class MemoryFile:
         if mark.seq >= 0 and await anyio.to_thread.run_sync(remembering.hash_at, self._log, mark.seq) != mark.hash:
             self.notes.append(f"{self.path} was not made from this log as it is; it was made again from the log")
             return await self._made_again(takes_vectors=True)
-        if not was_there and await anyio.to_thread.run_sync(remembering.is_any, self._log):
-            self.notes.append(f"{self.path} was not there; it was made again from the log")
+        if not was_there and await anyio.to_thread.run_sync(remembering.is_any, self._log, self._began):
+            self.notes.append(f"{self.path} was not there; it was made from the log")
         return store
 
     async def _made_again(self, *, takes_vectors: bool) -> MemoryStore:
@@ -107,10 +108,11 @@ class MemoryFile:
         upto = self._log.last_seq
         await anyio.to_thread.run_sync(_make, self._open_store, self._log, new, old)
         async with self._alone():
-            await self.close()
-            _remove(self.path)
-            new.replace(self.path)
-            store = self._store = await anyio.to_thread.run_sync(self._open_store, self.path)
+            with anyio.CancelScope(shield=True):  # who asked may go away, and the file must be there for the next one
+                await self.close()
+                _remove(self.path)
+                new.replace(self.path)
+                store = self._store = await anyio.to_thread.run_sync(self._open_store, self.path)
         self._upto = upto
         return store
 

@@ -1,9 +1,14 @@
 """What the node answers about the workspace's memory: writing, searching, listing, forgetting, making it again.
 
-It decodes, calls `gx.node.memories`, and encodes. Whatever changes is an event, with who asked.
+It decodes, calls `gx.node.memories`, and encodes. Whatever changes is an event, with who asked. What takes a while is
+given up when its client goes away; what was recorded until then stays.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +19,7 @@ from gx.core.memory import Document, Draft, Filter, Found, Memory, MemoryStats, 
 from gx.core.message import Value
 from gx.node.endpoints import Endpoint, by
 from gx.node.memories import How, Memories
+from gx.node.waiting import while_waited_for
 
 MOST_AT_ONCE = 1000
 """Memories of one request; whoever has more asks again."""
@@ -106,13 +112,15 @@ class MemoryRoutes:
         self._memories = memories
         self.endpoints = (
             Endpoint("GET", "/v1/memory", self._stats, "How the memory stands", gives=MemoryStats),
-            Endpoint("POST", "/v1/memory", self._remember, "Remember something", Remember, Written),
-            Endpoint("POST", "/v1/memory/search", self._search, "Search the memory", Search, Found),
+            Endpoint("POST", "/v1/memory", _waited(self._remember), "Remember something", Remember, Written),
+            Endpoint("POST", "/v1/memory/search", _waited(self._search), "Search the memory", Search, Found),
             Endpoint("POST", "/v1/memory/list", self._list, "List memories, as they were written", Listing, MemoryPage),
-            Endpoint("POST", "/v1/memory/documents", self._documents, "List documents", Standing, Documents),
-            Endpoint("POST", "/v1/memory/replace", self._replace, "Remember documents anew", Replace, Replaced),
+            Endpoint("POST", "/v1/memory/documents", _waited(self._documents), "List documents", Standing, Documents),
+            Endpoint(
+                "POST", "/v1/memory/replace", _waited(self._replace), "Remember documents anew", Replace, Replaced
+            ),
             Endpoint("POST", "/v1/memory/forget", self._forget, "Forget memories", Forget, Forgot),
-            Endpoint("POST", "/v1/memory/renewal", self._renew, "Make the memory again", Renewal, MemoryStats),
+            Endpoint("POST", "/v1/memory/renewal", _waited(self._renew), "Make the memory again", Renewal, MemoryStats),
         )
 
     async def _stats(self, request: Request, body: None) -> MemoryStats:
@@ -156,6 +164,14 @@ class MemoryRoutes:
 
     async def _renew(self, request: Request, body: Renewal) -> MemoryStats:
         return await self._memories.renew(body.how, by=by(request), model=body.model)
+
+
+def _waited(handle: Callable[[Request, Any], Awaitable[Any]]) -> Callable[[Request, Any], Awaitable[Any]]:
+    @wraps(handle)  # the API's description names it
+    async def handled(request: Request, body: Any) -> Any:
+        return await while_waited_for(request.receive, lambda: handle(request, body))
+
+    return handled
 
 
 def _by(draft: Draft, who: str) -> Draft:

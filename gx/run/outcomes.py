@@ -258,6 +258,8 @@ def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: 
 
 
 def cancel(run: RunState, reason: str, *, by: str = "", tasks: Iterable[TaskState] | None = None) -> list[e.Body]:
-    """Tasks that have not ended, ended at somebody's wish: some, or all."""
-    live = (task for task in (run.tasks.values() if tasks is None else tasks) if not task.status.is_terminal)
+    """Tasks that have not ended, ended at somebody's wish: all, or some with the parts of their prompts."""
+    names = {task.id for task in (run.tasks.values() if tasks is None else tasks)}
+    meant = (task for task in run.tasks.values() if task.id in names or task.part_of in names)
+    live = (task for task in meant if not task.status.is_terminal)
     return [e.TaskCancelled(run=run.id, task=t.id, attempt=t.attempt, reason=reason, by=by) for t in live]

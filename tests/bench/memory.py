@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -39,8 +40,9 @@ CENTRES, SPREAD = 2_000, 0.6
 class Player:
     """A store in a process of its own."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, namespaces: int = NAMESPACES) -> None:
         self.name, place = name, folder / name
+        self.worked_ms = 0.0  # of the processor, by the last answer
         place.mkdir()
         for file in ("vectors.npy", "bodies.jsonl"):
             (place / file).symlink_to(folder / file)
@@ -50,7 +52,12 @@ class Player:
             python = environment(PEERS[name], "numpy==2.4.6")
             command = [str(python), "-P", str(Path(__file__).with_name("memoryplayer.py")), name, str(place)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            env=os.environ | {"GX_BENCH_NAMESPACES": str(namespaces)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     def ask(self, do: str, **more: Any) -> tuple[float, Any]:
@@ -59,6 +66,7 @@ class Player:
         self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline())
+        self.worked_ms = told["worked_ms"]
         return told["ms"], told["answer"]
 
     def end(self) -> None:
@@ -73,18 +81,14 @@ def stores(count: int, questions: int) -> int:
     chance = np.random.default_rng(7)
     with tempfile.TemporaryDirectory(prefix="gx-bench-") as place:
         folder = Path(place)
-        vectors, tokens = _texts(folder, count + ADDED, chance)
+        vectors, tokens = texts_of(folder, count + ADDED, chance)
         players = [Player(name, folder) for name in ("gx", *PEERS)]
         adding_ms: dict[str, float] = dict.fromkeys((one.name for one in players), 0.0)
         for player in players:
             ms, _ = player.ask("add", start=0, stop=count)
             ms += player.ask("index")[0]
             print(f"{player.name:9} {count:,} loaded in {ms / 1000:.1f} s", flush=True)
-        asked = []
-        for n in chance.integers(count, size=questions):
-            vector = vectors[n] + 0.3 * _unit(chance.standard_normal(DIMENSIONS))
-            text = " ".join(f"w{token}" for token in [one for one in tokens[n] if one >= FREQUENT][:6])
-            asked.append({"text": text, "vector": _unit(vector).tolist(), "space": f"n{n % NAMESPACES}"})
+        asked = [question_of(vectors, tokens, n, NAMESPACES, chance) for n in chance.integers(count, size=questions)]
         times: dict[str, list[float]] = {one.name: [] for one in players}
         recall: dict[str, list[float]] = {one.name: [] for one in players}
         for number, one in enumerate(asked):
@@ -131,7 +135,7 @@ def documents(count: int) -> int:
                 done = project.start("memory", "add", f"notes{turn}", "--json").end(300)
                 adding_s += time.perf_counter() - begun_s
                 assert done.status == 0, done.err
-                fresh = {uid: text for uid, text in _embedded_texts(project).items() if uid not in known}
+                fresh = {uid: text for uid, text in _embeddedtexts_of(project).items() if uid not in known}
                 known |= fresh.keys()
                 engine_s += _engine_s(project, list(fresh.values()))
         finally:
@@ -172,7 +176,7 @@ def clients(searches: int) -> int:
 # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _texts(folder: Path, count: int, chance: np.random.Generator) -> tuple[Any, Any]:
+def texts_of(folder: Path, count: int, chance: np.random.Generator) -> tuple[Any, Any]:
     """Vectors in clusters, [count, 384] float32 of norm 1, and texts of Zipf's words; as files for the players."""
     centres = _unit(chance.standard_normal((CENTRES, DIMENSIONS)))
     near = SPREAD * _unit(chance.standard_normal((count, DIMENSIONS)))
@@ -184,6 +188,13 @@ def _texts(folder: Path, count: int, chance: np.random.Generator) -> tuple[Any, 
         for row in tokens:
             file.write(json.dumps(" ".join(f"w{token}" for token in row)) + "\n")
     return vectors, tokens
+
+
+def question_of(vectors: Any, tokens: Any, n: int, namespaces: int, chance: np.random.Generator) -> dict[str, Any]:
+    """A question whose answer is the memory `n`, or one near it: some of its words, and a vector close to its own."""
+    vector = vectors[n] + 0.3 * _unit(chance.standard_normal(DIMENSIONS))
+    text = " ".join(f"w{token}" for token in [one for one in tokens[n] if one >= FREQUENT][:6])
+    return {"text": text, "vector": _unit(vector).tolist(), "space": f"n{n % namespaces}"}
 
 
 def _unit(vectors: Any) -> Any:
@@ -206,7 +217,7 @@ def _project(folder: Path) -> Project:
     return project
 
 
-def _embedded_texts(project: Project) -> dict[str, str]:
+def _embeddedtexts_of(project: Project) -> dict[str, str]:
     """What was embedded for each part of a document, by its uid."""
     records = project.run("memory", "export").records
     chunks = [one for one in records if one["kind"] == "chunk"]
@@ -219,7 +230,7 @@ def _engine_s(project: Project, texts: list[str]) -> float:
 
     from edge.worker import EdgeWorker
     from gx import settings, wiring
-    from gx.node.memories import AT_ONCE, BATCH
+    from gx.node.memoryvectors import AT_ONCE, BATCH
 
     model = wiring.embedding_model("minilm", settings.load(), project.folder)
     assert model is not None

@@ -21,6 +21,7 @@ from gx.node.standing import end_of, progress_of
 from gx.run.egress import PrivateTurn
 from gx.run.history.telling import told
 from gx.run.long.fitting import LEAST_ANSWER_TOKENS
+from gx.run.long.nearest import MOST_EMBEDDED, NOT_ALL
 from gx.run.long.telling import words_of
 from tests.desk import Desk, open_desk
 from tests.fakes import ScriptedMemory, ScriptedWorker
@@ -218,6 +219,27 @@ async def test_parts_are_found_by_meaning_where_vectors_are_there_and_else_that_
     async with open_desk(new(tmp_path, "b"), memory=Meaning("")) as desk:
         await desk.run(recipe(), [row])
         assert desk.bodies(e.TaskPrepared)[0].shortened.without == ("by words only",)
+
+
+async def test_what_takes_a_while_is_told_before_it_does_and_what_it_did_not_compare(tmp_path: Path) -> None:
+    class Listening(Meaning):
+        told: tuple[str, ...] = ()
+        n_compared = 0
+
+        async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
+            self.told, self.n_compared = tuple(active.preparer.looks.notes), len(passages)
+            return await super().near(question, passages)
+
+    memory = Listening("feline")
+    row = {"text": document("A feline sat on my pet.", of=600), "q": "Where is my pet?"}
+    async with open_desk(tmp_path, memory=memory) as desk:
+        active = await desk.begin(recipe(), [row])
+        (record,) = await desk.finish(active)
+        (prepared,) = desk.bodies(e.TaskPrepared)
+    assert "feline" in record.as_dict()["output"] and memory.n_compared == MOST_EMBEDDED
+    assert len(memory.told) == 1 and "takes a while" in memory.told[0]
+    assert prepared.shortened.texts[0].of > MOST_EMBEDDED
+    assert prepared.shortened.without == (NOT_ALL,) and NOT_ALL in words_of(prepared.shortened)
 
 
 async def test_parts_of_a_private_text_are_private_and_those_of_another_are_not(tmp_path: Path) -> None:

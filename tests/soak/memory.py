@@ -88,7 +88,8 @@ def soak(
     env = {"GX_MEMORY_MODEL": model}
     notes = folder_of(folder / "notes", documents, chance, most_lines=most_lines)
     project = Project(folder).write(KEEPER, answering, rows=ROWS)
-    seen = dict.fromkeys(("kills", "nodes", "clients", "searches", "rounds", "documents", "remembered"), 0)
+    names = ("kills", "nodes", "clients", "while a run remembered", "searches", "rounds", "documents", "remembered")
+    seen = dict.fromkeys(names, 0)
     try:
         while seen["kills"] < kills or seen["rounds"] == 0:
             _round(project, env, chance, seen, kills)
@@ -107,8 +108,10 @@ def _round(project: Project, env: dict[str, str], chance: random.Random, seen: d
     going = {command: project.start(*command, **env) for command in (ADD, RUN)}
     while seen["kills"] < kills and (left := [one for one in going.values() if one.process.poll() is None]):
         time.sleep(chance.random() * MOST_WAIT_S)  # a random moment of what goes on
+        is_remembering = going[RUN].process.poll() is None
         if not _kill(project, chance.choice(left), seen):
             continue
+        seen["while a run remembered"] += is_remembering
         if chance.random() < 0.5:
             _search(project, env, seen)
         for command, one in going.items():

@@ -20,7 +20,7 @@ from gx.flow.long import PART_PROMPT
 from gx.run.long import dialogue
 from gx.run.long.condensing import Note, Part
 from gx.run.long.cutting import Span, parts
-from gx.run.long.ranking import by_words, ranked
+from gx.run.long.nearest import nearest
 from gx.run.long.texts import Place, joined, kept_of, texts
 
 LEAST_ANSWER_TOKENS = 16
@@ -30,8 +30,6 @@ PART_CHARS = 1000
 LEAST_PART_CHARS = 80
 LEAST_TEXT_CHARS = 200
 """A shorter text isn't worth a cut: the mark alone takes a part of that."""
-MOST_EMBEDDED = 128
-"""Parts of one prompt that get a vector, some 0.2 s of a processor each: of more, those that words find first."""
 NOTE_TOKENS = 256
 """The most that the notes on a part may have; an eighth of the room, where that is less."""
 COUNT_AT_ONCE = 64
@@ -62,8 +60,12 @@ class _Piece(NamedTuple):
     body: str
 
 
-async def shortened(wanted: Wanted, worker: Worker, near: Near | None) -> Shortened | tuple[Part, ...] | None:
+async def shortened(
+    wanted: Wanted, worker: Worker, near: Near | None, tell: Callable[[str], None] = lambda note: None
+) -> Shortened | tuple[Part, ...] | None:
     """What of the prompt goes in; `None` where all of it fits, or nothing would help; or parts to condense first.
+
+    `tell` is called with what takes a while, before it does.
 
     :raises GxError: if the model can't be used, or a bench is lost.
     """
@@ -71,7 +73,7 @@ async def shortened(wanted: Wanted, worker: Worker, near: Near | None) -> Shorte
     (tokens,) = await worker.count(wanted.turn.model, [wanted.turn.messages])
     if tokens <= card.context_tokens - LEAST_ANSWER_TOKENS:
         return None
-    fitting = _Fitting(wanted, worker, near, card, tokens)
+    fitting = _Fitting(wanted, worker, near, card, tokens, tell)
     if wanted.is_dialogue:
         if wanted.long.dialogue == "summarise":
             return await fitting.summarise()
@@ -91,8 +93,16 @@ def room_tokens(turn: Turn, context_tokens: int) -> int:
 class _Fitting:
     """One prompt that has too many `tokens`."""
 
-    def __init__(self, wanted: Wanted, worker: Worker, near: Near | None, card: ModelCard, tokens: int) -> None:
-        self._wanted, self._worker, self._near = wanted, worker, near
+    def __init__(
+        self,
+        wanted: Wanted,
+        worker: Worker,
+        near: Near | None,
+        card: ModelCard,
+        tokens: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._wanted, self._worker, self._near, self._tell = wanted, worker, near, tell
         self._context, self._tokens = card.context_tokens, tokens
         self._room = room_tokens(wanted.turn, card.context_tokens)
 
@@ -148,7 +158,8 @@ class _Fitting:
             for text, ((_, body), spans) in enumerate(zip(places, cuts, strict=True))
             for number, (start, stop) in enumerate(spans)
         ]
-        order, without = await self._ranked(self._question(places), [piece.body for piece in pieces])
+        bodies = [piece.body for piece in pieces]
+        order, without = await nearest(self._question(places), bodies, self._near, self._tell)
         most = await self._estimated(pieces, order, self._room - base)
         while most > 0:
             chosen = [pieces[number] for number in order[:most]]
@@ -233,18 +244,6 @@ class _Fitting:
         """The rest of the prompt: what it is without the texts that are cut."""
         empty = tuple(Kept(field=place, spans=(), left_out=(0,), of=1) for place, _ in places)
         return self._wanted.make(self._made(texts=empty)).messages[-1].content
-
-    async def _ranked(self, question: str, bodies: list[str]) -> tuple[list[int], tuple[str, ...]]:
-        """The numbers of the parts, the nearest first, and what that was without."""
-        if self._near is None or not question.strip():
-            return ranked(question, bodies, None), ()
-        scores = by_words(question, bodies)
-        asked = sorted(range(len(bodies)), key=lambda number: (-scores[number], number))[:MOST_EMBEDDED]
-        found, notes = await self._near.near(question, [bodies[number] for number in asked])
-        if found is None:
-            return ranked(question, bodies, None), notes
-        first = ranked(question, [bodies[number] for number in asked], found)
-        return [asked[number] for number in first] + sorted(set(range(len(bodies))).difference(asked)), notes
 
     async def _estimated(self, pieces: Sequence[_Piece], order: Sequence[int], room: int) -> int:
         """About how many of the first parts there is room for."""

@@ -48,6 +48,8 @@ class Looks:
         self._wanted: dict[str, Callable[[], Wanted]] = {}
         self._under_way: set[str] = set()
         self._known: dict[str, Seen | GxError] = {}
+        self.notes: dict[str, None] = {}
+        """What any of the looks takes a while for, each sentence once."""
         self._news = anyio.Event()
 
     def __repr__(self) -> str:
@@ -123,7 +125,7 @@ class Looks:
             if worker is None:  # the run ends, and says why
                 break
             try:
-                found = await shortened(wanted, worker, self._near)
+                found = await shortened(wanted, worker, self._near, self._note)
                 self._contexts[wanted.turn.model] = (await worker.describe(wanted.turn.model)).context_tokens
                 if isinstance(found, tuple):
                     return Seen(wanted.turn.model, None, found)
@@ -132,3 +134,6 @@ class Looks:
                 if not tries_left:
                     raise
         return Seen(wanted.turn.model, None)
+
+    def _note(self, note: str) -> None:
+        self.notes[note] = None

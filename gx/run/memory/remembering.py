@@ -129,9 +129,9 @@ def hash_at(log: EventLog, seq: int) -> bytes | None:
     return bytes(rows[0][0]) if rows else None
 
 
-def is_any(log: EventLog) -> bool:
-    """Whether anything was ever remembered."""
-    return bool(log.file.ask(f"SELECT 1 FROM events WHERE {_TYPES} LIMIT 1"))
+def is_any(log: EventLog, upto: int) -> bool:
+    """Whether anything was ever remembered, up to that event."""
+    return bool(log.file.ask(f"SELECT 1 FROM events WHERE {_TYPES} AND seq <= ? LIMIT 1", [upto]))
 
 
 def _pages(log: EventLog, after: int) -> Iterator[list[tuple[bytes, Event]]]:
