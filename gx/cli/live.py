@@ -1,28 +1,22 @@
-"""`gx ps`, `gx wait`, `gx node`: what runs now, and the process that it runs in.
-
-Each asks the workspace's node. Where none is up, nothing runs: `gx ps` says so, and nothing is started for it.
-"""
+"""`gx wait`, `gx node`: the end of a run, and the process that runs are in. Each asks the workspace's node."""
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gx import output
 from gx.cli.menu import Menu
 from gx.cli.place import RunArg, WorkspaceOpt, node_of
+from gx.cli.ps import JsonOpt, ps, status_of
 from gx.core.errors import NotFound
 
 if TYPE_CHECKING:
     from gx.node.call import Client
     from gx.node.client import RunEnd
-    from gx.node.status import BenchNow, NodeStatus, RunStatusNow
 
-JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 WAITS_FRAMES = 4
 """Frames, four a second, that say that the run waits for a person, before that is believed."""
 node_app = typer.Typer(
@@ -35,28 +29,6 @@ def register(app: typer.Typer) -> None:
     for verb in (ps, wait):
         app.command(verb.__name__)(verb)
     app.add_typer(node_app, name="node", cls=Menu)
-
-
-def ps(as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
-    """List what runs now: live runs with their progress, backlog, pace and time to go, and the benches.
-
-    Example: gx ps --json | jq -r 'select(.kind == "run").left_s'
-    """
-    found = _status(workspace)
-    if found is None:
-        output.note("nothing is running: no node is up")
-        return
-    runs, benches = map(_run_row, found.runs), map(_bench_row, found.benches)
-    if output.wants_json(as_json):
-        output.emit([*runs, *benches], as_json=True)
-        return
-    output.emit([_shown_run(run) for run in found.runs], as_json=False)
-    if not found.runs:
-        sys.stdout.write("no live run\n")
-    for bench in found.benches:
-        sys.stdout.write(_bench_line(bench) + "\n")
-    sys.stdout.write(f"node: process {found.pid}, {found.seq + 1:,} events, {found.usd:.2f} USD spent\n")
-    sys.stdout.flush()
 
 
 def wait(
@@ -101,7 +73,7 @@ def stop(workspace: WorkspaceOpt = None) -> None:
 @node_app.command("status")
 def status(as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
     """Say which node is up: its process, its epoch, how many runs it has."""
-    found = _status(workspace)
+    found = status_of(workspace)
     if found is None:
         output.note("no node is up")
         return
@@ -110,18 +82,6 @@ def status(as_json: JsonOpt = None, workspace: WorkspaceOpt = None) -> None:
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _status(workspace: Path | None) -> NodeStatus | None:
-    from gx.cli.place import workspace_of
-    from gx.node.call import NodeGone, find
-    from gx.node.status import NodeStatus
-
-    client = find(workspace_of(workspace).folder)
-    try:
-        return None if client is None else client.ask("GET", "/v1/node", kind=NodeStatus)
-    except NodeGone:
-        return None
 
 
 def _end_of(client: Client, run: str) -> RunEnd:
@@ -151,46 +111,3 @@ def _end_of(client: Client, run: str) -> RunEnd:
             return wire.ended(client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None))
         except NodeGone:
             client = ensure(client.folder)
-
-
-# ── showing ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _run_row(run: RunStatusNow) -> dict[str, Any]:
-    row = {name: getattr(run, name) for name in run.__struct_fields__ if name != "progress"}
-    progress = {name: getattr(run.progress, name) for name in run.progress.__struct_fields__}
-    return {"kind": "run", **row, **progress}
-
-
-def _bench_row(bench: BenchNow) -> dict[str, Any]:
-    return {"kind": "bench", **{name: getattr(bench, name) for name in bench.__struct_fields__}}
-
-
-def _shown_run(run: RunStatusNow) -> dict[str, Any]:
-    from gx.cli.progress import duration
-
-    now = run.progress
-    return {
-        "run": run.run,
-        "status": run.status,
-        "done": f"{now.done:,}/{now.total:,}{'' if now.is_total_final else '+'}",
-        "failed": f"{now.failed:,}",
-        "running": f"{now.running:,}",
-        "backlog": f"{run.backlog:,}",
-        "tokens/s": "" if run.tokens_per_s is None else f"{run.tokens_per_s:,.1f}",
-        "to go": "" if run.left_s is None else duration(run.left_s),
-        "clients": "detached" if run.is_detached else f"{run.clients}",
-    }
-
-
-def _bench_line(bench: BenchNow) -> str:
-    parts = [f"bench {bench.worker}: {bench.slots_busy} of {bench.slots} slots busy"]
-    if bench.threads:
-        parts.append(f"{bench.threads} threads")
-    if bench.prompt_tokens_per_s:
-        parts.append(f"{bench.prompt_tokens_per_s:,.0f} prompt tok/s")
-    if bench.written_tokens_per_s:
-        parts.append(f"{bench.written_tokens_per_s:,.0f} tok/s written")
-    if bench.cached_share is not None:
-        parts.append(f"{100 * bench.cached_share:.0f} % of prompts from the cache")
-    return ", ".join(parts)

@@ -93,7 +93,7 @@ def show(run: str | None, found: Settings, place: Workspace) -> None:
         wanted=run,
         theme=found.monitor_theme,
         keymap=keys.keymap(found.monitor_keys or {}),
-        plan_burst=lambda name: planned(name, found, place),
+        plan_burst=lambda name: planned(name, place),
     )
     app.run()
     if app.return_code:
@@ -101,8 +101,11 @@ def show(run: str | None, found: Settings, place: Workspace) -> None:
     output.note(app.farewell)
 
 
-def planned(run: str, found: Settings, place: Workspace) -> Offer:
-    """A burst of that run on paper, with the price shown. :raises GxError: if nothing can be told of it."""
+def planned(run: str, place: Workspace) -> Offer:
+    """A burst of that run on paper, with the price shown; one that is rehearsed stays so, and asks for no money.
+
+    :raises GxError: if nothing can be told of it.
+    """
     import msgspec
 
     from gx.cli import burst, paper
@@ -110,11 +113,20 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
     from gx.tui.intents import Offer
 
     name, recipe, outlooks, _ = burst.of_run(place, run)
-    terms = terms_of(recipe, mode="auto")
+    is_rehearsal = _is_rehearsed(name, place)
+    terms = terms_of(recipe, mode="auto", is_rehearsal=is_rehearsal)
     plan = paper.plan_of(paper.scene_of_run(place, name), terms, recipe)
     choice, cost = plan.sheet.choices[plan.chosen], plan.estimates[plan.chosen]
     cap = terms.usd if terms.usd is not None else max(0.01, cost.high_usd, plan.reserve_usd)
     leaves = [step for step, one in outlooks.items() if not one.reason]
+    most = f"{terms.max_containers} containers"
+    if is_rehearsal:
+        asked = f"Rehearse with up to {most}, which are processes on this machine? Nothing is paid, and nothing leaves."
+        leaving = []
+    else:
+        asked = f"Rent up to {most} for at most ${cap:.2f}, over the run's whole life?"
+        told = f"may leave this machine: prompts of step {', '.join(leaves)}"
+        leaving = [told if leaves else "nothing may leave this machine"]
     lines = (
         *_columns([paper.row_of(plan, n) for n in range(len(plan.sheet.choices))]),
         "",
@@ -123,11 +135,24 @@ def planned(run: str, found: Settings, place: Workspace) -> Offer:
         if choice.containers
         else "estimate: this machine alone",
         f"prices: {plan.source}, {plan.date}",
-        f"may leave this machine: prompts of step {', '.join(leaves)}" if leaves else "nothing may leave this machine",
+        *leaving,
         "",
-        f"Rent for at most ${cap:.2f}, over the run's whole life?",
+        asked,
     )
-    return Offer(lines=lines, terms=msgspec.structs.replace(terms, usd=cap))
+    return Offer(lines=lines, terms=terms if is_rehearsal else msgspec.structs.replace(terms, usd=cap))
+
+
+def _is_rehearsed(run: str, place: Workspace) -> bool:
+    """Whether what the run may rent is rehearsed, by its newest terms."""
+    from gx.core import event as e
+    from gx.node.reader import ask
+
+    sql = f"""SELECT data::VARCHAR AS data FROM events
+        WHERE run = '{run}' AND type IN ('run.created', 'burst.allowed') ORDER BY seq DESC LIMIT 1"""
+    (row,) = ask(place, lambda log: log.table(sql, timeout_s=60.0, max_rows=1)).rows
+    body = e.decode_body(row["data"].encode())
+    terms = body.terms if isinstance(body, e.BurstAllowed) else body.burst if isinstance(body, e.RunCreated) else None
+    return terms is not None and terms.is_rehearsal
 
 
 def _columns(rows: list[dict[str, str]]) -> list[str]:

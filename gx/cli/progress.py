@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gx import output
+from gx.core.words import duration
 
 if TYPE_CHECKING:
     from gx.node.client import Progress
@@ -99,13 +100,3 @@ def asking(run: str, now: Progress) -> list[str]:
         steps = ", ".join(now.paused_steps)
         told.append(f"paused: step {steps}; let it go on with: gx resume {run}")
     return told
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -68,4 +68,6 @@ def _pace(engine: Figures) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "(erased)"
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

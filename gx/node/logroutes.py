@@ -28,6 +28,9 @@ from gx.run.log.query import run_sql, table_of
 from gx.run.log.verify import Report, verify
 
 FOLLOW_EVERY_S = 0.1
+"""How soon a follower gets an event that comes after none did."""
+FOLLOW_REST_S = 0.3
+"""How long the next page waits: a page costs some 2 ms of a core beside 1.3 µs an event, however few it has."""
 
 
 class Target(Value, frozen=True, kw_only=True):
@@ -75,9 +78,11 @@ class LogRoutes:
                 while page := await anyio.to_thread.run_sync(lambda: next(lines, b"")):  # noqa: B023  this one's lines
                     yield page
                 after = last
+                await anyio.sleep(FOLLOW_REST_S if is_followed else 0)
             elif not is_followed or self._is_over():
                 return
-            await anyio.sleep(FOLLOW_EVERY_S if is_followed else 0)
+            else:
+                await anyio.sleep(FOLLOW_EVERY_S)
 
     async def _story(self, request: Request, body: None) -> dict[str, Any]:
         return await anyio.to_thread.run_sync(story_of, self.log, request.path_params["subject"])

@@ -1,4 +1,4 @@
-"""What a node does now, in figures: its live runs, its benches."""
+"""What a node does now, in figures: its live runs, its benches, what the runs rent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gx.core.figures import figures
 from gx.core.message import Value
 from gx.core.view import RunStatus
 from gx.node.client import Progress
+from gx.node.renting import RentedNow, rented_now
 from gx.node.standing import waits_for_person
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class BenchNow(Value, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
-    """The node: its process, its runs and its benches. `usd` is what was spent by its live runs."""
+    """The node: its process, its runs, its benches and what is rented. `usd` is what its live runs spent so far."""
 
     pid: int
     gx: str
@@ -64,11 +65,14 @@ class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
     usd: float = 0.0
     runs: tuple[RunStatusNow, ...] = ()
     benches: tuple[BenchNow, ...] = ()
+    rented: tuple[RentedNow, ...] = ()
 
 
 def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
     """The node as it is now."""
     live = [run for run in node.runs.values() if not run.active.is_over]
+    now_s = node.clock.now()
+    rented = tuple(one for run in live if (one := rented_now(run.state, now_s, slots=_slots(run))) is not None)
     read = node.previews.read  # seconds old, where the last event of a bench may be half a minute old
     return NodeStatus(
         pid=os.getpid(),
@@ -77,6 +81,8 @@ def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
         epoch=node.view.epoch,
         seq=node.log.last_seq,
         stays=stays,
+        usd=sum(one.usd for one in rented if not one.is_rehearsal),
+        rented=rented,
         runs=tuple(map(_run, live)),
         benches=tuple(
             BenchNow(
@@ -90,6 +96,12 @@ def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
             for bench in node.view.benches.values()
         ),
     )
+
+
+def _slots(run: LocalRun) -> int:
+    """How many attempts its containers compute at once; 0 while none is asked for."""
+    worker = None if run.active.renter is None else run.active.renter.worker
+    return 0 if worker is None else worker.capacity().slots
 
 
 def _run(run: LocalRun) -> RunStatusNow:

@@ -18,6 +18,9 @@ from gx.tui.model import RunModel
 from gx.tui.screens.dialogs import Choose, Confirm, Fill
 from gx.tui.states import State
 
+PLANNING_S = 120.0
+"""How long it is said that a burst is planned, unless the plan is there before: a long log is read for it."""
+
 
 class Acting(App[None]):
     """The actions of the monitor on `model.run`."""
@@ -97,7 +100,7 @@ class Acting(App[None]):
     def action_burst(self) -> None:
         """Plan a burst; show it and its price; rent if that is agreed to."""
         if self.has_run() and self.is_live():
-            self.tell("planning what a burst would take and cost …")
+            self.notify("planning what a burst would take and cost …", timeout=PLANNING_S)
             self._plan(self.model.run)
 
     @work(thread=True, exclusive=True, group="burst")
@@ -105,8 +108,10 @@ class Acting(App[None]):
         try:
             offer = self.plan_burst(run)
         except GxError as error:
+            self.call_from_thread(self.clear_notifications)
             self.call_from_thread(self.complain, error)
             return
+        self.call_from_thread(self.clear_notifications)
         self.call_from_thread(self._offer, run, offer)
 
     @work

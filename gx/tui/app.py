@@ -26,7 +26,7 @@ from gx.core.inert import inert
 from gx.tui import draw, keys, panes
 from gx.tui.acting import Acting
 from gx.tui.causes import Cause
-from gx.tui.feed import Began, Feed
+from gx.tui.feed import AHEAD, Began, Feed
 from gx.tui.glyphs import Glyphs
 from gx.tui.graph import Vertex, vertices_of
 from gx.tui.intents import Intents, Offer, PlanBurst
@@ -47,7 +47,8 @@ from gx.tui.widgets.sql import Sql
 from gx.tui.widgets.tabs import TabBar
 from gx.tui.workers import Seat
 
-TICK_S = 0.16
+TICK_S = 0.18
+"""Between two pictures: some five and a half a second, of which a run takes notice less than of more."""
 FOLD_S = 0.08
 EARLY_S = 0.03
 """How often it is looked whether there is anything to show yet."""
@@ -162,9 +163,15 @@ class Monitor(Acting):
             self.tick()
 
     def fold(self, seconds: float) -> int:
-        """Fold what the feed has left, for so long at most; how many events that were."""
-        until, folded = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
+        """Fold what the feed has left, for so long at most; how many events that were.
+
+        Of a live run that is followed closely half is left for the next picture: its events come many at a time, and
+        move evenly so.
+        """
+        until, folded, waiting = time.monotonic() + seconds, 0, self.feed.blocks.qsize()
+        is_close = waiting <= AHEAD // 2 and self.model.run in self.feed.live
+        kept = waiting // 2 if is_close else 0
+        while time.monotonic() < until and self.feed.blocks.qsize() > kept:
             try:
                 block = self.feed.blocks.get_nowait()
             except queue.Empty:
@@ -173,9 +180,7 @@ class Monitor(Acting):
                 self.model = RunModel(block.run)
                 self.state_wanted = None
                 continue
-            for line in block:
-                if line.run == self.model.run:
-                    self.model.apply(line)
+            self.model.apply(block)
             folded += len(block)
         return folded
 
@@ -340,9 +345,9 @@ class Monitor(Acting):
         for one in keys.APP:
             if one.id != "palette":
                 action = one.action
-                yield SystemCommand(
-                    one.description, f"key: {one.key}", lambda a=action: self.call_later(self.run_action, a)
-                )
+                pressed = keys.shown(self.remapped.get(one.id or "", one.key))
+                told = f"{one.tooltip}, key: {pressed}" if one.tooltip else f"key: {pressed}"
+                yield SystemCommand(one.description, told, lambda a=action: self.call_later(self.run_action, a))
         for name in PALETTES:
             yield SystemCommand(f"Theme: {name}", "colours", lambda n=name: setattr(self, "theme", n))
 

@@ -11,8 +11,12 @@ _SCALE = 7
 """Columns of the scale, with the space behind it."""
 
 
-def chart(values: list[float], *, width: int, height: int, span_s: float, glyphs: Glyphs) -> list[str]:
+def chart(
+    values: list[float], *, width: int, height: int, span_s: float, glyphs: Glyphs, until: str = "now"
+) -> list[str]:
     """`height` lines of `width` cells: an area of the values, the last of them at the right, over `span_s` seconds.
+
+    `until` says what the right end is.
 
     They fill the width: of more values than columns, a column shows the mean of its own; of fewer, several show one.
     The scale's top is a round number.
@@ -22,7 +26,7 @@ def chart(values: list[float], *, width: int, height: int, span_s: float, glyphs
     shown = fitted(values, columns)
     top = round_up(max(shown, default=0.0))
     lines = [_row(shown, row, rows, top, columns, glyphs) for row in range(rows)]
-    return [*lines, _axis(span_s, width)][:height]
+    return [*lines, _axis(span_s, width, until)][:height]
 
 
 def _row(values: list[float], row: int, rows: int, top: float, columns: int, glyphs: Glyphs) -> str:
@@ -39,8 +43,8 @@ def _row(values: list[float], row: int, rows: int, top: float, columns: int, gly
     return f"{label:>{_SCALE - 1}} " + "".join(cells)
 
 
-def _axis(span_s: float, width: int) -> str:
-    left, right = f"-{ago(span_s)}", "now"
+def _axis(span_s: float, width: int, right: str) -> str:
+    left = f"-{ago(span_s)}"
     room = width - _SCALE - len(left) - len(right)
     return " " * _SCALE + (left + " " * room + right if room > 0 else right.rjust(max(0, width - _SCALE)))
 

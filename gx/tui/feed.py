@@ -33,6 +33,8 @@ AHEAD = 24
 POLL_S = 0.5
 AGAIN_S = 0.25
 RUNS_EVERY_S = 5.0
+RUNS_SHARE = 1 / 100
+"""Of the time while a run is live, for asking which runs there are: of a long log that takes longer, and is seldom."""
 LONG_S = 60.0
 _LINES = 800
 """Events that are handed over at a time: the screen folds them between two frames."""
@@ -175,16 +177,19 @@ class Feed:
 
     def _poll(self) -> None:
         """Runs, the node's status and what runs, again and again while anything changes."""
-        changes, asked_s, before = _moves(lambda: _changed(self.workspace.folder)), float("-inf"), list[str]()
+        changes, before = _moves(lambda: _changed(self.workspace.folder)), list[str]()
+        due_s = float("-inf")
         while not self._is_over.is_set():
             has_changed, was_woken = next(changes), self._wake.is_set()
             self._wake.clear()
             if has_changed or was_woken or self.live:
                 self._look_at_node()
-                is_due = time.monotonic() - asked_s > RUNS_EVERY_S or self.live != before
+                is_due = time.monotonic() > due_s or self.live != before
                 if self.runs is None or was_woken or is_due or not self.live:
-                    asked_s, before = time.monotonic(), self.live
+                    began_s, before = time.monotonic(), self.live
                     self._look_at_runs()
+                    now_s = time.monotonic()
+                    due_s = now_s + max(RUNS_EVERY_S, (now_s - began_s) / RUNS_SHARE)
             self._wake.wait(POLL_S)
 
     def _look_at_node(self) -> None:

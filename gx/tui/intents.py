@@ -71,6 +71,8 @@ class Intents:
 
     def burst(self, run: str, terms: Terms) -> str:
         self._ask("POST", f"/v1/runs/{run}/burst", terms)
+        if terms.is_rehearsal:
+            return f"{run} may rehearse with up to {terms.max_containers} containers, for nothing"
         return f"{run} may rent up to {terms.max_containers} containers for at most ${terms.usd or 0:.2f}"
 
     def retry(self, run: str) -> Started:

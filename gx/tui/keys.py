@@ -17,46 +17,51 @@ COMPACT_CELLS = 100
 
 
 class Tab(NamedTuple):
-    """One of the views: its id, and what stands in the bar."""
+    """One of the views: its id, what stands in the bar, and what it shows."""
 
     id: str
     title: str
+    told: str
 
 
 TABS = (
-    Tab("run", "Run"),
-    Tab("tasks", "Tasks"),
-    Tab("workers", "Workers"),
-    Tab("failures", "Failures"),
-    Tab("decisions", "Decisions"),
-    Tab("asked", "Asked"),
-    Tab("events", "Events"),
-    Tab("sql", "SQL"),
-    Tab("runs", "Runs"),
+    Tab("run", "Run", "all of it at a glance"),
+    Tab("tasks", "Tasks", "a cell each; enter opens one"),
+    Tab("workers", "Workers", "slots, containers, tasks"),
+    Tab("failures", "Failures", "by cause"),
+    Tab("decisions", "Decisions", "what, and why"),
+    Tab("asked", "Asked", "what a person is asked"),
+    Tab("events", "Events", "the log as it is written"),
+    Tab("sql", "SQL", "ask the log"),
+    Tab("runs", "Runs", "every run of the workspace"),
 )
 
 
-def _key(name: str, keys: str, action: str, what: str, *, show: bool = False, priority: bool = False) -> Binding:
-    return Binding(keys, action, what, show=show, id=name, priority=priority)
+def _key(name: str, keys: str, action: str, what: str, *, show: bool = False, told: str = "") -> Binding:
+    """`told` is what it does in a sentence, for the help and the palette."""
+    return Binding(keys, action, what, show=show, id=name, tooltip=told)
 
 
 APP = (
-    _key("quit", "q", "leave", "Leave", show=True),
-    _key("help", "question_mark,f1", "help", "Keys", show=True),
-    _key("palette", "colon,ctrl+p", "command_palette", "Commands", show=True),
-    *(_key(f"tab-{tab.id}", str(n), f"show_tab('{tab.id}')", tab.title) for n, tab in enumerate(TABS, 1)),
-    _key("pause", "p", "pause", "Pause", show=True),
-    _key("limits", "c", "limits", "Change", show=True),
-    _key("burst", "b", "burst", "Burst", show=True),
-    _key("cancel", "x", "cancel", "Cancel", show=True),
-    _key("retry", "r", "retry", "Retry", show=True),
-    _key("answer", "a", "answer", "Answer"),
-    _key("filter", "slash", "filter", "Filter", show=True),
-    _key("state", "s", "state", "Tasks of a state"),
-    _key("theme", "t", "next_theme", "Theme"),
-    _key("leave-box", "escape", "leave_box", "Out of a box"),
-    _key("next-run", "right_square_bracket", "next_run(1)", "Next run"),
-    _key("previous-run", "left_square_bracket", "next_run(-1)", "Previous run"),
+    _key("quit", "q", "leave", "Leave", show=True, told="the run goes on"),
+    _key("help", "question_mark,f1", "help", "Keys", show=True, told="each key, and what it does"),
+    _key("palette", "colon,ctrl+p", "command_palette", "Commands", show=True, told="find a command by its name"),
+    *(
+        _key(f"tab-{tab.id}", str(n), f"show_tab('{tab.id}')", tab.title, told=tab.told)
+        for n, tab in enumerate(TABS, 1)
+    ),
+    _key("pause", "p", "pause", "Pause", show=True, told="begin nothing new, or let it go on"),
+    _key("limits", "c", "limits", "Change", show=True, told="tasks at once, tokens, deadline"),
+    _key("burst", "b", "burst", "Burst", show=True, told="plan it, see the price, then agree"),
+    _key("cancel", "x", "cancel", "Cancel", show=True, told="give the run up for good"),
+    _key("retry", "r", "retry", "Retry", show=True, told="what failed, in a new run"),
+    _key("answer", "a", "answer", "Answer", told="what a person is asked"),
+    _key("filter", "slash", "filter", "Filter", show=True, told="only rows that have a text"),
+    _key("state", "s", "state", "Tasks of a state", told="the next state a press"),
+    _key("theme", "t", "next_theme", "Theme", told="dark, light, contrast, plain"),
+    _key("leave-box", "escape", "leave_box", "Out of a box", told="keys are keys again"),
+    _key("next-run", "right_square_bracket", "next_run(1)", "Next run", told="show the newer run"),
+    _key("previous-run", "left_square_bracket", "next_run(-1)", "Previous run", told="show the older run"),
 )
 LIST = (
     _key("down", "j,down", "move(1)", "Down"),
@@ -82,20 +87,29 @@ TEXT = (
     *(one for one in LIST if one.id not in ("down", "up", "open")),
 )
 DETAIL = (
-    _key("back", "escape,q", "back", "Back", show=True),
-    _key("copy-answer", "y", "copy('answer')", "Copy answer", show=True),
-    _key("copy-prompt", "Y", "copy('prompt')", "Copy prompt", show=True),
-    _key("editor", "e", "edit", "Open", show=True),
-    _key("retry-task", "r", "retry", "Retry", show=True),
-    _key("fork", "f", "fork", "Fork", show=True),
-    _key("cancel-task", "x", "cancel", "Cancel", show=True),
-    _key("why", "w", "why", "Why", show=True),
+    _key("back", "escape,q", "back", "Back", show=True, told="back to the run"),
+    _key("copy-answer", "y", "copy('answer')", "Copy answer", show=True, told="to the clipboard"),
+    _key("copy-prompt", "Y", "copy('prompt')", "Copy prompt", show=True, told="to the clipboard"),
+    _key("editor", "e", "edit", "Open", show=True, told="in $VISUAL or $EDITOR"),
+    _key("retry-task", "r", "retry", "Retry", show=True, told="the task waits again"),
+    _key("fork", "f", "fork", "Fork", show=True, told="a new run, anew from this step"),
+    _key("cancel-task", "x", "cancel", "Cancel", show=True, told="give the task up for good"),
+    _key("why", "w", "why", "Why", show=True, told="why the task has its state"),
 )
 
 
 def groups() -> dict[str, tuple[Binding, ...]]:
     """The keys by where they hold."""
     return {"everywhere": APP, "in lists": LIST, "in the grid of tasks": GRID[-4:], "in a task": DETAIL}
+
+
+def shown(keys: str) -> str:
+    """Keys as they stand on a keyboard."""
+    return " ".join(_NAMES.get(key, key) for key in keys.split(","))
+
+
+_NAMES = {"question_mark": "?", "slash": "/", "colon": ":", "right_square_bracket": "]", "left_square_bracket": "[",
+          "escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}  # fmt: skip
 
 
 def keymap(wanted: dict[str, str]) -> dict[str, str]:

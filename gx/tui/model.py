@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ from gx.core import event as e
 from gx.run.history.telling import told
 from gx.tui.causes import Causes
 from gx.tui.lines import Brief, Line, body_of, second_of
-from gx.tui.rented import Rented
+from gx.tui.rented import WORKER, Rented
 from gx.tui.series import Series
 from gx.tui.states import State
 
@@ -82,6 +82,8 @@ class RunModel:
         self.questions: dict[str, e.QuestionAsked] = {}
         self.events: deque[Line] = deque(maxlen=KEPT_EVENTS)
         self._step_places: dict[str, int] = {}
+        self._time = ""
+        self._has_moved, self._ended, self._tokens = False, 0, 0
 
     @property
     def total(self) -> int:
@@ -100,25 +102,34 @@ class RunModel:
     def is_over(self) -> bool:
         return self.status in ("finished", "cancelled")
 
-    def apply(self, line: Line) -> None:
-        """Fold one event of this run. One that was folded before is passed over, as after a reconnection."""
-        if line.seq > self.seq:
-            self._apply(line)
+    def apply(self, lines: Iterable[Line]) -> None:
+        """Fold the events that are of this run. One that was folded before is passed over, as after a reconnection."""
+        for line in lines:
+            if line.seq > self.seq and line.run == self.run:
+                self.seq = line.seq
+                if line.time != self._time:  # events that were committed together have one
+                    self._mark()
+                    self._time, self.last_s = line.time, second_of(line)
+                self.events.append(line)
+                self._apply(line)
+        self._mark()
 
     def _apply(self, line: Line) -> None:
-        self.seq = line.seq
-        self.last_s = at_s = second_of(line)
-        self.events.append(line)
         kind = line.type
         if kind == "task.queued":
             self._queue(line)
-            self.series.mark(at_s, self.backlog)
         elif kind == "attempt.superseded":
             self._spend(line.data)
         elif line.task is None:
-            self._of_run(kind, line, at_s)
+            self._of_run(kind, line, self.last_s)
         elif (place := self.places.get(line.task)) is not None:
-            self._of_task(kind, line, place, at_s)
+            self._of_task(kind, line, place)
+
+    def _mark(self) -> None:
+        """Count in the series what happened at the last instant, once for all of its events."""
+        if self._has_moved:
+            self.series.mark(self.last_s, self.backlog, ended=self._ended, tokens=self._tokens)
+            self._has_moved, self._ended, self._tokens = False, 0, 0
 
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,6 +144,7 @@ class RunModel:
         self.states.append(State.queued)
         self.steps_of.append(step)
         self.attempts.append(1)
+        self._has_moved = True
         self.counts[State.queued] += 1
         self.steps[step].counts[State.queued] += 1
 
@@ -145,28 +157,35 @@ class RunModel:
             self.steps.append(StepModel(name))
         return place
 
-    def _of_task(self, kind: str, line: Line, place: int, at_s: float) -> None:
+    def _of_task(self, kind: str, line: Line, place: int) -> None:
         brief, state = line.data, self.states[place]
-        tokens = brief.tok_in + brief.tok_out
         if state >= _TERMINAL or line.attempt != self.attempts[place]:
             return
-        self._spend(brief)
+        self._has_moved = True
+        if brief.tok_in or brief.tok_out:
+            self._spend(brief)
+            self._tokens += brief.tok_in + brief.tok_out
         if kind == "task.leased":
-            self.running[place] = line.worker or "", at_s
+            self.running[place] = line.worker or "", self.last_s
             self._move(place, State.running)
         elif kind == "task.prepared":
-            self._move(place, State.prepared if state == State.queued else State(state))
+            if state == State.queued:
+                self._move(place, State.prepared)
+        elif (end := _ENDS.get(kind)) is not None:
+            self._ended += 1
+            if line.worker == WORKER and brief.cached is None:
+                self.rented.answered(self.last_s, brief.tok_in + brief.tok_out)
+            if end is State.failed:
+                self.causes.failed(brief.code, brief.message, place)
+            self._move(place, State.reused if end is State.succeeded and brief.cached is not None else end)
         elif kind in ("attempt.lost", "task.retried"):
             self.attempts[place] = min(self.attempts[place] + 1, MOST_ATTEMPTS)
             self._move(place, State.prepared)
         elif kind == "attempt.failed":
             self.causes.attempt(brief.code, brief.message)
+            if line.worker == WORKER:
+                self.rented.answered(self.last_s, brief.tok_in + brief.tok_out)
             self._move(place, State.prepared)
-        elif (end := _ENDS.get(kind)) is not None:
-            if end is State.failed:
-                self.causes.failed(brief.code, brief.message, place)
-            self._move(place, State.reused if end is State.succeeded and brief.cached is not None else end)
-        self.series.mark(at_s, self.backlog, ended=kind in _ENDS, tokens=tokens)
 
     def _spend(self, brief: Brief) -> None:
         self.tokens_in += brief.tok_in

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from rich.console import Console
 from rich.text import Text
 
 from gx.core.event import QuestionAsked
@@ -24,6 +25,8 @@ _LONGEST = 400
 _RUN_CELLS = 22
 """For a run's id, which has its recipe's name in it; twice as much on a roomy screen."""
 _ROOMY_CELLS = 150
+_SET_IN = 20
+"""Cells: the time and the kind of a decision."""
 
 
 def clock(at_s: float) -> str:
@@ -42,6 +45,17 @@ def cause(one: Cause, paint: Paint) -> Text:
 def decision(one: Decision, paint: Paint) -> Text:
     text = Text.assemble((f"{clock(one.at_s)} ", paint["muted"]), (f"{_kind(one.kind):<10} ", paint["title"]))
     return text.append(inert_line(one.text))
+
+
+def wrapped(text: Text, width: int, console: Console) -> list[Text]:
+    """A line over as many as it takes; those behind the first are set in, below what was decided."""
+    if text.cell_len <= width:
+        return [text]
+    first, *rest = text.wrap(console, max(_SET_IN + 10, width))
+    for line in rest:
+        line.rstrip()
+    below = Text(" ").join(rest).wrap(console, max(10, width - _SET_IN))
+    return [first, *(Text(" " * _SET_IN).append_text(line) for line in below)]
 
 
 def question(one: QuestionAsked, paint: Paint) -> Text:

@@ -1,11 +1,19 @@
-"""A run's containers as the events tell of them, and what each has cost so far.
+"""A run's containers as the events tell of them, what each has cost so far, and what they answered together.
 
-A container costs from its reservation to its end, or to when it was last seen, as `gx spend` counts.
+A container costs from its reservation to its end, or to when it was last seen, as `gx spend` counts. Which of them
+answered what is in no event: their answers are counted together.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from gx.core import event as e
+
+WORKER = "cloud"
+"""What events of attempts in containers name as their worker."""
+PACE_S = 30.0
+"""Of the past, for the pace of containers: their answers come many at a time."""
 
 
 class Container:
@@ -33,11 +41,29 @@ class Rented:
         self.cap_usd: float | None = None
         self.is_rehearsal = False
         self.containers: dict[str, Container] = {}
+        self.answers = 0
+        self._lately: deque[tuple[float, int]] = deque()
+
+    @property
+    def alive(self) -> list[Container]:
+        """Those that have not ended, the oldest first."""
+        return [one for one in self.containers.values() if one.state != "ended"]
 
     @property
     def usd(self) -> float:
         """What it has cost. A rehearsal costs nothing."""
         return 0.0 if self.is_rehearsal else sum(one.usd for one in self.containers.values())
+
+    def answered(self, at_s: float, tokens: int) -> None:
+        """An attempt in a container ended, with so many tokens, prompt and answer together."""
+        self.answers += 1
+        self._lately.append((at_s, tokens))
+        while self._lately[0][0] < at_s - PACE_S:
+            self._lately.popleft()
+
+    def tokens_per_s(self, now_s: float) -> float:
+        """What they answered lately, in tokens a second; 0 where that was nothing."""
+        return sum(tokens for at_s, tokens in self._lately if at_s > now_s - PACE_S) / PACE_S
 
     def apply(self, body: e.Body) -> None:
         """Follow an event; one that is about nothing rented changes nothing."""

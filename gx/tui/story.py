@@ -26,6 +26,12 @@ def prompt_of(story: dict[str, Any]) -> str:
     return "\n\n".join(f"{part['role']}:\n{as_text(part['content'])}" for part in story.get("prompt") or ())
 
 
+def written(story: dict[str, Any], preview: Preview | None) -> str:
+    """Prompt and answer as a file; one that was answered from the log was never sent."""
+    prompt = prompt_of(story)
+    return (f"{prompt}\n\n" if prompt else "") + f"answer:\n{answer_of(story, preview)}\n"
+
+
 def as_text(value: Any) -> str:
     """A value of JSON for a person; what was erased says so."""
     if value is None:

@@ -6,6 +6,7 @@ Nothing is told by colour alone, so that `plain`, and NO_COLOR, lose nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from rich.style import Style
 from textual.theme import Theme
@@ -70,6 +71,7 @@ def themes() -> list[Theme]:
     ]
 
 
+@cache
 def paint_of(theme: str) -> Paint:
     """The styles of a palette; of `dark`, where the theme is none of ours."""
     palette = PALETTES.get(theme, PALETTES["dark"])

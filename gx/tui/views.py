@@ -41,16 +41,20 @@ class Views:
     def __init__(self, app: Monitor) -> None:
         self._app = app
         self._drawn: dict[str, object] = {}
-
-    def compose(self) -> Iterator[Widget]:
-        """The views, one of which is on the screen."""
-        app = self._app
-        yield Container(
+        self._noted: tuple[object, list[Text]] = (None, [])
+        self._panes = (
             Drawn(self._steps, title="Steps", id="p-steps", classes="pane"),
             Drawn(self._throughput, title="Tasks a second", id="p-throughput", classes="pane"),
             Drawn(self._bench_pane, title="Workers", id="p-workers", classes="pane"),
             Drawn(self._backlog, title="Backlog", id="p-backlog", classes="pane"),
             Drawn(self._notes, title="Decisions and failures", id="p-notes", classes="pane"),
+        )
+
+    def compose(self) -> Iterator[Widget]:
+        """The views, one of which is on the screen."""
+        app = self._app
+        yield Container(
+            *self._panes,
             Vertical(TaskGrid(app.glyphs, id="small-grid"), Static(id="legend"), id="p-tasks", classes="pane"),
             id="run",
         )
@@ -74,20 +78,20 @@ class Views:
         tab = app.query_one("#views", ContentSwitcher).current or "run"
         model = app.model
         if tab == "run":
-            for pane in app.query("#run Drawn").results(Drawn):
+            for pane in self._panes:
                 pane.redraw()
             self._fit_tasks()
             app.query_one("#small-grid", TaskGrid).show(model)
             width = app.query_one("#small-grid").size.width
             self._write("#legend", draw.legend(model.counts, width=width, paint=app.paint, glyphs=app.glyphs))
-            app.query_one("#p-tasks").border_title = f"Tasks, {model.total:,}"
+            self._entitle("#p-tasks", f"Tasks, {model.total:,}")
         elif tab == "tasks":
             app.query_one("#grid", TaskGrid).show(
                 model, places_of(model, app.state_wanted, app.filters.get("tasks", ""))
             )
             self.tell_place()
         elif tab == "workers":
-            self._list(tab, self._seats(app.query_one("#workers").size.width))
+            self._list(tab, self._seats(app.query_one("#workers").size.width or app.size.width))
         elif tab == "runs":
             self._list(tab, app.feed.runs or [])
         elif tab == "failures":
@@ -142,6 +146,12 @@ class Views:
             self._drawn[where] = key
             self._app.query_one(where, Static).update(text, layout=False)
 
+    def _entitle(self, where: str, title: str) -> None:
+        """Write a pane's title, if it is another one: Textual paints the pane for it."""
+        if self._drawn.get(where) != title:
+            self._drawn[where] = title
+            self._app.query_one(where).border_title = title
+
     # ── panes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _steps(self, width: int, height: int) -> list[Text]:
@@ -157,16 +167,17 @@ class Views:
 
     def _chart(self, values: list[float], width: int, height: int, colour: str) -> list[Text]:
         app, series = self._app, self._app.model.series
-        lines = chart(values, width=width, height=height, span_s=series.span_s, glyphs=app.glyphs)
+        until = "end" if app.model.is_over else "now"
+        lines = chart(values, width=width, height=height, span_s=series.span_s, glyphs=app.glyphs, until=until)
         found = [Text.assemble((line[:7], app.paint["muted"]), (line[7:], app.paint[colour])) for line in lines]
         if found:
             found[-1].stylize(app.paint["muted"])
         return found
 
     def _bench_pane(self, width: int, height: int) -> list[Text]:
-        return workers.cut(self._seats(width), height, self._app.paint, self._app.glyphs)
+        return [seat.text for seat in self._seats(width, height)]
 
-    def _seats(self, width: int) -> list[workers.Seat]:
+    def _seats(self, width: int, most: int = workers.MOST_LISTED) -> list[workers.Seat]:
         app = self._app
         return workers.seats(
             app.model,
@@ -176,13 +187,23 @@ class Views:
             width=width,
             paint=app.paint,
             glyphs=app.glyphs,
+            most=most,
         )
 
     def _notes(self, width: int, height: int) -> list[Text]:
+        """The causes that failed most, then the newest decisions that fit; wrapped anew only where something is new."""
         app, model = self._app, self._app.model
         causes = [panes.cause(one, app.paint) for one in model.causes.ranked()[:3]]
-        told = [panes.decision(one, app.paint) for one in list(model.decisions)[-max(0, height - len(causes)) :]]
-        return [*causes, *told]
+        newest = model.decisions[-1].seq if model.decisions else -1
+        key = (model.run, newest, width, height, app.theme, tuple(text.plain for text in causes))
+        if self._noted[0] != key:
+            lines: list[Text] = []
+            for one in reversed(model.decisions):
+                lines[:0] = panes.wrapped(panes.decision(one, app.paint), width, app.console)
+                if len(lines) >= height - len(causes):
+                    break
+            self._noted = key, [*causes, *lines[-max(0, height - len(causes)) :]]
+        return self._noted[1]
 
     def _run_line(self, row: RunRow, width: int) -> Text:
         app = self._app

@@ -5,6 +5,8 @@ A slot's sequence is as long as the bench said last, with what was written since
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from rich.cells import set_cell_size
@@ -13,11 +15,12 @@ from rich.text import Text
 from gx.core.inert import inert_line
 from gx.node.previews import Preview, RunningNow
 from gx.node.status import BenchNow, NodeStatus
+from gx.tui import containers
 from gx.tui.chart import ago, short
-from gx.tui.draw import bar, duration, shortened
+from gx.tui.draw import bar, shortened
 from gx.tui.glyphs import Glyphs
 from gx.tui.model import RunModel
-from gx.tui.rented import Container
+from gx.tui.rented import WORKER
 from gx.tui.states import State
 from gx.tui.themes import Paint
 
@@ -45,31 +48,37 @@ def seats(
     width: int,
     paint: Paint,
     glyphs: Glyphs,
+    most: int = MOST_LISTED,
 ) -> list[Seat]:
-    """The benches, the containers, then what runs, a line each, under the names of the columns."""
+    """The benches, the containers, then what runs, a line each, under the names of the columns; `most` lines of them.
+
+    What is in a slot comes first. Where lines are left out, the last one says how many.
+    """
     found = [Seat(_bench(bench, width, paint, glyphs)) for bench in (status.benches if status is not None else ())]
-    rented = model.rented
-    found += [Seat(_container(one, rented.is_rehearsal, now_s, paint)) for one in rented.containers.values()]
+    rented = containers.lines(model, status, now_s=now_s, width=width, paint=paint, glyphs=glyphs)
+    found += [Seat(text) for text in rented]
     if model.running:
-        least, most = _ROW_CELLS
-        room = max(least, min(most, width - _FIGURES_CELLS))
+        least, room_most = _ROW_CELLS
+        room = max(least, min(room_most, width - _FIGURES_CELLS))
         head = f"  {'row':<{room}} {'phase':<8} {'tokens':>6} {'tok/s':>5} {'for':>4}  step, worker"
-        seen = {one.task: one for one in running.tasks} if running is not None else {}
         found.append(Seat(Text(head, paint["muted"])))
-        found += [
-            Seat(_task(model, place, seen.get(model.ids[place]), room, now_s, paint, glyphs), place)
-            for place in list(model.running)[:MOST_LISTED]
-        ]
-    return found or [Seat(Text("no worker is up", paint["muted"]))]
+    if not found:
+        return [Seat(Text("no worker is up", paint["muted"]))]
+    n_lines = len(found) + len(model.running)
+    if n_lines > most:
+        found = found[: max(0, most - 1)]
+    for place, seen in islice(_standing_order(model, running), max(0, most - len(found) - (n_lines > most))):
+        found.append(Seat(_task(model, place, seen, room, now_s, paint, glyphs), place))
+    if n_lines > most:
+        found.append(Seat(Text(f"{glyphs.more} {n_lines - len(found):,} more: 3 shows them", paint["muted"])))
+    return found
 
 
-def cut(lines: list[Seat], height: int, paint: Paint, glyphs: Glyphs) -> list[Text]:
-    """What of them fits in `height` lines; the last one says how many don't."""
-    if len(lines) <= height:
-        return [line.text for line in lines]
-    kept = max(0, height - 1)
-    more = Text(f"{glyphs.more} {len(lines) - kept} more: 3 shows them", paint["muted"])
-    return [*(line.text for line in lines[:kept]), more]
+def _standing_order(model: RunModel, running: RunningNow | None) -> Iterator[tuple[int, Preview | None]]:
+    """The places of what runs, each with its preview: first what is written, then what is read, then what waits."""
+    seen = {one.task: one for one in running.tasks} if running is not None else {}
+    found = [(place, seen.get(model.ids[place])) for place in model.running]
+    return iter(sorted(found, key=lambda one: _ORDER[_phase(one[1], model.running[one[0]][0])]))
 
 
 def _bench(bench: BenchNow, width: int, paint: Paint, glyphs: Glyphs) -> Text:
@@ -86,30 +95,38 @@ def _bench(bench: BenchNow, width: int, paint: Paint, glyphs: Glyphs) -> Text:
     return text
 
 
-def _container(one: Container, is_rehearsal: bool, now_s: float, paint: Paint) -> Text:
-    cost = f"${one.usd:.4f}" + (" in a rehearsal" if is_rehearsal else "")
-    text = Text.assemble((f"{one.gpu} ", paint["bold"]), (one.state, paint["accent"]))
-    return text.append(f"  {duration(one.age_s(now_s))}  {cost}  {inert_line(one.name or one.id)}", paint["muted"])
-
-
 def _task(
     model: RunModel, place: int, seen: Preview | None, room: int, now_s: float, paint: Paint, glyphs: Glyphs
 ) -> Text:
     worker, since_s = model.running[place]
-    phase, tokens, pace = _standing(seen)
-    text = Text.assemble((f"{glyphs.state(State.running)} ", paint["accent"]))
-    text.append(f"{set_cell_size(shortened(inert_line(model.rows[place]), room, glyphs), room)} ")
-    text.append(f"{phase:<8} ", paint["accent" if phase == "decode" else "muted"])
-    text.append(f"{tokens:>6} {pace:>5} ", paint["foreground"])
+    phase, (tokens, pace) = _phase(seen, worker), _figures(seen)
+    row = set_cell_size(shortened(inert_line(model.rows[place]), room, glyphs), room)
     step = model.steps[model.steps_of[place]].name
-    return text.append(f"{ago(max(0.0, now_s - since_s)):>4}  {step}, {inert_line(worker)}", paint["muted"])
+    return Text.assemble(
+        (f"{glyphs.state(State.running)} ", paint["accent"]),
+        f"{row} ",
+        (f"{phase:<8} ", paint["accent" if phase == "decode" else "muted"]),
+        (f"{tokens:>6} {pace:>5} ", paint["foreground"]),
+        (f"{ago(max(0.0, now_s - since_s)):>4}  {step}, {inert_line(worker)}", paint["muted"]),
+    )
 
 
-def _standing(seen: Preview | None) -> tuple[str, str, str]:
-    """The phase, the length of the sequence in tokens, the pace; empty is unknown."""
+_ORDER = {"decode": 0, "prefill": 1, "cloud": 2, "waits": 3}
+_LEAST_TOKENS = 4
+"""What must be written before a pace is one: the first token comes with the end of the prefill."""
+
+
+def _phase(seen: Preview | None, worker: str) -> str:
+    """What an attempt is at; of one in a container nothing comes before its answer."""
     if seen is None or (seen.slot is None and not seen.tokens_out):
-        return "waits", "", ""
-    if seen.slot is None:
-        return "decode", "", ""
-    pace = "" if seen.slot.tokens_per_s is None else short(seen.slot.tokens_per_s)
-    return "prefill" if seen.slot.is_prefill else "decode", f"{seen.slot.tokens:,}", pace
+        return "cloud" if worker == WORKER else "waits"
+    return "prefill" if seen.slot is not None and seen.slot.is_prefill else "decode"
+
+
+def _figures(seen: Preview | None) -> tuple[str, str]:
+    """The length of the sequence in tokens, and its pace; empty is unknown."""
+    slot = seen.slot if seen is not None else None
+    if slot is None:
+        return "", ""
+    is_pace = slot.is_prefill or slot.tokens_out >= _LEAST_TOKENS
+    return f"{slot.tokens:,}", short(slot.tokens_per_s) if is_pace and slot.tokens_per_s is not None else ""

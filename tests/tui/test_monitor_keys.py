@@ -9,10 +9,11 @@ from textual.widgets import DataTable, Input
 
 from gx.core.errors import SettingsError
 from gx.tui import keys
-from gx.tui.screens.detail import Detail
+from gx.tui.screens.detail import Detail, edited
 from gx.tui.screens.dialogs import Choose, Confirm, Fill, Tell
 from gx.tui.screens.help import Help
 from gx.tui.states import State
+from gx.tui.story import written
 from gx.tui.themes import PALETTES
 from gx.tui.widgets.grid import TaskGrid
 from gx.tui.widgets.longtext import LongText
@@ -355,3 +356,32 @@ def test_no_two_keys_of_a_place_are_the_same() -> None:
         pressed = [key for one in bindings for key in one.key.split(",")]
         assert len(pressed) == len(set(pressed)), where
         assert len({one.id for one in bindings}) == len(bindings), where
+
+
+async def test_the_help_has_a_line_for_each_key_on_the_narrowest_screen(place: Path) -> None:
+    async with watching(place, (80, 24)) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        text = pilot.app.screen.query_one(LongText)
+        wanted = sum(1 + len(group) + 1 for group in keys.groups().values()) + 1
+        assert text.virtual_size.height == wanted, [line for line, _ in text._lines]
+
+
+async def test_the_palette_names_keys_as_they_stand_on_a_keyboard_and_says_what_they_do(place: Path) -> None:
+    async with watching(place, keymap={"burst": "question_mark,B"}) as pilot:
+        told = {one.title: one.help for one in pilot.app.get_system_commands(pilot.app.screen)}
+        assert told["Filter"] == "only rows that have a text, key: /"
+        assert told["Burst"] == "plan it, see the price, then agree, key: ? B"
+        assert {"Pause", "Change", "Cancel", "Retry", "Answer", "Theme: light", "Workers"} <= told.keys()
+
+
+def test_an_editor_that_is_not_there_is_a_sentence_and_no_error_that_would_keep_the_screen() -> None:
+    assert edited(["no-such-editor-anywhere", "file"]).startswith("no-such-editor-anywhere can't be started: No such")
+    assert edited(["false"]) == "false ended with status 1"
+    assert edited(["true"]) == ""
+
+
+def test_prompt_and_answer_are_a_file_and_what_was_never_sent_has_no_prompt() -> None:
+    part = {"role": "user", "content": "Sort this."}
+    assert written({"prompt": [part], "output": {"a": 1}}, None) == 'user:\nSort this.\n\nanswer:\n{\n  "a": 1\n}\n'
+    assert written({"output": "fine"}, None) == "answer:\nfine\n"

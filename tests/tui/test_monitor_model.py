@@ -14,6 +14,7 @@ from gx.core.view import View
 from gx.tui.causes import Causes, shape_of
 from gx.tui.lines import Line, decode
 from gx.tui.model import RunModel
+from gx.tui.rented import PACE_S
 from gx.tui.series import MOST, Series
 from gx.tui.states import LOOKS, State
 from tests.tui.telling import as_line
@@ -26,8 +27,7 @@ def told(bodies: list[e.Body]) -> tuple[RunModel, View]:
     """The model and the projection after the same events."""
     model, view = RunModel(RUN), View()
     for seq, body in enumerate(bodies):
-        for line in decode([as_line(body, seq, seq * 1_000_000)]):
-            model.apply(line)
+        model.apply(decode([as_line(body, seq, seq * 1_000_000)]))
         fold(view, e.Event(seq=seq, ts=seq * 1_000_000, source="t", body=body))
     return model, view
 
@@ -76,22 +76,21 @@ def test_the_counts_are_those_of_the_projection_whatever_comes(seed: int) -> Non
 def test_an_event_that_comes_twice_counts_once() -> None:
     model = RunModel(RUN)
     lines = decode([as_line(created(), 0, 0), as_line(queued(0), 1, 1)])
-    for line in (*lines, *lines):
-        model.apply(line)
+    model.apply((*lines, *lines))
     assert model.total == 1
 
 
 def test_a_day_that_ends_is_no_fall_back_in_time() -> None:
     model = RunModel(RUN)
-    for line in decode([as_line(queued(0), 0, 86_399_500_000), as_line(queued(1), 1, 86_400_500_000)]):
-        model.apply(line)
+    model.apply(decode([as_line(queued(0), 0, 86_399_500_000), as_line(queued(1), 1, 86_400_500_000)]))
     assert model.series.began_s == pytest.approx(86_399.5)
     assert model.last_s == pytest.approx(86_400.5)
 
 
 def test_an_event_of_a_newer_gx_is_shown_and_counts_for_nothing() -> None:
     model = RunModel(RUN)
-    model.apply(msgspec.structs.replace(Line(seq=1, time="2026-01-01T00:00:00.000000Z", type="run.renamed"), raw=b"{}"))
+    renamed = Line(seq=1, time="2026-01-01T00:00:00.000000Z", type="run.renamed", run=RUN)
+    model.apply([msgspec.structs.replace(renamed, raw=b"{}")])
     assert len(model.events) == 1
     assert not model.decisions
 
@@ -104,6 +103,49 @@ def test_containers_cost_from_their_reservation_to_when_they_were_last_seen() ->
     model, _ = told([created(), reserved, seen])
     assert model.rented.usd == pytest.approx(0.3)
     assert model.rented.containers["c1"].state == "up"
+
+
+def test_answers_of_containers_are_counted_together_with_the_pace_of_the_last_half_minute() -> None:
+    bodies: list[e.Body] = [created(), *(queued(n) for n in range(5))]
+    for n, worker in enumerate(("cloud", "edge", "cloud", "cloud")):
+        bodies += [
+            e.TaskLeased(run=RUN, task=f"t{n}", attempt=1, worker=worker, lease=LEASE),
+            e.AttemptFailed(run=RUN, task=f"t{n}", attempt=1, worker=worker, code="c", message="m", tok_in=90)
+            if n == 2
+            else e.TaskSucceeded(run=RUN, task=f"t{n}", attempt=1, worker=worker, key="k", output="o", tok_in=200 + n),
+        ]
+    bodies.append(e.TaskSucceeded(run=RUN, task="t4", attempt=1, worker="cloud", key="k", output="o", cached="f"))
+    model, _ = told(bodies)
+    assert model.rented.answers == 3
+    assert model.rented.tokens_per_s(model.last_s) == pytest.approx((200 + 90 + 203) / PACE_S)
+    assert model.rented.tokens_per_s(model.last_s + PACE_S) == 0.0
+
+
+def test_events_of_one_instant_are_one_mark_and_lose_nothing() -> None:
+    lines = decode(
+        [as_line(created(), 0, 5_000_000)]
+        + [as_line(queued(n), n + 1, 7_000_000) for n in range(4)]
+        + [
+            as_line(e.TaskSucceeded(run=RUN, task=f"t{n}", attempt=1, key="k", output="o", tok_out=3), n + 5, at)
+            for n, at in enumerate((7_000_000, 7_000_000, 9_200_000))
+        ]
+    )
+    whole, parts = RunModel(RUN), RunModel(RUN)
+    whole.apply(lines)
+    for line in lines:
+        parts.apply([line])
+    for model in (whole, parts):
+        assert model.series.began_s == pytest.approx(7.0)
+        assert model.series.ended == [2, 0, 1]
+        assert model.series.tokens == [6, 0, 3]
+        assert model.series.backlog == [2, 2, 1]
+
+
+def test_events_of_another_run_are_passed_over() -> None:
+    model = RunModel(RUN)
+    other = e.TaskQueued(run="r-2", task="t", step="s", path="0", index=0, id="row")
+    model.apply(decode([as_line(other, 0, 0), as_line(queued(0), 1, 1)]))
+    assert model.total == 1
 
 
 def test_a_question_stands_until_it_is_answered() -> None:

@@ -118,19 +118,17 @@ class Detail(Screen[None]):
         except UsageError as error:
             self.app.complain(error)
             return
-        text = f"{stories.prompt_of(self._story)}\n\nanswer:\n{stories.answer_of(self._story, self._preview())}\n"
+        text = stories.written(self._story, self._preview())
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{self.task}.txt"
             file.write_text(text, encoding="utf-8", errors="replace")
             try:
                 with self.app.suspend():
-                    status = subprocess.run([*editor, str(file)], check=False).returncode
-            except (OSError, SuspendNotSupported) as error:
-                why = error.strerror if isinstance(error, OSError) else "this terminal can't be handed over"
-                self.app.complain(UsageError(f"{editor[0]} can't be started: {why}", hint=_EDITOR_HINT))
-                return
-        if status:
-            self.app.complain(UsageError(f"{editor[0]} ended with status {status}", hint=_EDITOR_HINT))
+                    problem = edited([*editor, str(file)])
+            except SuspendNotSupported:
+                problem = f"{editor[0]} can't be started: this terminal can't be handed over"
+        if problem:
+            self.app.complain(UsageError(problem, hint=_EDITOR_HINT))
 
     @work
     async def action_retry(self) -> None:
@@ -173,6 +171,15 @@ class Detail(Screen[None]):
             return
         self._why = [Part(found.answer, self.app.paint["accent"]), Part("")]
         self.app.call_from_thread(self._show)
+
+
+def edited(words: list[str]) -> str:
+    """Wait for the editor; what went wrong, or nothing. Nothing is raised: Textual would not take the screen back."""
+    try:
+        status = subprocess.run(words, check=False).returncode
+    except OSError as error:
+        return f"{words[0]} can't be started: {error.strerror}"
+    return f"{words[0]} ended with status {status}" if status else ""
 
 
 def editor_of(environ: Mapping[str, str]) -> list[str]:

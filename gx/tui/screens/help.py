@@ -42,14 +42,8 @@ def parts(keymap: dict[str, str]) -> list[Part]:
     for where, bindings in keys.groups().items():
         found.append(Part(where, "bold"))
         for one in bindings:
-            pressed = " ".join(shown(key) for key in keymap.get(one.id or "", one.key).split(","))
-            found.append(Part(f"  {pressed:<18} {one.description}  ({one.id})"))
+            pressed = keys.shown(keymap.get(one.id or "", one.key))
+            what = f"{one.description}: {one.tooltip}" if one.tooltip else one.description
+            found.append(Part(f"  {pressed:<13} {what}  ({one.id})"))
         found.append(Part(""))
-    return [*found, Part("Other keys: monitor_keys in the settings, by the names in brackets.", "dim")]
-
-
-def shown(key: str) -> str:
-    """A key as it stands on a keyboard."""
-    names = {"question_mark": "?", "slash": "/", "colon": ":", "right_square_bracket": "]", "left_square_bracket": "[",
-             "escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}  # fmt: skip
-    return names.get(key, key)
+    return [*found, Part("Other keys: monitor_keys in the settings, by these names.", "dim")]

@@ -1,11 +1,12 @@
-"""A pane whose lines are drawn by a function; what didn't change since is not painted again."""
+"""A pane whose lines are drawn by a function; a line that didn't change since is not painted again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 from rich.text import Text
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -32,13 +33,16 @@ class Drawn(Widget):
             self._wanted = len(drawn)
             self.refresh(layout=True)
         lines = drawn[: self.size.height]
-        if lines != self._lines or [line.spans for line in lines] != [line.spans for line in self._lines]:
-            self._lines = lines
-            self.refresh()
+        blank = Text()
+        pairs = zip_longest(lines, self._lines, fillvalue=blank)
+        changed = [y for y, (new, old) in enumerate(pairs) if new != old or new.style != old.style]
+        self._lines = lines
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     def on_resize(self) -> None:
-        self._lines = []
         self.redraw()
+        self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return len(self._draw(width or container.width, container.height))

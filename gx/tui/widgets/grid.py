@@ -12,6 +12,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from gx.tui.glyphs import Glyphs
 from gx.tui.keys import GRID
@@ -60,19 +61,42 @@ class TaskGrid(ScrollView, can_focus=True):
         states = bytes(model.states) if places is None else bytes(model.states[place] for place in places)
         if (states, places) == (self._states, self._places) and model is self._model:
             return
+        is_same, before = (model is self._model and places == self._places), self._states
         if model is not self._model:
             self.cursor = 0
         self._model, self._states, self._places = model, states, places
         self.cursor = max(0, min(self.cursor, len(states) - 1))
         self._fit()
-        self.refresh()
+        if is_same:
+            self._refresh_changed(before)
+        else:
+            self.refresh()
+
+    def _refresh_changed(self, before: bytes) -> None:
+        """Paint the lines on the screen whose tasks aren't as they were."""
+        columns, top = self._columns, self.scroll_offset.y
+        for y in range(top, top + self.size.height):
+            part = slice(y * columns, (y + 1) * columns)
+            if self._states[part] != before[part]:
+                self.refresh_line(y)
 
     def _fit(self) -> None:
-        self.virtual_size = Size(self.size.width, -(-len(self._states) // self._columns))
+        """As many lines as the tasks need. A layout is made only where the scrollbar comes or goes."""
+        size = Size(self.size.width, -(-len(self._states) // self._columns))
+        if size == self.virtual_size:
+            return
+        if self.show_vertical_scrollbar and size.height > self.size.height and size.width == self.virtual_size.width:
+            self.set_reactive(Widget.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = size.height
+        else:
+            self.virtual_size = size
 
     @property
     def _columns(self) -> int:
-        return max(1, self.size.width - self.scrollbar_size_vertical)
+        """Tasks in a line, beside the scrollbar where they need one: that is laid out once the lines are counted."""
+        width = max(1, self.size.width)
+        has_bar = -(-len(self._states) // width) > self.size.height
+        return max(1, width - self.styles.scrollbar_size_vertical) if has_bar else width
 
     def on_resize(self) -> None:
         self._fit()

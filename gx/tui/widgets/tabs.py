@@ -46,7 +46,8 @@ class TabBar(Widget):
         short = [(tab.id, f"{n} {tab.title}") for n, tab in enumerate(TABS, 1)]
         spare = room - sum(len(text) + 1 for _, text in short)
         if spare >= 1:
-            return [(name, f"[{text}]" if name == self.shown else f"{text} ") for name, text in short]
+            after = " " if spare >= 2 else ""
+            return [(name, f"[{text}]{after}" if name == self.shown else f"{text} ") for name, text in short]
         return [(tab.id, f"[{n} {tab.title}]" if tab.id == self.shown else f" {n} ") for n, tab in enumerate(TABS, 1)]
 
     def render_line(self, y: int) -> Strip:
