@@ -115,6 +115,8 @@ class ModalLandlord:
     @asynccontextmanager
     async def _rehearse(self, run: str, needs: Needs) -> AsyncIterator[Stand]:
         """A stand for the run, with its models; what happened there is written down at its end."""
+        report_file = self._folder / f"{run}.json"
+        report_file.unlink(missing_ok=True)  # that of an earlier stand is not this one's
         async with rehearsing(self._folder / run) as stand:
             await stand.furnish(needs.files)
             try:
@@ -122,4 +124,4 @@ class ModalLandlord:
             finally:
                 with anyio.move_on_after(_REPORT_S, shield=True):
                     report = await stand.report()
-                    (self._folder / f"{run}.json").write_bytes(msgspec.json.encode(report))
+                    report_file.write_bytes(msgspec.json.encode(report))

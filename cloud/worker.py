@@ -12,7 +12,6 @@ may speak again: with its answer, if it had one.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -22,10 +21,11 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from cloud import message as m
-from cloud.calls import AT_ONCE, Calls, each
+from cloud.calls import Calls, each
 from cloud.clearing import Clearing
-from cloud.rented import Gone, Refused
+from cloud.rented import Gone
 from cloud.roll import Roll
+from cloud.spawning import Name, Spawning
 from cloud.telling import Telling
 from gx.core.errors import BenchError, CloudError
 from gx.core.message import Failure, Message, ModelCard, Turn
@@ -34,15 +34,10 @@ from gx.core.task import Capacity, CloudLease, Quote, Rate
 
 POLL_S = 0.2
 """How long after a round of polls the next one begins."""
-_LONGEST_BACKOFF_S = 30.0
-_SPAWN_S = 10.0
-"""How long a spawn may take to be answered: a long prompt goes up as a file first."""
 ENDING_S = 5.0
 """How long leaving a worker may take: as long as the landlord answers, each call is cancelled within a second."""
 _REST_S = 30.0
 """How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
-
-_Name = tuple[str, int]
 
 
 class CloudWorker:
@@ -68,28 +63,30 @@ class CloudWorker:
     ) -> None:
         self._calls, self._run, self._gpu, self._driver, self._inputs = calls, run, gpu, driver, inputs
         self._quote, self._now, self._ending_s = quote, now, ending_s
-        self._telling = Telling(calls, driver, on_told=self._look_for_work, on_refusal=self._refuse)
+        self._telling = Telling(calls, driver, on_told=lambda: self._spawning.look(), on_refusal=self._refuse)
+        self._spawning = Spawning(
+            calls,
+            may_begin=lambda: self._telling.may_begin(now()),
+            payload_of=self._payload_of,
+            on_call=self._follow_call,
+            on_stray=self._drop,
+            on_refusal=self._refuse,
+        )
         self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._roll = Roll(calls, self._see)
         self._weights: dict[str, m.Weights] = {}
-        self._waiting: OrderedDict[_Name, Turn] = OrderedDict()
-        self._spawning: set[_Name] = set()
-        self._asked: dict[anyio.Event, anyio.CancelScope] = {}
-        """Spawns that are under way, by what is set once they are answered."""
-        self._is_unsure = False
-        self._open: dict[_Name, str] = {}
-        self._recalled = set[_Name]()
+        self._open: dict[Name, str] = {}
+        self._recalled = set[Name]()
         """Attempts that are wanted back and have not ended yet."""
-        self._cancelled = set[_Name]()
+        self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
         self._events: list[WorkerEvent] = []
-        self._has_events, self._has_work, self._has_calls = anyio.Event(), anyio.Event(), anyio.Event()
-        self._backoff_s = self._rest_s = 0.0
+        self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
         number = self._telling.containers
-        return f"<CloudWorker {number} × {self._gpu}, {len(self._open)} open, {len(self._waiting)} waiting>"
+        return f"<CloudWorker {number} × {self._gpu}, {len(self._open)} open, {self._spawning}>"
 
     async def __aenter__(self) -> Self:
         self._tasks = await anyio.create_task_group().__aenter__()
@@ -105,9 +102,7 @@ class CloudWorker:
     ) -> None:
         with anyio.move_on_after(self._ending_s, shield=True):
             await self.aclose()
-        self._is_unsure = bool(self._asked)
-        for asking in self._asked.values():
-            asking.cancel()
+        self._spawning.give_up()
         await self._end_tasks()
 
     def register(self, weights: m.Weights) -> None:
@@ -117,19 +112,18 @@ class CloudWorker:
     @property
     def is_clear(self) -> bool:
         """Whether each call that nobody wants is cancelled, and none is being made: until then it costs."""
-        return not self._clearing.unwanted and not self._asked and not self._is_unsure
+        return not self._clearing.unwanted and self._spawning.is_clear
 
     async def start(self) -> None:
         """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started")
-        for loop in (self._telling.serve, self._spawn, self._follow, self._clearing.serve):
+        for loop in (self._telling.serve, self._spawning.serve, self._follow, self._clearing.serve):
             self._tasks.start_soon(loop)
         self._tasks.start_soon(self._roll.serve, lambda: bool(self._open or self._telling.containers))
 
     async def aclose(self) -> None:
         """Cancel what is under way, and pay for nothing more; outstanding attempts get no further event."""
-        self._waiting.clear()
         self._spawning.clear()
         calls, self._open = list(self._open.values()), {}
         for call in calls:
@@ -137,14 +131,13 @@ class CloudWorker:
         async with anyio.create_task_group() as group:
             group.start_soon(self._telling.withdraw)
             group.start_soon(each, self._clearing.cancel, self._clearing.unwanted)
-            for answered in list(self._asked):  # a call that is made meanwhile is to be cancelled too
-                await answered.wait()
+            await self._spawning.answered()  # a call that is made meanwhile is to be cancelled too
         await each(self._clearing.cancel, self._clearing.unwanted)  # those, and what had attempts in their stead
 
     def scale(self, containers: int) -> None:
         """Rent at most so many from now on; with 0, what is under way ends and nothing more begins."""
         self._telling.scale(containers)
-        self._look_for_work()
+        self._spawning.look()
 
     def vouch(self, until: float) -> None:
         """Pay for what containers begin before `until`, in wall-clock seconds. Nothing unpaid is begun."""
@@ -177,8 +170,7 @@ class CloudWorker:
             message = f"no model with the digest {turn.model[:12]} is on the volume"
             self._end(turn.task, turn.attempt, Failure(code="model.missing", message=message, retryable=False))
             return
-        self._waiting[turn.task, turn.attempt] = turn
-        self._has_work.set()
+        self._spawning.add(turn)
 
     def reattach(self, task: str, attempt: int, call: str) -> None:
         """Follow the call of an attempt that was submitted before this process began."""
@@ -191,8 +183,7 @@ class CloudWorker:
         if (call := self._open.pop(name, None)) is not None:
             self._cancelled.add(name)
             self._clearing.drop(call, lambda answer: self._was_cancelled(name, answer))
-        elif name in self._spawning or self._waiting.pop(name, None) is not None:
-            self._spawning.discard(name)
+        elif self._spawning.drop(name):
             self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
 
     def recall(self, task: str, attempt: int, reason: str) -> None:
@@ -201,7 +192,7 @@ class CloudWorker:
         that may answer yet comes late. Unknown ones are ignored.
         """
         name = (task, attempt)
-        if self._waiting.pop(name, None) is not None or name in self._spawning:
+        if self._spawning.drop(name):
             self._lose(name, reason, is_suspect=False)
         elif (call := self._open.pop(name, None)) is not None:
             self._recalled.add(name)
@@ -209,13 +200,12 @@ class CloudWorker:
 
     def give_back(self, most: int | None = None) -> None:
         """Let go of attempts that no call was made for, the last first."""
-        for name in list(reversed(self._waiting))[:most]:
-            del self._waiting[name]
+        for name in self._spawning.drop_last(most):
             self._lose(name, "no call was made for it", is_suspect=False)
 
     def restart(self, reason: str) -> None:
         """An attempt doesn't end: give up what is under way. Containers hold nothing else."""
-        for task, attempt in [*self._open, *self._spawning]:
+        for task, attempt in [*self._open, *self._spawning.under_way]:
             self._lose((task, attempt), reason, is_suspect=True)
 
     async def events(self) -> list[WorkerEvent]:
@@ -235,53 +225,9 @@ class CloudWorker:
 
     # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _spawn(self) -> None:
-        """Begin what waits, as long as it may be paid."""
-        while True:
-            self._has_work = anyio.Event()
-            chosen = list[Turn]()
-            may_begin = self._telling.may_begin(self._now())
-            while may_begin and self._waiting and len(chosen) < AT_ONCE:
-                name, turn = self._waiting.popitem(last=False)
-                self._spawning.add(name)
-                chosen.append(turn)
-            if not chosen:
-                with anyio.move_on_after(1.0 if self._waiting else None):
-                    await self._has_work.wait()
-                continue
-            await each(self._spawn_one, chosen)
-            await anyio.sleep(max(self._backoff_s, self._rest_s))
-
-    async def _spawn_one(self, turn: Turn) -> None:
-        name = (turn.task, turn.attempt)
+    def _payload_of(self, turn: Turn) -> bytes:
         claim = f"{self._run}/{turn.task}/{turn.attempt}"
-        job = m.Job(turn=turn, weights=self._weights[turn.model], claim=claim, driver=self._driver)
-        answered = anyio.Event()
-        call, reason = "", "there is no answer"
-        try:
-            with anyio.move_on_after(_SPAWN_S, shield=True) as self._asked[answered]:  # or nobody knew of the call
-                call = await self._calls.spawn(m.pack(job))
-        except (Refused, CloudError) as error:
-            reason = str(error)
-        if not call:
-            self._put_off(name, turn, reason)
-        elif name in self._spawning:
-            self._backoff_s = 0.0
-            self._spawning.discard(name)
-            self._follow_call(name, call)
-        else:  # it was given up meanwhile
-            self._drop(call)
-        del self._asked[answered]
-        answered.set()
-
-    def _put_off(self, name: _Name, turn: Turn, reason: str) -> None:
-        if not self._backoff_s:
-            self._emit(RentRefused(reason=reason))
-        self._backoff_s = min(_LONGEST_BACKOFF_S, max(0.5, 2 * self._backoff_s))
-        if name in self._spawning:
-            self._spawning.discard(name)
-            self._waiting[name] = turn
-            self._waiting.move_to_end(name, last=False)
+        return m.pack(m.Job(turn=turn, weights=self._weights[turn.model], claim=claim, driver=self._driver))
 
     async def _follow(self) -> None:
         """Poll what is open, in rounds: long polls of many calls would starve the connection."""
@@ -292,7 +238,7 @@ class CloudWorker:
             await each(self._poll, list(self._open.items()))
             await anyio.sleep(POLL_S)
 
-    async def _poll(self, known: tuple[_Name, str]) -> None:
+    async def _poll(self, known: tuple[Name, str]) -> None:
         name, call = known
         try:
             payload = await self._calls.poll(call)
@@ -306,7 +252,7 @@ class CloudWorker:
         if payload is not None and self._open.get(name) == call:
             self._settle(name, payload)
 
-    def _came_back(self, name: _Name, answer: bytes | None, reason: str) -> None:
+    def _came_back(self, name: Name, answer: bytes | None, reason: str) -> None:
         """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
         is_awaited = name in self._recalled
         self._recalled.discard(name)
@@ -316,14 +262,14 @@ class CloudWorker:
         elif is_awaited:
             self._lose(name, reason, is_suspect=False)
 
-    def _was_cancelled(self, name: _Name, answer: bytes | None) -> None:
+    def _was_cancelled(self, name: Name, answer: bytes | None) -> None:
         """The call of an attempt that was cancelled is, or can't be yet."""
         self._drop_owner(answer)
         if name in self._cancelled:
             self._cancelled.discard(name)
             self._end(*name, Failure(code="cancelled", message="it was cancelled"))
 
-    def _settle(self, name: _Name, payload: bytes) -> None:
+    def _settle(self, name: Name, payload: bytes) -> None:
         """What follows from a report."""
         try:
             report = m.read_report(payload)
@@ -336,13 +282,13 @@ class CloudWorker:
         self._see(seat)
         match reply:
             case m.Done() if outcome is not None:
-                self._rest_s = 0.0
+                self._spawning.rest_s = 0.0
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
             case m.Lost():
                 if not reply.is_suspect:
-                    self._rest_s = _REST_S
+                    self._spawning.rest_s = _REST_S
                     self._emit(RentRefused(reason=f"a container does not work: {reply.reason}"))
                 self._lose(name, reply.reason, is_suspect=reply.is_suspect, alone=reply.alone)
             case m.Unpaid():
@@ -353,14 +299,14 @@ class CloudWorker:
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
-    def _follow_call(self, name: _Name, call: str) -> None:
+    def _follow_call(self, name: Name, call: str) -> None:
         self._open[name] = call
         self._emit(CallMade(task=name[0], attempt=name[1], call=call))
         self._has_calls.set()
 
-    def _lose(self, name: _Name, reason: str, *, is_suspect: bool, alone: bool = False) -> None:
+    def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False) -> None:
         call = self._open.pop(name, None)
-        self._spawning.discard(name)
+        self._spawning.drop(name)
         if call is not None:
             self._drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
@@ -379,9 +325,6 @@ class CloudWorker:
 
     def _refuse(self, reason: str) -> None:
         self._emit(RentRefused(reason=reason))
-
-    def _look_for_work(self) -> None:
-        self._has_work.set()
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)

@@ -83,4 +83,7 @@ def total(run: str, rows: Sequence[dict[str, Any]]) -> str:
     counted = {sort: sorts.count(sort) for sort in sorted(set(sorts))}
     parts += [f"{count:,} batch{'' if count == 1 else 'es'} of {sort}" for sort, count in counted.items()]
     things = " and ".join([" in ".join(parts[:2]), *parts[2:]] if turns else parts)
-    return f"{things} of {run} left this machine for {places}: {sum(row['bytes'] for row in rows):,} bytes"
+    size = f"{sum(row['bytes'] for row in rows):,} bytes"
+    if places == "rehearsal":
+        return f"{things} of {run} went to a rehearsal and did not leave this machine: {size}"
+    return f"{things} of {run} left this machine for {places}: {size}"

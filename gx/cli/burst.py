@@ -16,6 +16,7 @@ from gx import output
 from gx.cli.place import WorkspaceOpt, seconds
 from gx.cli.run import AtCapOpt, FormatOpt, InputsOpt, SetOpt
 from gx.core.errors import NotFound, UsageError
+from gx.core.words import counted
 
 if TYPE_CHECKING:
     from gx.cli.paper import Plan
@@ -89,6 +90,7 @@ def burst(
     from gx.cli.paper import show
     from gx.cli.run import submission
     from gx.core.terms import GPUS
+    from gx.node.bounds import check_terms
     from gx.node.workspace import Workspace
 
     if is_cloud + is_plan + is_rehearsal != 1:
@@ -123,6 +125,7 @@ def burst(
         target_s=target_s,
         is_rehearsal=is_rehearsal,
     )
+    check_terms(terms)
     if is_plan:
         show(_planned(asked, subject, terms, recipe, found, place), as_json)
     elif asked is not None:
@@ -264,7 +267,7 @@ def _let(
     what = "rehearse with" if terms.is_rehearsal else "rent"
     cap = "" if terms.usd is None or terms.is_rehearsal else f" for at most ${terms.usd:.2f}"
     kinds = " or ".join(terms.gpu) or "any GPU"
-    output.note(f"{name} may {what} up to {terms.max_containers} containers ({kinds}){cap}")
+    output.note(f"{name} may {what} up to {counted(terms.max_containers, 'container')} ({kinds}){cap}")
     output.note(f"`gx why {name}` tells what was decided, `gx spend {name}` what it cost")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gx import output
-from gx.cli.progress import duration
 from gx.core.errors import LogError, ModelError, WorkspaceError
+from gx.core.words import duration
 from gx.output import ExitCode
 
 if TYPE_CHECKING:

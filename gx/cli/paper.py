@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gx import output
-from gx.cli.progress import duration
 from gx.core.errors import CloudError
 from gx.core.message import Value
+from gx.core.words import duration
 
 if TYPE_CHECKING:
     from cloud.cost import Estimate, Rates
@@ -144,7 +144,7 @@ def bars(plan: Plan, encoding: str) -> list[str]:
         late = "" if choice.is_in_time is not False else "  late"
         chosen = "  < placement's choice" if choice.is_chosen else ""
         bar = full * max(1, round(share * _BAR))
-        lines.append(f"{names[n]:<{width}}  {bar:<{_BAR}}  {_time(choice.seconds)}{late}{chosen}")
+        lines.append(f"{names[n]:<{width}}  {bar:<{_BAR}}  {duration(choice.seconds)}{late}{chosen}")
     return lines
 
 
@@ -231,18 +231,14 @@ def _row(plan: Plan, n: int) -> dict[str, Any]:
 def row_of(plan: Plan, n: int) -> dict[str, Any]:
     """A choice of the plan as a row of its table."""
     choice, cost = plan.sheet.choices[n], plan.estimates[n]
-    row = {"with": _name(choice), "time": _time(choice.seconds), "dollars": str(cost) if choice.containers else "$0"}
+    row = {"with": _name(choice), "time": duration(choice.seconds), "dollars": str(cost) if choice.containers else "$0"}
     if plan.deadline_s is not None:
-        row[f"within {_time(plan.deadline_s)}"] = "yes" if choice.is_in_time else "no"
+        row[f"within {duration(plan.deadline_s)}"] = "yes" if choice.is_in_time else "no"
     return row | {"": "<" if choice.is_chosen else ""}
 
 
 def _name(choice: Choice) -> str:
     return f"{choice.containers} x {choice.gpu}" if choice.containers else "edge only"
-
-
-def _time(seconds: float) -> str:
-    return duration(seconds) if isfinite(seconds) else "for ever"
 
 
 def _mark(text: str, encoding: str) -> str:

@@ -17,6 +17,9 @@ AT_CAP: dict[AtCap, str] = {
 GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
 """The GPUs that can be asked for, by Modal's names of them. Their prices are `cloud.cost`'s."""
 
+MOST_CONTAINERS = 100
+"""At once, on Modal's Starter plan."""
+
 
 class Terms(Value, frozen=True, kw_only=True):
     """`auto` rents what the backlog is worth, `force` as many as it may at once, `off` nothing.

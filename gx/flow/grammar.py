@@ -5,7 +5,7 @@ A key that stands here runs. A key that is planned and doesn't run yet is listed
 
 from __future__ import annotations
 
-from gx.core.terms import GPUS
+from gx.core.terms import GPUS, MOST_CONTAINERS
 from gx.flow.keys import JustOne, NotBoth, OneOf, OnlyWith, PromptUnless
 from gx.flow.scalars import Constant, Duration, Flag, Number, Scalar, Text
 from gx.flow.shapes import Anything, Either, Field, Json, Many, Named, Table
@@ -245,7 +245,7 @@ BURST = Table(
             "The GPUs that may be rented. Any where left out.",
         ),
         "max_containers": Field(
-            Number(least=1, most=1000, is_whole=True), "The most containers at once. 4 where left out."
+            Number(least=1, most=MOST_CONTAINERS, is_whole=True), "The most containers at once. 4 where left out."
         ),
         "target": Field(Duration(), "When the run should be done at the latest, from its start. Sooner is rented for."),
     },

@@ -6,14 +6,12 @@ import re
 
 from gx.core.errors import UsageError
 from gx.core.gpus import GPU_GB_PER_S
-from gx.core.terms import Terms
+from gx.core.terms import MOST_CONTAINERS, Terms
 from gx.node.client import Submission
 
 PRIORITIES = (0.01, 100.0)
 LONGEST_RUN_S = 10 * 365 * 86400.0
 LONGEST_QUESTION_S = 600.0
-MOST_CONTAINERS = 100
-"""Modal's Starter plan."""
 MOST_USD = 1e6
 MOST = 1 << 53
 """Whole numbers up to here are the same everywhere that JSON is read."""

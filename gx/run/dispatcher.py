@@ -290,6 +290,8 @@ class Dispatcher:
         if move.hung and len(run.state.leased) > scheduler.rented(run.state):  # containers keep their own time
             run.was_cut_off(at.monotonic)
             edge.restart(move.hung)
+        if move.last is not None and renter is not None and not renter.may_end(at.wall):
+            return []
         if move.last is not None:
             rented = [] if renter is None else renter.let_go(at.wall)
             return [*self._meter.end(run.state.id), *rented, move.last]
@@ -311,7 +313,7 @@ class Dispatcher:
                 granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}
                 bodies.extend(lending.lend(run, renter.station, at, granted))
         elif renter is not None and move.may_grant and edge.lease() is not None and edge.room > 0:
-            renter.give_back(edge.room)  # this machine has nothing to do
+            renter.give_back(edge.room, lending.here(run, edge), at.wall)  # this machine has nothing to do
         return bodies
 
     def _cancel_leased(self, run: ActiveRun) -> None:

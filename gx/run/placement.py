@@ -15,6 +15,7 @@ from math import ceil, inf, isfinite
 
 from gx.core.message import Value
 from gx.core.task import Offer
+from gx.core.words import duration
 from gx.run.fluid import Flow, finish_s
 
 DEADLINE_SHARE = 0.9
@@ -197,7 +198,7 @@ def _best(
         room_s = DEADLINE_SHARE * figures.deadline_s
         if in_time := [choice for choice in choices if choice.finish_s <= room_s * _ease(choice, now)]:
             best = min(in_time, key=lambda choice: (choice.usd, choice.finish_s))
-            return best, f"the cheapest that meets the deadline in {_time(figures.deadline_s)}"
+            return best, f"the cheapest that meets the deadline in {duration(figures.deadline_s)}"
     least_s = min(choice.finish_s for choice in choices)
     soonest = [choice for choice in choices if choice.finish_s <= least_s * SAME]
     best = min(soonest, key=lambda choice: (choice.usd, choice.finish_s))
@@ -206,7 +207,7 @@ def _best(
         best = max((c for c in same if c.finish_s <= least_s * UNSURE), key=lambda choice: choice.containers)
     money = "" if figures.spendable_usd is None else f" within the ${figures.spendable_usd:.2f} that may be spent yet"
     if figures.deadline_s is not None:
-        return best, f"nothing meets the deadline in {_time(figures.deadline_s)}; this is done first{money}"
+        return best, f"nothing meets the deadline in {duration(figures.deadline_s)}; this is done first{money}"
     return best, f"it is done first{money}" if best.containers else f"no container would end it sooner{money}"
 
 
@@ -247,12 +248,12 @@ def _is_worth_it(best: Verdict, now: Verdict, figures: Figures) -> bool:
 def _said(choice: Verdict, figures: Figures, why: str) -> Verdict:
     """The verdict with its sentence."""
     pace = f"{figures.edge_tokens_per_s:,.0f} tokens/s {'measured' if figures.is_edge_measured else 'assumed'}"
-    alone = f"the edge alone, at {pace}, needs {_time(choice.edge_s)}"
+    alone = f"the edge alone, at {pace}, needs {duration(choice.edge_s)}"
     if not choice.containers:
         text = f"edge only: {alone} for {figures.backlog_tokens + figures.edge_tokens:,.0f} tokens; {why}"
     else:
         noun = "container" if choice.containers == 1 else "containers"
-        text = f"{choice.containers} {noun} with {choice.gpu}: {alone}, with them {_time(choice.finish_s)}"
+        text = f"{choice.containers} {noun} with {choice.gpu}: {alone}, with them {duration(choice.finish_s)}"
         text += f" for about ${choice.usd:.2f}; {why}"
     return Verdict(
         gpu=choice.gpu if choice.containers else "",
@@ -262,11 +263,3 @@ def _said(choice: Verdict, figures: Figures, why: str) -> Verdict:
         usd=choice.usd,
         reason=text,
     )
-
-
-def _time(seconds: float) -> str:
-    if not isfinite(seconds):
-        return "for ever"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -223,7 +223,7 @@ def next_instant(run: RunState, held: Held, now: float) -> float | None:
     """The next instant at which time alone changes what the run does; `None` if none is known."""
     instants = [now + WATCH_EVERY_S] if held.leased_at else []
     if held.draining is None:
-        instants.extend(run.delayed.values())
+        instants.extend(at for at in run.delayed.values() if at > now)  # those that are due wait for room
         instants.extend(() if run.deadline_at is None else (run.deadline_at,))
     return min(instants, default=None)
 

@@ -18,7 +18,6 @@ from tests.integration.project import GX
 from tests.tiny_lora import write_tiny_lora
 from tests.tiny_model import write_tiny_model
 
-pytestmark = pytest.mark.timeout(120)
 RECIPE = """\
 version: 1
 name: test

@@ -56,13 +56,13 @@ async def test_it_has_the_app_models_as_links_and_a_bill_and_ends_when_left(tmp_
         ):
             worker.register(Weights(digest="tiny", sha256=digest, context_tokens=512))
             worker.scale(1)
-            worker.vouch(time.time() + 60)
+            worker.vouch(time.time() + 600)
             said = (Message(role="user", content="Hello"),)
             sampling = Sampling(max_tokens=4)
             for task in "ab":
                 worker.submit(Turn(run="r", task=task, attempt=1, model="tiny", messages=said, sampling=sampling))
             ended: list[AttemptEnded] = []
-            with anyio.fail_after(60):
+            with anyio.fail_after(150):
                 while len(ended) < 2:
                     ended += [one for one in await worker.events() if isinstance(one, AttemptEnded)]
             assert all(isinstance(one.outcome, Answer) for one in ended)

@@ -66,7 +66,7 @@ async def rented(
     ):
         worker.register(Weights(digest="tiny", sha256=digest(file), context_tokens=512))
         worker.scale(containers)
-        worker.vouch(time.time() + 60)
+        worker.vouch(time.time() + 600)
         yield worker
 
 

@@ -6,13 +6,10 @@ import os
 import pty
 import subprocess
 
-import pytest
-
 from gx.output import ExitCode
 from tests import nodes
 from tests.integration.project import GX, Project
 
-pytestmark = pytest.mark.timeout(180)
 FORCED = ("burst", "--rehearse", "--force", "--max-containers", "1", "--gpu", "L4")
 MORE = [{"id": f"more-{n}", "text": f"Say {n} again."} for n in range(60)]
 """So many rows that this machine is not done before a container is up."""
@@ -24,9 +21,10 @@ def test_a_recipe_is_rehearsed_with_containers_and_told_what_it_would_have_cost(
     done = slow.run(*FORCED, "recipe.yaml", "-i", "rows.jsonl")
     assert (done.status, len(done.records)) == (ExitCode.ok, 80), done.err
     assert "may leave this machine: prompts of step s" in done.err
-    assert "rehearsed: 1 x L4 would have cost $" in done.err and "nothing was spent" in done.err
+    assert "nothing was spent" in done.err
     (spent,) = slow.run("spend", "--json").records
     assert spent["tokens_rented"] > 0 and spent["usd"] == 0 and spent["usd_rehearsed"] > 0
+    assert f"rehearsed: 1 x L4 would have cost ${spent['usd_rehearsed']:.4f}: " in done.err, "as `gx spend` has it"
     by_gpu = {row["gpu"]: row for row in slow.run("spend", "--by", "gpu", "--json").records}
     assert by_gpu["L4"]["tokens"] == spent["tokens_rented"] and by_gpu["this machine"]["tokens"] > 0
     slow.assert_nothing_was_computed_twice()
@@ -38,7 +36,7 @@ def test_a_live_run_may_rent_from_now_on(slow: Project) -> None:
     run = out.decode().strip()
     assert nodes.until(lambda: slow.ask_live(BUSY)[0]["n"])
     done = slow.run(*FORCED)
-    assert done.status == ExitCode.ok and f"{run} may rehearse with up to 1 containers (L4)" in done.err, done.err
+    assert done.status == ExitCode.ok and f"{run} may rehearse with up to 1 container (L4)" in done.err, done.err
     assert slow.run("wait", run).status == ExitCode.ok
     assert slow.run("spend", run, "--json").records[0]["containers"] == 1
 

@@ -8,6 +8,7 @@ import pytest
 
 from gx.core import event as e
 from gx.core.terms import Terms
+from gx.run.rent.renter import CLEARING_S
 from tests.desk import Desk, open_desk
 from tests.fakes import ManualClock, ScriptedLandlord, ScriptedWorker, echo
 from tests.run.rented import NEVER, ROWS, folded, passes, rent, until_passing
@@ -32,6 +33,7 @@ async def interrupted(desk: Desk, landlord: ScriptedLandlord, *, is_clear: bool,
         await passes(desk, 3)
     landlord.worker.is_clear = is_clear
     desk.dispatcher.stop(e.RunInterrupted(run="r", reason="its client went away"))
+    await passes(desk, 0.0 if is_clear else 2 * CLEARING_S)
     await desk.finish(active)
     return seat.spawned_s, clock.now()
 

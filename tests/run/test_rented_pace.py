@@ -40,3 +40,16 @@ def test_an_offer_has_what_was_measured_and_the_others_as_much_more_or_less() ->
     assert (own.tokens_per_s, own.tasks) == (pytest.approx(20), 10)
     assert (other.tokens_per_s, other.tasks) == (pytest.approx(40), 0)
     assert measured(10, 100).corrected(offers, "H100", 0) == offers
+
+
+def test_a_start_that_was_measured_takes_the_place_of_the_assumed_one_and_not_that_of_the_limit() -> None:
+    offers = [offer(), offer("A10")]
+    pace = RentedPace(100.0)
+    assert [one.cold_start_s for one in pace.corrected(offers, "L4", 0)] == [5.0, 5.0]
+    for took_s in (7.0, 3.0):
+        pace.started(took_s)
+    own, other = pace.corrected(offers, "L4", 0)
+    assert (own.cold_start_s, other.cold_start_s) == (7.0, 5.0)
+    assert (own.start_limit_s, own.reserve_usd) == (offers[0].start_limit_s, offers[0].reserve_usd)
+    pace.started(1000.0)
+    assert pace.corrected(offers, "L4", 0)[0].cold_start_s == offers[0].start_limit_s

@@ -192,3 +192,20 @@ async def test_each_container_is_seen_once_in_a_while_and_a_new_one_takes_the_se
         landlord.worker.seen("D")  # one more than there may be: nobody was silent
         await settled(desk)
         assert sorted(rent(active.state).names.values()) == ["B", "C"]
+
+
+async def test_what_a_start_took_is_what_the_next_one_is_taken_to_need(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=FORCE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        assert active.renter is not None
+        await passes(desk, 9)
+        (reserved, _) = desk.bodies(e.ContainerReserved)
+        landlord.worker.seen("A")
+        took_s = clock.now() - reserved.at
+        await passes(desk, 9)
+        landlord.worker.seen("A")
+        await passes(desk, 3)
+        assert active.renter._outlook.offers["L4"].cold_start_s == pytest.approx(min(took_s, 10.0)) and took_s > 5

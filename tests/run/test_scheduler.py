@@ -151,6 +151,13 @@ def test_time_alone_matters_at_deadlines_retries_and_while_something_runs() -> N
     assert scheduler.next_instant(run, IDLE._replace(draining=e.RunInterrupted(run="r", reason="")), 0.0) is None
 
 
+def test_a_retry_that_is_due_and_finds_no_room_keeps_nobody_awake() -> None:
+    run = run_of(2)
+    run.delayed = {"late": 8.0, "soon": 12.0}
+    assert scheduler.next_instant(run, IDLE, 5.0) == 8.0
+    assert scheduler.next_instant(run, IDLE, 10.0) == 12.0
+
+
 @pytest.mark.parametrize(
     ("is_expected", "hung", "is_suspect"), [(False, (), True), (True, (), False), (True, (1,), True)]
 )

@@ -29,7 +29,17 @@ from gx.core.errors import GxError
 from tests import nodes
 from tests.soak import folder as folders
 from tests.soak.process import START_S, Process
-from tests.soak.promises import POISON, Acknowledged, Broken, check_log, claim, has_log, log_of, records_of, tasks_of
+from tests.soak.promises import (
+    POISON,
+    Acknowledged,
+    Broken,
+    answered,
+    check_log,
+    claim,
+    has_log,
+    records_of,
+    tasks_of,
+)
 from tests.soak.story import Away, Erase, Kill, Other, Step, Trial, trials
 from tests.tiny_model import write_tiny_model
 
@@ -175,8 +185,7 @@ class _Story:
         was_up = bool(nodes.nodes_of(self._workspace))
         claim(bool(nodes.until(lambda: not nodes.nodes_of(self._workspace), AWAY_S)), "a node stays with nobody there")
         if was_up and has_log(self._workspace):
-            with log_of(self._workspace) as log:
-                live = log.ask("SELECT run FROM runs WHERE status = 'running'")
+            live = answered(self._workspace, lambda log: log.ask("SELECT run FROM runs WHERE status = 'running'"))
             claim(not live, f"still live with nobody there: {live}")
         self._seen.append("nobody came back")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from tests.soak.story import Kill
 START_S = 1.5
 """The time in which a process starts, loads its model and writes its first record, roughly."""
 END_S = 90.0
-"""A process that takes longer hangs; one with two poisoned rows takes 20 s on a busy machine."""
+"""A process that prints nothing for longer hangs; one with two poisoned rows takes 20 s on a busy machine."""
 GX = (sys.executable, "-P", str(Path(traced.__file__)))
 
 
@@ -86,11 +87,8 @@ class Process:
 
     def strike(self, kill: Kill) -> Struck:
         """Wait for the moment and kill. :raises Broken: if the moment doesn't come, or no node takes over in time."""
-        if (records := kill.records) is not None:
-            with self._changed:
-                has_come = self._changed.wait_for(lambda: len(self.lines) >= records or self._is_read, timeout=END_S)
-            if not has_come:
-                raise self._hangs(f"has printed {len(self.lines)} lines, expected {records}")
+        if (records := kill.records) is not None and not self._has_come(records):
+            raise self._hangs(f"has printed {len(self.lines)} lines, expected {records}")
         time.sleep(kill.share * (START_S if kill.records is None else 0.05))
         match kill.whom:
             case "gx":
@@ -101,6 +99,14 @@ class Process:
                 return self._strike_node()
             case _:
                 return self._strike_bench()
+
+    def _has_come(self, records: float) -> bool:
+        """Wait for so many lines, or the last one; whether that came, line by line, none after too long a pause."""
+        with self._changed:
+            while len(self.lines) < records and not self._is_read:
+                if not self._changed.wait(END_S):
+                    return False
+        return True
 
     def _strike_node(self) -> Struck:
         """Kill the node, or what is about to be it; how long it takes until the next one answers."""
@@ -147,6 +153,8 @@ class Process:
     def end(self) -> int:
         """Its exit status, once all that it wrote was read. :raises Broken: if it hangs."""
         try:
+            if not self._has_come(inf):
+                raise self._hangs("did not end")
             status = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             raise self._hangs("did not end") from None
@@ -161,4 +169,4 @@ class Process:
         self._process.kill()
         for reader in self._readers:
             reader.join(10)
-        return Broken(f"{self.command} {what} within {END_S:g} s\n{self.stderr}")
+        return Broken(f"{self.command} {what}; nothing came for {END_S:g} s\n{self.stderr}")

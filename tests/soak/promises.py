@@ -8,10 +8,10 @@ erased, and is the same wherever it is printed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gx.core.errors import WorkspaceError
 from gx.node.reader import Reader, reading
@@ -19,6 +19,7 @@ from gx.node.workspace import Workspace
 
 POISON = "the row that kills its bench"
 ANSWER_S = 60.0
+T = TypeVar("T")
 Record = dict[str, Any]
 Result = tuple[str, Any, str | None]
 """Status, output and error code of a record."""
@@ -69,32 +70,24 @@ class Acknowledged:
         printed = {text for text, result in self._results.items() if result[0] == "succeeded"}
         if not printed and not has_log(workspace):
             return
-        rows = _whole(workspace)
+        rows = answered(workspace, _whole)
         missing = printed - {self._texts.get(row) for (row,) in rows}
         claim(not missing, f"printed, and not in the log: {missing}")
 
     def forget_erased(self, workspace: Path) -> int:
         """Let go of the texts that have no result any more: they may be computed again. How many those were."""
-        with log_of(workspace) as log:
-            rows = log.ask(
-                f"""SELECT any_value(q.row), list(DISTINCT s.data->>'$.output')
-                FROM ({_SUCCEEDED}) s JOIN ({_QUEUED}) q USING (task) GROUP BY s.key"""
-            )
-            kept = {digest for (digest,) in log.ask("SELECT digest FROM blobs")}
+        sql = f"""SELECT any_value(q.row), list(DISTINCT s.data->>'$.output')
+            FROM ({_SUCCEEDED}) s JOIN ({_QUEUED}) q USING (task) GROUP BY s.key"""
+        rows, digests = answered(workspace, lambda log: (log.ask(sql), log.ask("SELECT digest FROM blobs")))
+        kept = {digest for (digest,) in digests}
         gone = {self._texts.get(row, "") for row, outputs in rows if kept.isdisjoint(outputs)}
         return sum(self._results.pop(text, None) is not None for text in gone)
 
 
-def _whole(workspace: Path) -> list[tuple[Any, ...]]:
-    """The rows that have a result, of a log that is whole; asked again if the node leaves meanwhile."""
-    while True:
-        try:
-            with log_of(workspace) as log:
-                _check_chain(log)
-                return log.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
-        except WorkspaceError as error:
-            if error.code != "workspace.gone":
-                raise
+def _whole(log: Log) -> list[tuple[Any, ...]]:
+    """The rows that have a result, of a log that is whole."""
+    _check_chain(log)
+    return log.ask(f"SELECT DISTINCT q.row FROM ({_SUCCEEDED}) JOIN ({_QUEUED}) q USING (task)")
 
 
 class Log:
@@ -115,6 +108,17 @@ def log_of(workspace: Path) -> Iterator[Log]:
         yield Log(reader)
 
 
+def answered(workspace: Path, question: Callable[[Log], T]) -> T:
+    """What the log answers; asked again if the node leaves meanwhile."""
+    while True:
+        try:
+            with log_of(workspace) as log:
+                return question(log)
+        except WorkspaceError as error:
+            if error.code != "workspace.gone":
+                raise
+
+
 def has_log(workspace: Path) -> bool:
     """Whether a process lived long enough to make a log."""
     return (workspace / "log.duckdb").exists()
@@ -124,13 +128,13 @@ def tasks_of(workspace: Path) -> list[str]:
     """All tasks of the log, in the order of their queueing; none where there is no log."""
     if not has_log(workspace):
         return []
-    with log_of(workspace) as log:
-        return [task for (task,) in log.ask(f"SELECT task FROM ({_QUEUED}) ORDER BY seq")]
+    return [task for (task,) in answered(workspace, lambda log: log.ask(f"SELECT task FROM ({_QUEUED}) ORDER BY seq"))]
 
 
 def check_log(workspace: Path, texts: Mapping[str, str]) -> None:
     """The promises that only the log can tell of, once all runs over `texts` have ended."""
-    with log_of(workspace) as log:
+
+    def check(log: Log) -> None:
         _check_chain(log)
         _check_epochs(log)
         twice = log.ask(f"SELECT task, count(*) FROM ({_ENDED}) GROUP BY task HAVING count(*) <> 1")
@@ -141,6 +145,8 @@ def check_log(workspace: Path, texts: Mapping[str, str]) -> None:
         claim(not late, f"tasks that were leased after their end: {late[:5]}")
         _check_computed(log)
         _check_texts(log, texts)
+
+    answered(workspace, check)
 
 
 def _check_chain(log: Log) -> None:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from gx.cli import audit
+from gx.cli.audit import total
 from gx.core import event as e
 from gx.core.errors import NotFound
 from tests.verbs.writing import ONE, TWO, two_runs
@@ -62,3 +63,8 @@ def test_that_nothing_left_is_said_in_words(call: Call) -> None:
 def test_a_run_that_there_is_not_is_an_error(call: Call) -> None:
     with pytest.raises(NotFound):
         call(audit.register, "audit", "egress", "nothing-like-it")
+
+
+def test_what_went_to_a_rehearsal_did_not_leave_this_machine() -> None:
+    row = {"to": "rehearsal", "task": "t", "sort": None, "bytes": 355}
+    assert total("r", [row]) == "1 task in 1 turn of r went to a rehearsal and did not leave this machine: 355 bytes"

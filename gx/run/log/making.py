@@ -39,6 +39,7 @@ def attach(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(config=settings)
     try:
         mode = "READ_ONLY" if read_only else "READ_WRITE"
+        con.execute("SET enable_progress_bar = false")  # where Python has no script, DuckDB draws one on stdout
         con.execute(f"ATTACH {quoted(path)} AS log ({mode}, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
         con.execute("USE log")
     except BaseException:

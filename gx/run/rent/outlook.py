@@ -61,9 +61,22 @@ class Outlook:
 
     def seen(self, event: ContainerSeen) -> None:
         """A container is up."""
+        if (took_s := self._start_s(event)) is not None:
+            self._pace.started(took_s)
         self._pace.seen(event)
         since_s = min(self.there.up_since_s, event.seen_at) if self._is_up else event.seen_at
         self.there = self.there._replace(start_s=0.0, up_since_s=since_s, heard_s=event.seen_at)
+
+    def _start_s(self, event: ContainerSeen) -> float | None:
+        """How long a container took that is heard of for the first time: since the last reservation for one that was
+        made before it began, and in which nobody was seen yet. `None` where that can't be told.
+        """
+        rent = self._rent
+        if event.container in rent.names.values():
+            return None
+        free = [one.spawned_s for seat, one in rent.ledger.alive.items() if seat not in rent.names]
+        since_s = max((at for at in free if at <= event.began_at), default=None)
+        return None if since_s is None else max(0.0, event.seen_at - since_s)
 
     def corrected(self, offers: Iterable[Offer], gpu: str) -> list[Offer]:
         """The offers, as fast as was measured of `gpu`. Of what containers have, about half is computed already."""

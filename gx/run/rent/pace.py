@@ -1,4 +1,4 @@
-"""What a run's containers really do a second, measured from their answers: it replaces what was assumed of them.
+"""What a run's containers really do a second, and take to start: it replaces what was assumed of them.
 
 It hears of answers and knows no clock but theirs. Nothing of it outlives the process: a new one measures anew, from
 when it began to listen.
@@ -25,6 +25,7 @@ class RentedPace:
         self._since_s = since_s
         self._up: dict[str, tuple[float, float]] = {}
         self._answers = self._tokens = 0
+        self._start_s = 0.0
 
     def __repr__(self) -> str:
         return f"<RentedPace {self._tokens} tokens in {self._up_s:.0f} s of {len(self._up)} containers>"
@@ -34,6 +35,10 @@ class RentedPace:
         began_s = max(event.began_at, self._since_s)
         last_s = max(event.seen_at, self._up.get(event.container, (0.0, 0.0))[1])
         self._up[event.container] = (began_s, last_s)
+
+    def started(self, took_s: float) -> None:
+        """A container was up so long after it had been reserved. The longest start counts: one more may be as slow."""
+        self._start_s = max(self._start_s, took_s)
 
     def answered(self, tokens: int) -> None:
         """A container's attempt ended, with so many tokens, prompt and answer together."""
@@ -52,9 +57,11 @@ class RentedPace:
 
     def corrected(self, offers: Iterable[Offer], gpu: str, under_way: float) -> list[Offer]:
         """The offers by what was measured of `gpu`. The others by the same ratio: what made it slower than its memory
-        would have it, as prompts or few slots do, makes them slower too.
+        would have it, as prompts or few slots do, makes them slower too. What they take to start is not known by that;
+        nor is what is reserved for a start changed: only the limit that the landlord keeps is one.
         """
-        found, measured = list(offers), self.tokens_per_s(under_way)
+        found = [self._as_it_starts(offer) if offer.gpu == gpu else offer for offer in offers]
+        measured = self.tokens_per_s(under_way)
         assumed = next((offer.tokens_per_s for offer in found if offer.gpu == gpu), 0.0)
         if measured is None or assumed <= 0:
             return found
@@ -66,3 +73,9 @@ class RentedPace:
             )
             for offer in found
         ]
+
+    def _as_it_starts(self, offer: Offer) -> Offer:
+        """An offer of the kind that is rented, with the start that was measured, if one was."""
+        if not self._start_s:
+            return offer
+        return msgspec.structs.replace(offer, cold_start_s=min(self._start_s, offer.start_limit_s or self._start_s))

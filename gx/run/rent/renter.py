@@ -39,6 +39,10 @@ from gx.run.station import Station
 DECIDE_EVERY_S = 2.0
 """How often placement is asked: a container takes longer to start."""
 RENEW_EVERY_S = LEASE_S / 3
+CLEARING_S = 5.0
+"""How long the last word of a run waits for calls that nobody wants: a landlord that answers has cancelled them."""
+_LOOK_EVERY_S = 0.1
+"""How often it is looked at whether that is so."""
 NAME = "cloud"
 
 
@@ -67,10 +71,12 @@ class Renter:
         """The GPU of the worker that is up, and whether that is a rehearsal: it keeps both as long as it lives."""
         self._refusals = Refusals("" if rent.refused is None else rent.refused.reason)
         self._greeted: RentedWorker | None = None
-        self._moved_s = self._renewed_s = -inf
+        self._moved_s = self._renewed_s = self._looked_s = -inf
         self._vouched_s = 0.0
         self._began_s = now
         self._idle_since: float | None = None
+        self._ending_s: float | None = None
+        """Since when the run has nothing more to say."""
         if self._orphans:
             self.station.want()
 
@@ -89,7 +95,7 @@ class Renter:
 
     def next_s(self) -> float:
         """The wall-clock instant at which there is something to look at, whatever happens."""
-        return self._moved_s + DECIDE_EVERY_S
+        return self._moved_s + DECIDE_EVERY_S if self._ending_s is None else self._looked_s + _LOOK_EVERY_S
 
     def is_outlasted(self, here: Here, now: float) -> bool:
         """Whether a task that this machine began now would end after all that containers do."""
@@ -107,7 +113,7 @@ class Renter:
         made, self._bodies = self._bodies, []
         heard, self._seen = self._seen, []
         made.extend(renting.seen(self._run, self._rent, heard))
-        if self._moved_s <= now < self.next_s():
+        if self._moved_s <= now < self._moved_s + DECIDE_EVERY_S:
             return made
         self._moved_s = now
         self._refusals.look(now)
@@ -207,12 +213,28 @@ class Renter:
             made.extend(outcomes.gone(self._run, event, worker=NAME))
         return made
 
+    def may_end(self, now: float) -> bool:
+        """Whether the run, which has nothing more to do, may say its last word: no call of it is left that costs, or
+        that was waited for long enough.
+        """
+        self._ending_s, self._looked_s = now if self._ending_s is None else self._ending_s, now
+        return self._is_all_clear or not 0 <= now - self._ending_s < CLEARING_S
+
     def let_go(self, now: float) -> list[e.Body]:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
-        is_clear = self._is_clear and not self._orphans
         return renting.let_go(
-            self._run, self._rent, is_clear=is_clear, idle_since=self._idle_since, began_s=self._began_s, now=now
+            self._run,
+            self._rent,
+            is_clear=self._is_all_clear,
+            idle_since=self._idle_since,
+            began_s=self._began_s,
+            now=now,
         )
+
+    @property
+    def _is_all_clear(self) -> bool:
+        """Whether no call is left that nobody wants, those of an earlier process counted in."""
+        return self._is_clear and not self._orphans
 
     @property
     def _is_clear(self) -> bool:
@@ -232,7 +254,7 @@ class Renter:
         """Tell the worker what was committed."""
         match body:
             case e.TaskLeased() if isinstance(body.lease, CloudLease):
-                self._idle_since = None
+                self._idle_since = self._ending_s = None
             case e.TaskSucceeded() | e.TaskFailed() | e.TaskCancelled():
                 self.tail.ended(body.task)
             case e.ContainersRenewed():
@@ -268,9 +290,11 @@ class Renter:
             if not number:
                 self.worker.give_back()
 
-    def give_back(self, most: int) -> None:
-        """This machine is idle: have so many attempts back that nothing was begun of."""
-        if self.worker is not None:
+    def give_back(self, most: int, here: Here | None, now: float) -> None:
+        """This machine is idle: have so many attempts back that nothing was begun of, unless it would outlast the
+        containers with them: those it would not begin, and they were lent again, and so on.
+        """
+        if self.worker is not None and (here is None or not self.is_outlasted(here, now)):
             self.worker.give_back(most)
 
     def cancel(self, task: str, attempt: int) -> None:

@@ -184,8 +184,8 @@ def let_go(
 ) -> list[e.Body]:
     """The run has nothing under way here any more, and nobody looks after its containers: they idle, and end.
 
-    Where it may go on, with the same cap, each is charged the most that it may cost yet; unless the run `is_clear` of
-    calls that could not be cancelled, all that was reserved. Of a run that is done, what they are expected to cost.
+    Unless the run `is_clear` of calls that could not be cancelled, each is charged all that was reserved for it. Where
+    it may go on, with the same cap, the most that it may cost yet; of a run that is done, what it is expected to cost.
     """
     made: list[e.Body] = []
     is_done = not run.live and (run.inputs_ended or not run.rows)
@@ -193,12 +193,12 @@ def let_go(
     for seat, container in rent.ledger.alive.items():
         if idle_s <= container.spawned_s and idle_since is not None:
             at = container.spawned_s
+        elif not is_clear:
+            at = container.latest_end_s
         elif is_done:
             at = min(now + container.window_s, container.latest_end_s)
-        elif is_clear:
-            at = idle_end_s(rent, container, idle_s=idle_s, began_s=began_s)
         else:
-            at = container.latest_end_s
+            at = idle_end_s(rent, container, idle_s=idle_s, began_s=began_s)
         made.append(e.ContainerEnded(run=run.id, container=seat, at=at))
     return made
 
