@@ -26,15 +26,15 @@ from tests.fakes import ManualClock, ScriptedLandlord, ScriptedWorker
 
 
 def rows_of(items: list[Any]) -> Iterator[Row]:
-    """Rows as an input would give them; an item that is an exception is a bad row."""
-    for index, item in enumerate(items):
-        if isinstance(item, Exception):
-            yield Row(index=index, line=index + 1, id=str(index), value=None, error=str(item), is_batch=False)
-        else:
-            value = json.dumps(item).encode()
-            yield Row(
-                index=index, line=index + 1, id=str(item.get("id", index)), value=value, error=None, is_batch=False
-            )
+    """Rows as an input would give them; an item that is an exception is a bad row. All of them are there at once."""
+    return iter([_row(index, item) for index, item in enumerate(items)])
+
+
+def _row(index: int, item: Any) -> Row:
+    if isinstance(item, Exception):
+        return Row(index=index, line=index + 1, id=str(index), value=None, error=str(item), is_batch=False)
+    value = json.dumps(item).encode()
+    return Row(index=index, line=index + 1, id=str(item.get("id", index)), value=value, error=None, is_batch=False)
 
 
 class Desk:

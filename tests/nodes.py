@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 LINGER_S = 0.3
-"""How long a node stays in tests."""
+"""How long a node stays where a test waits for it to leave."""
+LINGERS_S = 10.0
+"""How long where one command follows another: they share it, and the model that it has loaded."""
 GONE_S = 60.0
+PROC = Path("/proc")
 
 T = TypeVar("T")
 
@@ -28,16 +31,29 @@ class Seen(NamedTuple):
 
     pid: int
     parent: int
-    cpu_s: float
     command: str
 
 
 def processes() -> list[Seen]:
-    """All processes that live."""
-    words = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,time=,command="]
+    """All processes that live. Read from the kernel where it tells: they are looked at many times a second."""
+    if (PROC / "self" / "stat").exists():
+        found = map(_seen, (int(one.name) for one in os.scandir(PROC) if one.name.isdigit()))
+        return [one for one in found if one is not None]
+    words = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,command="]
     listed = subprocess.run(words, capture_output=True, text=True, check=True)
-    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
-    return [Seen(int(r[0]), int(r[1]), _seconds(r[3]), r[4]) for r in rows if len(r) == 5 and "Z" not in r[2]]
+    rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
+    return [Seen(int(r[0]), int(r[1]), r[3]) for r in rows if len(r) == 4 and "Z" not in r[2]]
+
+
+def _seen(pid: int) -> Seen | None:
+    """A process of Linux, if it lives: one that has ended has no command any more."""
+    try:
+        command = (PROC / str(pid) / "cmdline").read_bytes()
+        stat = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:  # it is gone
+        return None
+    words = " ".join(os.fsdecode(word) for word in command.split(b"\0"))
+    return Seen(pid, int(stat.rpartition(b")")[2].split()[1]), words) if command else None
 
 
 def node_of(workspace: Path) -> int | None:
@@ -89,12 +105,3 @@ def until(look: Callable[[], T], within_s: float = GONE_S) -> T:
     while not (found := look()) and time.monotonic() < ends:
         time.sleep(0.02)
     return found
-
-
-def _seconds(clock: str) -> float:
-    """`[days-]hours:minutes:seconds`, or macOS' `minutes:seconds.hundredths`."""
-    days, _, rest = clock.rpartition("-")
-    seconds = 0.0
-    for part in rest.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds + 86400 * int(days or 0)

@@ -36,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_working_machine_passes_and_the_bench_answers(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "gx", "doctor", "--json", "--workspace", str(home / ".gx")],
-        cwd=home, env=dict(os.environ), capture_output=True, text=True, timeout=100,
+        cwd=home, env=dict(os.environ), capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     rows = {row["check"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,7 @@ from gx.flow.plan import Plan, make_plan
 from gx.run.dryrun import Forecast, Forecaster, Past
 from gx.run.inputs import Row
 from gx.run.rehearsal import SAMPLE, Rehearsal, Survey, survey
-from tests.nodes import LINGER_S
+from tests.nodes import LINGERS_S
 
 HEAD = """\
 version: 1
@@ -150,10 +150,10 @@ def test_a_tree_ends(count: int) -> None:
 
 def gx(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GX_WORKSPACE": str(folder / ".gx"), "XDG_CACHE_HOME": str(folder / "cache")}
-    environment["GX_NODE_LINGER_S"] = str(LINGER_S)
+    environment["GX_NODE_LINGER_S"] = str(LINGERS_S)
     command = [sys.executable, "-P", "-m", "gx", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, input=stdin
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, input=stdin
     )
 
 

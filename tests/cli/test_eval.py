@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gx.cli.evaluate import read_labels
 from gx.core.errors import InputError
 from gx.run.evaluate import Evaluation, Prediction, compare, enumerations, equal
-from tests.nodes import LINGER_S
+from tests.nodes import LINGERS_S
 
 CLASSES = ["bug", "billing", "other"]
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": CLASSES}, "n": {"type": "integer"}}}
@@ -193,9 +193,9 @@ inputs: in.jsonl
 
 def gx(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GX_WORKSPACE": str(folder / ".gx"), "XDG_CACHE_HOME": str(folder / "cache")}
-    environment["GX_NODE_LINGER_S"] = str(LINGER_S)
+    environment["GX_NODE_LINGER_S"] = str(LINGERS_S)
     command = [sys.executable, "-P", "-m", "gx", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
 
 
 def test_a_run_is_compared_and_a_second_evaluation_computes_nothing(tmp_path: Path) -> None:

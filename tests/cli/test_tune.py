@@ -117,7 +117,7 @@ def gx(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     own = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
     env = {**os.environ, **own, "GX_WORKSPACE": str(folder / ".gx")}
     command = [sys.executable, "-P", "-m", "gx", *words]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=180)
 
 
 def test_tuning_a_model_prints_rows_and_keeps_the_choice(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.project import ENDLESS, RECIPE, SLOW, Project
+from tests.integration.project import ENDLESS, HELD, RECIPE, SLOW, Project
 from tests.tiny_model import write_tiny_model
 
 
@@ -31,16 +31,22 @@ def folder(tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def project(folder: Project, tiny: Path) -> Project:
-    return folder.write(RECIPE, tiny)
+    return folder.keep().write(RECIPE, tiny)
 
 
 @pytest.fixture
 def slow(folder: Project, tiny: Path) -> Project:
     """Each row takes a tenth of a second or so."""
-    return folder.write(SLOW, tiny)
+    return folder.keep().write(SLOW, tiny)
+
+
+@pytest.fixture
+def held(folder: Project, long: Path) -> Project:
+    """Rows are done at once, and the run stays live until it is let go."""
+    return folder.keep().write(HELD, long, rows=14)
 
 
 @pytest.fixture
 def endless(folder: Project, long: Path) -> Project:
     """Each row takes many seconds."""
-    return folder.write(ENDLESS, long, rows=3)
+    return folder.keep().write(ENDLESS, long, rows=3)

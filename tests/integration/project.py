@@ -15,6 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gx.core.errors import NotFound, WorkspaceError
+from gx.node import reader
+from gx.node.call import Client, NodeGone
+from gx.node.start import send_home
+from gx.node.status import NodeStatus, RunStatusNow
 from gx.node.workspace import Workspace
 from gx.run.log.verify import verify
 from tests import nodes
@@ -30,7 +35,16 @@ steps:
   - {id: s, for_each: inputs, agent: a, prompt: "{{ item.text }}"}
 """
 SLOW = RECIPE.replace("max_tokens: 6", "max_tokens: 150")
-ENDLESS = RECIPE.replace("max_tokens: 6", "max_tokens: 30000")
+ENDLESS = RECIPE.replace("temperature: 1, max_tokens: 6", "temperature: 0, max_tokens: 30000")
+"""Greedy: what is drawn might end at any token, once in some tests."""
+HELD = (
+    RECIPE.replace("steps:\n", "  holds: {model: m, sampling: {max_tokens: 30000}}\nsteps:\n")
+    + """\
+  - {id: held, needs: [s], agent: holds, prompt: Go on.}
+output: s
+"""
+)
+"""A run of it stays live when its rows are done, until it is let go: `Project.let_go`."""
 LETS_GO_S = 60.0
 """How long a node may take to end what it is about, linger and let the workspace go."""
 
@@ -85,6 +99,11 @@ class Project:
         self.env["GX_NODE_LINGER_S"] = str(nodes.LINGER_S)
         self._started: list[subprocess.Popen[bytes]] = []
 
+    def keep(self) -> Project:
+        """From now on nodes wait for the next command."""
+        self.env["GX_NODE_LINGER_S"] = str(nodes.LINGERS_S)
+        return self
+
     def write(self, recipe: str, model: Path, rows: int = 20) -> Project:
         (self.folder / "recipe.yaml").write_text(recipe)
         (self.folder / "model.gguf").symlink_to(model)
@@ -135,19 +154,65 @@ class Project:
         return pid
 
     def rest(self) -> None:
-        """Wait until the node has left, and with it all that has the workspace's files open."""
-        assert nodes.until(lambda: not nodes.nodes_of(self.workspace)), "the node stays"
+        """Send the node home as soon as it is idle, and with it all that has the workspace's files open."""
+
+        def has_left() -> bool:
+            with contextlib.suppress(WorkspaceError):  # a run is live
+                send_home(self.workspace)
+            return not nodes.nodes_of(self.workspace)
+
+        assert nodes.until(has_left), "the node stays"
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """What the log says, once the node has let it go: of a run that is over, that is soon."""
+        self.rest()
         with Workspace(self.workspace).shared(wait_s=LETS_GO_S) as log:
             return log.file.ask(sql)
 
     def ask_live(self, sql: str) -> list[dict[str, Any]]:
-        """What `gx sql` says, while a run may be live."""
-        done = self.run("sql", sql, "--json")
-        assert done.status == 0, done.err
-        return done.records
+        """What `gx sql` says, while a run may be live, and nodes may come and go."""
+        (rows,) = nodes.until(lambda: self._answers(sql)) or ("nobody answers",)
+        assert not isinstance(rows, str), rows
+        return rows
+
+    def _answers(self, sql: str) -> tuple[list[dict[str, Any]]] | None:
+        try:
+            table = reader.ask(Workspace(self.workspace), lambda log: log.table(sql, timeout_s=60.0, max_rows=None))
+        except (WorkspaceError, NotFound):  # a node is coming, or going
+            return None
+        return (table.rows,)
+
+    def live(self) -> dict[str, RunStatusNow]:
+        """The live runs, as `gx ps` has them; none where no node is up."""
+        try:
+            status: NodeStatus = Client(self.workspace).ask("GET", "/v1/node", kind=NodeStatus)
+        except NodeGone:
+            return {}
+        return {run.run: run for run in status.runs}
+
+    @property
+    def states(self) -> list[str]:
+        """How the live runs stand."""
+        return [run.status for run in self.live().values()]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the bench has something to do."""
+        return any(run.progress.running for run in self.live().values())
+
+    def let_go(self, runs: int = 1) -> None:
+        """End what keeps so many runs of `HELD` live, once their rows are done: they finish."""
+        live = nodes.until(lambda: found if len(found := self.live()) == runs else {})
+        assert live, self.live()
+        for run in live:
+            assert nodes.until(lambda: self._cancels(run, "held")), f"{run} does not come to its end"  # noqa: B023
+
+    def _cancels(self, run: str, step: str) -> bool:
+        try:
+            Client(self.workspace).ask("POST", f"/v1/runs/{run}/cancel", {"step": step})
+        except (NodeGone, NotFound):  # it hasn't come to that step
+            return False
+        return True
 
     def assert_nothing_was_computed_twice(self) -> None:
         """No key and no task was answered by the model more than once, and the log is whole."""

@@ -7,7 +7,6 @@ import pytest
 from gx.output import ExitCode
 from tests.integration.project import Project
 
-pytestmark = pytest.mark.timeout(180)
 SMALL = ("burst", "--rehearse", "--force", "--gpu", "L4", "--budget", "$0.01")
 ROWS = ("recipe.yaml", "-i", "rows.jsonl")
 MORE = [{"id": f"more-{n}", "text": f"Say {n} again."} for n in range(40)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes import LINGER_S
+from tests.nodes import LINGERS_S
 from tests.tiny_model import write_tiny_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -27,9 +27,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gx(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """`gx` with these words, in a workspace under `cwd`."""
     env = os.environ | {"GX_WORKSPACE": str(cwd / ".gx"), "GX_THREADS": "1", "GX_OFFLINE": "1"}
-    env["GX_NODE_LINGER_S"] = str(LINGER_S)
+    env["GX_NODE_LINGER_S"] = str(LINGERS_S)
     return subprocess.run(
-        [sys.executable, "-m", "gx", *words], cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=110
+        [sys.executable, "-m", "gx", *words], cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=180
     )
 
 

@@ -50,7 +50,6 @@ def test_a_killed_run_goes_on_and_computes_nothing_twice(tmp_path: Path, tiny: P
     shutil.copy(tiny, tmp_path / "tiny.gguf")
     told = run_trial(tmp_path / "trial", trial, TASKS)
     assert told.starts <= 1 + told.late + sum(isinstance(step, Kill | Other | Erase) for step in trial.steps), told
-    assert all(seconds < 30 for seconds in told.takeovers_s)
 
 
 def test_the_stories_kill_ten_nodes() -> None:

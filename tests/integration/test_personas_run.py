@@ -34,7 +34,7 @@ sampling: {temperature: 1}
 
 
 def panel(folder: Project, model: Path, rows: int = 3) -> Project:
-    folder.write(RECIPE, model, rows)
+    folder.keep().write(RECIPE, model, rows)
     (folder.folder / "personas").mkdir()
     for name in ("careful", "bold"):
         persona(folder, name).write_text(PERSONA.replace("NAME", name))

@@ -26,7 +26,7 @@ def place(folder: Project, tiny: Path) -> Project:
     """A folder with a tiny model by the name of model.gguf."""
     (folder.folder / "model.gguf").symlink_to(tiny)
     folder.env |= {"GX_MODEL": "./model.gguf"}
-    return folder
+    return folder.keep()
 
 
 def shell(place: Project, command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "long.gguf", context=32768)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, long: Path) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     (folder / "tiny.gguf").symlink_to(long)

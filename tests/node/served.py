@@ -18,6 +18,7 @@ import msgspec
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from gx.core.event import Event
 from gx.core.projection import fold
 from gx.core.view import RunState, StepState, View
 from gx.node import problem, wire
@@ -46,16 +47,29 @@ BY_WORDS = Settings(threads=1, slots=2, memory_model="none")
 PATIENCE_S = 60.0
 """Only a test that fails takes as long; a busy machine may take a third of it."""
 
+ENDLESS = 30_000
+"""Tokens of an answer that takes longer than any test."""
+HOLDS = f"  holds: {{model: m, sampling: {{max_tokens: {ENDLESS}}}}}\n"
+HELD = (
+    ROWS.replace("steps:\n", HOLDS + "steps:\n")
+    + """\
+  - {id: held, needs: [s], agent: holds, prompt: Go on.}
+output: s
+"""
+)
+
 T = TypeVar("T")
 
 
-ENDLESS = 30_000
-"""Tokens of an answer that takes longer than any test."""
-
-
 def recipe(name: str, *, tokens: int = 4) -> str:
-    """Rows through one step; 30,000 tokens take longer than any test."""
-    return ROWS.replace("NAME", name).replace("TOKENS", str(tokens))
+    """Rows through one step. An endless answer is greedy: what is drawn might end at any token, once in some tests."""
+    text = ROWS if tokens < ENDLESS else ROWS.replace("temperature: 1", "temperature: 0")
+    return text.replace("NAME", name).replace("TOKENS", str(tokens))
+
+
+def held(name: str, *, tokens: int = 4) -> str:
+    """As `recipe`; when its rows are done the run stays live, until it is let go."""
+    return HELD.replace("NAME", name).replace("TOKENS", str(tokens))
 
 
 class Served:
@@ -103,11 +117,21 @@ class Served:
 
     def state(self, run: str) -> RunState:
         """The run as the log has it."""
-        return self.folded().runs[run]
+        view = View()
+        for event in self._read(run):
+            fold(view, event)
+        return view.runs[run]
 
     def bodies(self, run: str, kind: type[T]) -> list[T]:
         """The events of that kind that the run has in the log."""
-        return [event.body for event in self.node.log.read(run=run) if isinstance(event.body, kind)]
+        return [event.body for event in self._read(run) if isinstance(event.body, kind)]
+
+    def _read(self, run: str) -> list[Event]:
+        """The run's events in the log, once the node has folded them: an event is durable before it is known."""
+        found = list(self.node.log.read(run=run))
+        last = max((event.seq for event in found), default=-1)
+        self.until(lambda: self.inside(lambda: self.node.view.seq) >= last)
+        return found
 
     def folded(self) -> View:
         """The log, folded anew."""
@@ -153,6 +177,11 @@ class Served:
             assert time.monotonic() < ends, "it never came to be"
             time.sleep(0.01)
         return found
+
+    def let_go(self, run: str) -> None:
+        """End what keeps a `held` run live, once its rows are done, so that it finishes."""
+        self.until(lambda: any(task.step == "held" for task in self.state(run).tasks.values()))
+        self.tell(run, "cancel", step="held")
 
     def end_runs(self) -> None:
         """Give up whatever is live."""

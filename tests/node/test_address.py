@@ -142,7 +142,7 @@ def test_no_user_is_told_of_what_is_no_unix_socket() -> None:
 
 def _as_stranger(path: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", CONNECT.format(uid=STRANGER), str(path)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", CONNECT.format(uid=STRANGER), str(path)], capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

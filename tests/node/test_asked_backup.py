@@ -17,7 +17,7 @@ from tests.node.served import ENDLESS, Served, recipe
 
 
 def test_a_backup_is_made_while_a_run_goes_on(served: Served, tmp_path: Path) -> None:
-    started = served.submit(recipe("backed", tokens=400), rows=40, is_detached=True)
+    started = served.submit(recipe("backed", tokens=400), rows=400, is_detached=True)
     served.until(lambda: served.bodies(started.run, TaskSucceeded))
     done = [reader.ask(Workspace(served.folder), lambda one: one.backup(tmp_path / "copy-0"))]
     served.until(lambda: served.node.log.last_seq > done[0].seq)

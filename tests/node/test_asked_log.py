@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,7 @@ from gx.core.tables import Table
 from gx.node.call import Client
 from gx.node.serve import LOCK_S
 from gx.run.log.verify import Report
-from tests.node.served import Served, recipe, serve
+from tests.node.served import ENDLESS, PATIENCE_S, Served, recipe, serve
 
 ENDLESS_SQL = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
 
@@ -84,16 +83,19 @@ def test_what_would_write_or_read_a_file_is_refused(served: Served, sql: str) ->
 
 
 def test_an_endless_question_ends_with_its_time_and_holds_up_nobody(served: Served) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        began = time.monotonic()
-        endless = pool.submit(ask, served, ENDLESS_SQL, timeout_s=0.6)
-        assert ask(served, "SELECT 1 AS one").rows == [{"one": 1}]
-        assert served.client.ask("GET", "/v1/node")["pid"] == os.getpid()
-        assert not endless.done()
-        with pytest.raises(QueryError) as late:
-            endless.result(10)
-    assert late.value.code == "query.timeout"
-    assert time.monotonic() - began < 5
+    is_held_up = True
+    for timeout_s in (0.5, 5.0, 25.0):  # the longer ones for a machine on which quick answers take as long
+        with ThreadPoolExecutor(1) as pool:
+            endless = pool.submit(ask, served, ENDLESS_SQL, timeout_s=timeout_s)
+            assert ask(served, "SELECT 1 AS one").rows == [{"one": 1}]
+            assert served.client.ask("GET", "/v1/node")["pid"] == os.getpid()
+            is_held_up = endless.done()
+            with pytest.raises(QueryError) as late:
+                endless.result(PATIENCE_S)
+        assert late.value.code == "query.timeout"
+        if not is_held_up:
+            break
+    assert not is_held_up
 
 
 @pytest.mark.parametrize("more", [{"timeout_s": 0}, {"timeout_s": -1}, {"timeout_s": 1e9}, {"max_rows": 0}])
@@ -156,7 +158,7 @@ def test_who_follows_and_comes_back_misses_nothing_and_sees_nothing_twice(served
 
 
 def test_who_follows_one_run_hears_of_it_as_it_happens(served: Served) -> None:
-    run = served.submit(recipe("live", tokens=30_000), rows=2, is_detached=True, fresh=True).run
+    run = served.submit(recipe("live", tokens=ENDLESS), rows=2, is_detached=True, fresh=True).run
     with following(served, run=run, type="run.*") as lines:
         assert next(lines)["type"] == "run.created"
         served.tell(run, "pause")
@@ -170,7 +172,7 @@ def test_a_follower_keeps_no_node_up(served: Served) -> None:
     """It would hold the model in memory for as long as somebody looks at the log."""
     with following(served) as lines:
         next(lines)
-        assert served.inside(lambda: served.api.n_open) == 0
+        served.until(lambda: served.inside(lambda: served.api.n_open) == 0)  # as those before it are closed by now
 
 
 # ── stories, health ──────────────────────────────────────────────────────────────────────────────────────────────

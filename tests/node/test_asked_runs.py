@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from gx.node import wire
 from gx.node.client import Started
 from gx.node.status import NodeStatus, RunStatusNow
 from gx.node.watch import PROGRESS_EVERY_S, Watch
-from tests.node.served import BY, ENDLESS, Served, ended, recipe, records
+from tests.node.served import BY, ENDLESS, PATIENCE_S, Served, ended, held, recipe, records
 
 
 def endless(served: Served, title: str, rows: int = 6, **more: Any) -> str:
@@ -61,14 +62,17 @@ def test_who_asked_for_a_run_stands_in_its_event_and_not_what_the_body_says(serv
 
 
 def test_a_run_that_is_asked_for_again_is_joined_and_both_get_every_result(served: Served) -> None:
-    text = recipe("join", tokens=60)
+    text = held("join", tokens=60)
     first = served.submit(text, rows=12)
     with served.watched(first.run) as frames:
         got = [next(frame for frame in frames if frame.results)]
+        served.until(lambda: len(served.state(first.run).tasks) >= 12)
         second = served.submit(text, rows=12)
-        assert (second.run, second.is_resumed, second.total) == (first.run, True, 12)
-        assert second.done_before > 0
-        others = served.watch(second.run)
+        assert (second.run, second.is_resumed) == (first.run, True)
+        assert second.total >= 12 and second.done_before > 0
+        with served.watched(second.run) as frames_of_second:
+            served.let_go(first.run)
+            others = list(frames_of_second)
         got += list(frames)
     assert sorted(r["id"] for r in records(got)) == sorted(r["id"] for r in records(others))
     assert len(records(got)) == 12
@@ -76,12 +80,17 @@ def test_a_run_that_is_asked_for_again_is_joined_and_both_get_every_result(serve
 
 
 def test_submissions_of_the_same_at_once_give_one_run(served: Served) -> None:
-    text = recipe("together", tokens=40)
+    text = held("together")
 
     def one(_: int) -> tuple[str, list[dict[str, Any]]]:
         run = served.submit(text, rows=8).run
-        return run, records(served.watch(run))
+        with served.watched(run) as frames:
+            got = [next(frames)]
+            if watching.wait(PATIENCE_S) == 0:  # it is not over before the last of them is there
+                served.let_go(run)
+            return run, records(got + list(frames))
 
+    watching = threading.Barrier(6)
     with ThreadPoolExecutor(6) as pool:
         got = list(pool.map(one, range(6)))
     assert len({run for run, _ in got}) == 1
@@ -129,7 +138,7 @@ def test_one_who_only_looks_on_attends_to_nothing(served: Served) -> None:
 
 
 def test_a_drained_run_lets_what_is_running_end(served: Served) -> None:
-    run = served.submit(recipe("drain", tokens=400), rows=12, is_detached=True).run
+    run = served.submit(recipe("drain", tokens=400), rows=60, is_detached=True).run
     running = served.until(lambda: served.inside(lambda: list(served.node.runs[run].state.leased)))
     served.tell(run, "drain", reason="tea")
     end = ended(served, run)
@@ -141,12 +150,11 @@ def test_a_drained_run_lets_what_is_running_end(served: Served) -> None:
 
 def test_a_stopped_run_ends_now_and_can_be_resumed(served: Served) -> None:
     run = endless(served, "stop")
-    began = time.monotonic()
     served.tell(run, "stop", reason="now")
     assert ended(served, run).run.status is RunStatus.interrupted
-    assert time.monotonic() - began < 5
     assert served.bodies(run, e.RunInterrupted) == [e.RunInterrupted(run=run, reason="now", by=BY)]
-    assert served.bodies(run, e.AttemptLost)
+    lost = {body.task for body in served.bodies(run, e.AttemptLost)}
+    assert lost == {body.task for body in served.bodies(run, e.TaskLeased)} != set(), "what ran was not waited for"
     served.tell(run, "resume")
     served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
     (resumed,) = served.bodies(run, e.RunResumed)
@@ -268,15 +276,20 @@ def test_a_run_s_priority_and_limits_change_while_it_runs(served: Served) -> Non
 
 
 def test_a_smaller_budget_stops_a_run_and_a_larger_one_lets_it_go_on(served: Served) -> None:
-    text = recipe("budget", tokens=60)
-    run = served.submit(text, rows=30, is_detached=True).run
+    text = held("budget", tokens=60)
+    run = served.submit(text, rows=6, is_detached=True, fresh=True).run
     served.until(lambda: served.bodies(run, e.TaskSucceeded))
     served.tell(run, "change", budget_tokens=1)
+    served.until(lambda: served.bodies(run, e.RunChanged))
+    served.post(f"/v1/runs/{run}/requeue", {"step": "held"})  # if it came to that, it would not end
     end = ended(served, run).run
     assert (end.status, end.limit) == (RunStatus.stopped, "budget")
-    again = served.submit(text, rows=30, budget_tokens=10**6)
+    again = served.submit(text, rows=6, budget_tokens=10**6)
     assert (again.run, again.is_resumed) == (run, True)
-    assert wire.ended(served.watch(run)[-1].end).status is RunStatus.finished
+    with served.watched(run) as frames:
+        served.let_go(run)
+        *_, last = frames
+    assert wire.ended(last.end).status is RunStatus.finished
 
 
 @pytest.mark.parametrize(
@@ -390,8 +403,9 @@ def test_nothing_is_told_of_a_run_after_its_end(served: Served) -> None:
 
 def test_a_node_tells_how_its_runs_and_benches_stand(served: Served) -> None:
     run = endless(served, "stands", rows=9)
+    before = served.inside(lambda: served.node.view.seq)
     status = served.client.ask("GET", "/v1/node", kind=NodeStatus)
-    assert status.seq == served.node.log.last_seq
+    assert before <= status.seq <= served.node.log.last_seq
     assert (status.epoch, status.workspace, status.stays) == (1, str(served.folder), True)
     (found,) = status.runs
     assert (found.run, found.name, found.status, found.is_detached) == (run, "stands", "running", True)

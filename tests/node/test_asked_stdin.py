@@ -15,7 +15,7 @@ from gx.core.errors import RecipeError
 from gx.core.view import RunStatus
 from gx.node import wire
 from gx.node.client import Started
-from tests.node.served import ENDLESS, Served, ended, recipe, records
+from tests.node.served import ENDLESS, PATIENCE_S, Served, ended, recipe, records
 
 
 def lines(count: int, size: int = 10) -> list[bytes]:
@@ -67,7 +67,7 @@ def test_inputs_of_runs_that_are_asked_for_at_once_reach_their_own_run(served: S
         time.sleep(0.1)
         for n, token in enumerate(tokens):
             assert served.http.put(f"/v1/inputs/{token}", content=b"".join(lines(n + 1))).status_code == 200
-        runs = [one.result(10).run for one in started]
+        runs = [one.result(PATIENCE_S).run for one in started]
     assert [len(records(served.watch(run))) for run in runs] == [1, 2, 3, 4]
 
 
@@ -96,7 +96,7 @@ def test_an_input_that_nobody_will_read_holds_up_nobody(served: Served, why: str
             again = served.submit(recipe("named", tokens=ENDLESS), token=token, **more)
             assert (again.run, again.is_resumed) == (live, True)
         try:
-            assert sent.result(10).status_code == 200
+            assert sent.result(PATIENCE_S).status_code == 200
         except httpx.TransportError:  # the node closes a connection that goes on sending
             pass
     served.until(lambda: served.inside(lambda: served.api.n_open) == 0)
@@ -121,4 +121,4 @@ def test_a_run_that_ends_lets_go_of_its_input(served: Served) -> None:
         assert (end.run.status, end.error) == (RunStatus.interrupted, None)
         served.until(lambda: served.inside(lambda: served.api.n_open) == 0)
         is_over.append(True)
-        assert sent.exception() is None or "Write" in repr(sent.exception())
+        assert isinstance(sent.exception(), httpx.TransportError | None)  # the node closes what goes on sending

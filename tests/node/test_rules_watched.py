@@ -9,7 +9,7 @@ from gx.core.errors import RecipeError
 from gx.core.view import RunStatus
 from tests.node.served import BY, ENDLESS, Served, ended, recipe
 
-QUEUED = "SELECT count(*) > 0 AS any, count(*) AS queued FROM tasks WHERE run = $run"
+QUEUED = "SELECT count(*) = 3 AS all, count(*) AS queued FROM tasks WHERE run = $run"
 
 ALWAYS = "SELECT $run IS NOT NULL"
 
@@ -28,7 +28,7 @@ def test_a_rule_fires_once_with_its_rows_and_what_it_read(served: Served) -> Non
     assert (changed.concurrency, changed.by) == (1, "rule gentle")
     assert 0 < fired.read_seq < served.node.log.last_seq
     rows = served.node.log.blobs([fired.rows])[fired.rows]
-    assert b'"rows":[{"any":true,"queued":3}]' in rows
+    assert b'"rows":[{"all":true,"queued":3}]' in rows
     assert not served.differences()
 
 
@@ -72,7 +72,9 @@ def test_a_rule_that_turns_true_within_its_cooldown_fires_when_that_is_over(serv
 
 def test_a_rule_can_stop_a_run(served: Served) -> None:
     query = "SELECT count(*) >= 2 FROM tasks WHERE run = $run AND status = ''succeeded''"
-    run = served.submit(ruled("stops", f"id: enough, query: '{query}', do: {{stop: two are done}}", tokens=256), 40).run
+    run = served.submit(
+        ruled("stops", f"id: enough, query: '{query}', do: {{stop: two are done}}", tokens=256), 400
+    ).run
     served.watch(run)
     end = ended(served, run).run
     assert (end.status, end.limit) == (RunStatus.stopped, "rule")
@@ -115,7 +117,7 @@ def test_resuming_a_run_lets_a_step_go_on_that_a_rule_paused(served: Served) -> 
     rule = f"id: wait, query: '{ALWAYS}', do: {{pause: s}}"
     run = served.submit(ruled("pauses", rule), rows=12, is_detached=True).run
     served.until(lambda: served.bodies(run, e.StepPaused))
-    state = served.state(run)
+    state = served.until(lambda: len((now := served.state(run)).tasks) == 12 and now)
     assert len(state.parked) == 12 - len(state.leased) > 0
     served.tell(run, "resume")
     (continued,) = served.until(lambda: served.bodies(run, e.StepContinued))

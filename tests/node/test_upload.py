@@ -45,7 +45,7 @@ def test_all_that_was_sent_is_read_and_its_end_only_if_it_was_said(chunks: list[
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
         anyio.run(write, upload, *chunks, None if is_whole else gone())
-        ended = reader.result(10)
+        ended = reader.result(60)
     assert bytes(got) == b"".join(chunks)
     assert (ended == "the end") == is_whole
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node.served import Served, serve
+from tests.node.served import PATIENCE_S, Served, serve
 from tests.otel.receiver import Received, receiving
 from tests.tiny_model import write_tiny_model
 
@@ -20,10 +20,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def served(shared: Served) -> Iterator[Served]:
     """A node that serves a workspace, with no run when a test begins, and none when it ends."""
-    flush_s = shared.node.telemetry.flush_s
+    shared.node.telemetry.flush_s = PATIENCE_S  # what may be sent to a collector that takes it arrives, however slowly
     yield shared
     shared.end_runs()
-    shared.node.telemetry.flush_s = flush_s
 
 
 @pytest.fixture

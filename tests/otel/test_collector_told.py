@@ -125,17 +125,20 @@ def test_a_secret_of_a_collector_is_sent_there_and_written_nowhere(served: Serve
 def test_a_run_that_nobody_asked_to_trace_sends_nothing(served: Served, there: Received) -> None:
     run = served.submit(recipe("untraced"), is_detached=True).run
     ended(served, run)
-    assert served.inside(lambda: served.node.telemetry.n_runs) == 0
+    served.until(lambda: served.inside(lambda: served.node.telemetry.n_runs) == 0)  # as that of others is told by now
     assert not there.bodies and not served.bodies(run, e.TelemetryLeaves)
 
 
 def test_a_dead_collector_fails_no_run_and_is_told_once(served: Served) -> None:
-    served.node.telemetry.flush_s = 0.5
     nowhere = collector_of({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE})
-    run = served.submit(recipe("dead"), fresh=True, is_detached=True, otel=nowhere).run
-    assert ended(served, run).run.status is RunStatus.finished
-    (how,) = sent(served, run)
-    assert (how.arrived, how.left, how.to) == (0, 8, NOWHERE)
+    for flush_s in (0.5, 5.0, 20.0):  # the longer ones for a machine on which nothing is tried within the shorter
+        served.node.telemetry.flush_s = flush_s
+        run = served.submit(recipe("dead"), fresh=True, is_detached=True, otel=nowhere).run
+        assert ended(served, run).run.status is RunStatus.finished
+        (how,) = sent(served, run)
+        assert (how.arrived, how.left, how.to) == (0, 8, NOWHERE)
+        if served.bodies(run, e.TelemetryLeaves) and how.error:
+            break
     assert "nobody answered" in how.error
 
 

@@ -25,62 +25,86 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, there: Received) -> Iterator[Project]:
     """A project whose environment names the collector."""
     made = Project(tmp_path)
-    made.env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": there.url, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter2"}
+    made.env |= named(there)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Project]:
+    """A project of two rows, whose node stays for many tests."""
+    made = Project(tmp_path_factory.mktemp("shared")).write(RECIPE, tiny, rows=2)
+    made.env["GX_NODE_LINGER_S"] = "60"
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shared(place: Project, there: Received) -> Project:
+    """The environment of that project names the collector."""
+    place.env |= named(there)
+    return place
+
+
+def named(there: Received) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": there.url, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter2"}
 
 
 def names(there: Received) -> list[str]:
     return sorted(span.name for span in there.spans())
 
 
-def test_nothing_of_it_is_loaded_or_sent_unless_it_is_switched_on(folder: Project, tiny: Path, there: Received) -> None:
+def run(shared: Project, name: str, *words: str, **env: str) -> str:
+    """The id of a run by that name, which computes its rows and ends well."""
+    (shared.folder / "recipe.yaml").write_text(RECIPE.replace("name: test", f"name: {name}"))
+    done = shared.run("run", "recipe.yaml", "-i", "rows.jsonl", "--fresh", *words, **env)
+    assert (done.status, len(done.records)) == (ExitCode.ok, 2), done.err
+    return next(line.split()[1] for line in done.err.splitlines() if line.startswith("run "))
+
+
+def test_nothing_of_it_is_loaded_or_sent_unless_it_is_switched_on(shared: Project, there: Received) -> None:
     modules = loaded("import gx.node.serve, gx.node.local, gx.cli.run, gx.cli.running, gx.cli.export")
     assert "gx.node.telemetry" in modules
     assert not [name for name in modules if name.startswith(("opentelemetry", "google.protobuf"))]
-    done = folder.write(RECIPE, tiny, rows=2).run()
-    assert done.status == ExitCode.ok and not there.bodies
-
-
-@pytest.mark.parametrize("how", ["flag", "variable", "file"])
-def test_a_flag_a_variable_or_a_file_switches_it_on(folder: Project, tiny: Path, there: Received, how: str) -> None:
-    folder.write(RECIPE, tiny, rows=2)
-    words = ["run", "recipe.yaml", "-i", "rows.jsonl", *(["--otel"] if how == "flag" else [])]
-    if how == "file":
-        (folder.folder / "gx.toml").write_text("otel = true\n")
-    done = folder.run(*words, **({"GX_OTEL": "1"} if how == "variable" else {}))
-    assert done.status == ExitCode.ok, done.err
-    assert nodes.until(lambda: "invoke_workflow test" in names(there))
-    assert names(there) == ["chat model.gguf"] * 2 + ["invoke_agent a"] * 2 + ["invoke_workflow test", "step s"]
-    assert {headers["api-key"] for headers in there.headers} == {"hunter2"}
-
-
-def test_a_flag_switches_it_off(folder: Project, tiny: Path, there: Received) -> None:
-    words = ["run", "recipe.yaml", "-i", "rows.jsonl", "--no-otel"]
-    assert folder.write(RECIPE, tiny, rows=2).run(*words, GX_OTEL="1").status == ExitCode.ok
+    run(shared, "plain")
     assert not there.bodies
 
 
-def test_a_log_is_replayed_to_a_collector_with_the_same_ids(folder: Project, tiny: Path, there: Received) -> None:
-    folder.write(RECIPE, tiny, rows=2).run("run", "recipe.yaml", "-i", "rows.jsonl", "--otel")
+@pytest.mark.parametrize("how", ["flag", "variable", "file"])
+def test_a_flag_a_variable_or_a_file_switches_it_on(shared: Project, there: Received, how: str) -> None:
+    file = shared.folder / "gx.toml"
+    if how == "file":
+        file.write_text("otel = true\n")
+    run(shared, how, *(["--otel"] if how == "flag" else []), **({"GX_OTEL": "1"} if how == "variable" else {}))
+    file.unlink(missing_ok=True)
+    assert nodes.until(lambda: f"invoke_workflow {how}" in names(there))
+    assert names(there) == ["chat model.gguf"] * 2 + ["invoke_agent a"] * 2 + [f"invoke_workflow {how}", "step s"]
+    assert {headers["api-key"] for headers in there.headers} == {"hunter2"}
+
+
+def test_a_flag_switches_it_off(shared: Project, there: Received) -> None:
+    run(shared, "off", "--no-otel", GX_OTEL="1")
+    assert not there.bodies
+
+
+def test_a_log_is_replayed_to_a_collector_with_the_same_ids(shared: Project, there: Received) -> None:
+    name = run(shared, "replayed", "--otel")
     assert nodes.until(lambda: len(there.spans()) == 6)
     first = {span.SerializeToString(deterministic=True) for span in there.spans()}
     there.traces.clear()
-    done = folder.run("export", "test", "--to", "otlp")
-    assert done.status == ExitCode.ok and "6 spans of test-" in done.err, done.err
+    done = shared.run("export", name, "--to", "otlp")
+    assert done.status == ExitCode.ok and f"6 spans of {name}" in done.err, done.err
     assert {span.SerializeToString(deterministic=True) for span in there.spans()} == first
 
 
-def test_a_replay_that_does_not_arrive_is_an_error_with_what_to_do(
-    folder: Project, tiny: Path, there: Received
-) -> None:
-    folder.write(RECIPE, tiny, rows=1).run()
+def test_a_replay_that_does_not_arrive_is_an_error_with_what_to_do(shared: Project, there: Received) -> None:
+    name = run(shared, "refused")
     there.statuses = [401, 401]
-    done = folder.run("export", "test", "--to", "otlp")
+    done = shared.run("export", name, "--to", "otlp")
     assert done.status == ExitCode.error
-    assert "not all of test-" in done.err and "traces: answered with status 401" in done.err
+    assert f"not all of {name}" in done.err and "traces: answered with status 401" in done.err
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in done.err
-    assert folder.run("export", "test", "--to", "otlp", "-o", "x").status == ExitCode.usage
+    assert shared.run("export", name, "--to", "otlp", "-o", "x").status == ExitCode.usage
 
 
 def test_a_node_that_is_killed_has_a_successor_that_goes_on_in_the_same_trace(
@@ -118,10 +142,10 @@ def test_a_collector_that_is_not_there_is_told_of_at_the_end_and_costs_no_row(fo
     assert "http://127.0.0.1:9" in note and "gx export test-" in note and note.endswith("--to otlp")
 
 
-def test_the_audit_lists_what_was_sent(folder: Project, tiny: Path, there: Received) -> None:
-    folder.write(RECIPE, tiny, rows=2).run("run", "recipe.yaml", "-i", "rows.jsonl", "--otel")
+def test_the_audit_lists_what_was_sent(shared: Project, there: Received) -> None:
+    name = run(shared, "audited", "--otel")
     assert nodes.until(lambda: there.metrics and len(there.spans()) == 6)
-    done = folder.run("audit", "egress", "test", "--json")
+    done = shared.run("audit", "egress", name, "--json")
     assert {json.dumps(row["to"]) for row in done.records} == {json.dumps(there.url)}
     assert {row["sort"] for row in done.records} == {"traces", "metrics"}
     assert "of metrics and" in done.err and "of traces" in done.err

@@ -14,10 +14,11 @@ from gx.core.errors import LogError, UsageError
 from gx.core.ids import digest
 from gx.run.log import EventLog
 from gx.run.log import backup as backup_module
-from gx.run.log.backup import back_up
+from gx.run.log.backup import Backup, back_up
 from gx.run.log.head import read_head
 from gx.run.log.making import LOG_FILE
 from gx.run.log.verify import verify
+from tests import nodes
 from tests.desk import open_desk
 from tests.fakes import ScriptedWorker, echo
 from tests.run.test_left_behind import RECIPE, ROWS, only
@@ -70,7 +71,10 @@ def test_what_is_written_meanwhile_is_not_in_it(folder: Path, tmp_path: Path, mo
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            backups = [back_up(log, tmp_path / f"copy-{n}") for n in range(3)]
+            backups = list[Backup]()
+            for n in range(3):
+                backups.append(back_up(log, tmp_path / f"copy-{n}"))
+                assert nodes.until(lambda: log.last_seq > backups[-1].seq), "it is written meanwhile"
         finally:
             is_over.set()
             writer.join()

@@ -288,7 +288,7 @@ async def test_a_drained_run_lets_what_is_running_end_and_keeps_the_rest(tmp_pat
     worker = ScriptedWorker(lambda turn: None, leases=2)
     async with open_desk(tmp_path, worker) as desk:
         active = await desk.begin(FAN_OUT, texts(*"abcd"))
-        await until(lambda: len(worker.running) == 2)
+        await until(lambda: len(worker.running) == 2 and len(active.state.tasks) == 4)
         desk.dispatcher.drain("r", "asked")
         for task in list(worker.running):
             worker.end(task, echo(worker.running[task]))
@@ -366,7 +366,7 @@ async def test_a_deadline_cancels_what_is_running_and_keeps_it_for_later(tmp_pat
     worker = ScriptedWorker(lambda turn: None, leases=2)
     async with open_desk(tmp_path, worker, clock) as desk:
         active = await desk.begin(FAN_OUT, texts("a", "b", "c"), deadline_at=clock.time + 60)
-        await until(lambda: len(worker.running) == 2)
+        await until(lambda: len(worker.running) == 2 and len(active.state.tasks) == 3)
         clock.time += 61
         desk.dispatcher._wake()
         assert await desk.finish(active) == []
@@ -393,7 +393,7 @@ async def test_cancelling_ends_every_task_once(tmp_path: Path) -> None:
     worker = ScriptedWorker(lambda turn: None, leases=2)
     async with open_desk(tmp_path, worker) as desk:
         active = await desk.begin(FAN_OUT, texts("a", "b", "c"))
-        await until(lambda: len(worker.running) == 2)
+        await until(lambda: len(worker.running) == 2 and len(active.state.tasks) == 3)
         desk.dispatcher.cancel("r", "asked")
         records = await desk.finish(active)
     assert {r.as_dict()["status"] for r in records} == {"cancelled"} and len(records) == 3

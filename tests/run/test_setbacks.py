@@ -80,8 +80,8 @@ async def test_rows_before_the_place_where_an_input_breaks_off_are_kept(tmp_path
     async with open_desk(tmp_path) as desk:
         active = await desk.begin(FAN_OUT, broken())
         await desk.finish(active)
-        (read,) = desk.bodies(e.InputsRead)
-    assert [row.id for row in read.rows] == ["T0", "T1", "T2"]
+        reads = desk.bodies(e.InputsRead)  # one, or more where the loop is quicker than the reader
+    assert [row.id for read in reads for row in read.rows] == ["T0", "T1", "T2"]
     assert active.error is not None and "Input/output error" in active.error.message
     assert not active.state.inputs_ended
 

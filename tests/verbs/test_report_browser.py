@@ -23,7 +23,7 @@ def seen(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
     return subprocess.run(
-        [*words, profile, *flags, page.as_uri()], capture_output=True, text=True, timeout=100, check=True
+        [*words, profile, *flags, page.as_uri()], capture_output=True, text=True, timeout=180, check=True
     )
 
 
