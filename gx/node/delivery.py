@@ -114,6 +114,8 @@ class Delivery:
             self._waiting.clear()
         self._dropped += len(self._waiting)
         self._waiting.clear()
+        if self._dropped and not self._errors and self._collector.traces is not None:
+            self._errors["traces"] = "the time to send it was over"
 
     def _read(self) -> bool:
         """Fold the next events, unless enough is waiting; whether there may be more."""

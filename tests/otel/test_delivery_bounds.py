@@ -62,6 +62,13 @@ async def test_no_more_is_held_than_may_wait_and_all_that_is_left_is_counted(log
 
 
 @pytest.mark.anyio
+async def test_what_was_never_tried_is_told_with_its_reason(log: EventLog, there: Received) -> None:
+    made = delivery(log, there.collector(), [])
+    await made.count_left()
+    assert (made.ended().left, made.ended().error) == (SPANS, "traces: the time to send it was over")
+
+
+@pytest.mark.anyio
 async def test_a_large_run_arrives_in_batches_and_each_says_what_arrived_before_it(
     log: EventLog, there: Received
 ) -> None:
