@@ -29,7 +29,7 @@ from gx.run.log.verify import Report, verify
 
 FOLLOW_EVERY_S = 0.1
 """How soon a follower gets an event that comes after none did."""
-FOLLOW_REST_S = 0.3
+FOLLOW_REST_S = 0.2
 """How long the next page waits: a page costs some 2 ms of a core beside 1.3 µs an event, however few it has."""
 
 

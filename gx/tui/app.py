@@ -47,8 +47,8 @@ from gx.tui.widgets.sql import Sql
 from gx.tui.widgets.tabs import TabBar
 from gx.tui.workers import Seat
 
-TICK_S = 0.18
-"""Between two pictures: some five and a half a second, of which a run takes notice less than of more."""
+TICK_S = 0.16
+"""Between two pictures: some six a second, of which a run takes notice less than of more."""
 FOLD_S = 0.08
 EARLY_S = 0.03
 """How often it is looked whether there is anything to show yet."""

@@ -17,8 +17,8 @@ _NAMES = ("source", "type", "run", "task", "attempt", "worker")
 def _line() -> str:
     """One event as JSON, in SQL. Its envelope's names are those of CloudEvents where it has one."""
     time = """strftime(make_timestamp(ts), '%Y-%m-%dT%H:%M:%S.%f')"""
-    named = " || ".join(f"""coalesce(',"{name}":' || to_json({name})::VARCHAR, '')""" for name in _NAMES)
-    return f"""'{{"seq":' || seq || ',"time":"' || {time} || 'Z"' || {named} || ',"data":' || data || '}}'"""
+    named = ", ".join(f"""',"{name}":' || to_json({name})::VARCHAR""" for name in _NAMES)  # `concat` leaves out NULLs
+    return f"""concat('{{"seq":', seq, ',"time":"', {time}, 'Z"', {named}, ',"data":', data, '}}')"""
 
 
 _PAGE = f"""SELECT string_agg({_line()}, chr(10) ORDER BY seq) FROM events
