@@ -15,7 +15,7 @@ import typer
 from gx import output
 from gx.cli.memoryasking import Asking, JsonOpt, OnlyKindOpt, OnlySourceOpt, OnlySpaceOpt, QuietOpt, filter_of
 from gx.cli.place import WorkspaceOpt
-from gx.core.errors import UsageError, WorkspaceError
+from gx.core.errors import GxError, UsageError, WorkspaceError
 from gx.core.words import counted
 from gx.output import ExitCode
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEAVING_S = 10.0
 """How long a node that was sent home may take to let the log go."""
 ASK_S = 60.0
-UIDS_AT_ONCE = 1000
+UIDS_AT_ONCE = 20_000
 """Memories of one question to the log."""
 
 
@@ -86,7 +86,11 @@ def _erase(place: Workspace, uids: Sequence[str]) -> None:
     from gx.node.start import send_home
     from gx.run.log.erase_forgotten import erase_forgotten
 
-    count, runs = len(uids), _given(place, uids)
+    count, runs, untold = len(uids), list[str](), ""
+    try:
+        runs = _given(place, uids)
+    except GxError as error:  # what was asked for is done all the same
+        untold = error.message
     try:
         send_home(place.folder)
         with place.exclusive(wait_s=LEAVING_S) as log:
@@ -95,6 +99,8 @@ def _erase(place: Workspace, uids: Sequence[str]) -> None:
         output.note(f"{count:,} forgotten; the log's file holds what was said until its node ends: {error.message}")
     else:
         output.note(f"{count:,} forgotten, and erased from the log")
+    if untold:
+        output.note(f"note: which runs were given some of it can't be told: {untold}")
     if runs:
         which = f"{len(runs):,} runs were" if len(runs) > 1 else "a run was"
         output.note(f"note: {which} given some of it, and its prompts hold that still; to erase those as well:")

@@ -53,7 +53,9 @@ class MemoryFile:
         :raises WorkspaceError: `memory.extra`, `memory.store` or `memory.full`; `memory.damaged` if it is while in use.
         """
         async with self._changing:
-            store = self._store or await self._opened()
+            if (store := self._store) is None:
+                with anyio.CancelScope(shield=True):  # half checked, it would be taken for this log's by the next one
+                    store = await self._opened()
             if (last := self._log.last_seq) > self._upto:
                 await anyio.to_thread.run_sync(_apply, self._log, store, max(store.mark.seq, self._upto))
                 self._upto = last
@@ -85,6 +87,14 @@ class MemoryFile:
             await anyio.to_thread.run_sync(store.close)
 
     async def _opened(self) -> MemoryStore:
+        try:
+            return await self._checked()
+        except Exception:
+            await self.close()
+            raise
+
+    async def _checked(self) -> MemoryStore:
+        """The file that is there, if it is of this log, or one that is made now."""
         _remove(self.path.with_name(NEW))  # of a node that was killed: it may hold what was forgotten since
         was_there = self.path.exists()
         try:
@@ -107,8 +117,8 @@ class MemoryFile:
         old = self.path if takes_vectors and self._store is not None else None
         upto = self._log.last_seq
         await anyio.to_thread.run_sync(_make, self._open_store, self._log, new, old)
-        async with self._alone():
-            with anyio.CancelScope(shield=True):  # who asked may go away, and the file must be there for the next one
+        with anyio.CancelScope(shield=True):  # who asked may go away: no whole copy may be left that nobody forgets in
+            async with self._alone():
                 await self.close()
                 _remove(self.path)
                 new.replace(self.path)
@@ -138,13 +148,17 @@ def _apply(log: EventLog, store: MemoryStore, after: int) -> None:
 def _make(open_store: Callable[[Path], MemoryStore], log: EventLog, new: Path, old: Path | None) -> None:
     """A whole file, which nothing stands beside."""
     _remove(new)
-    store = open_store(new)
     try:
-        _apply(log, store, -1)
-        if old is not None:
-            store.take_vectors(old)
-    finally:
-        store.close()
+        store = open_store(new)
+        try:
+            _apply(log, store, -1)
+            if old is not None:
+                store.take_vectors(old)
+        finally:
+            store.close()
+    except Exception:
+        _remove(new)
+        raise
 
 
 def _remove(path: Path) -> None:

@@ -95,7 +95,7 @@ class Vectors:
             lacking = await self._file.ask(lambda store: store.n_lacking())
             there = sum(one.vectors for one in await self._file.ask(lambda store: store.standings()))
             if lacking and there:
-                return found, [f"{there:,} vectors of this model were there already; the other {lacking:,} were made"]
+                return found, [f"{there:,} vectors of this model were there already; {lacking:,} are to be made"]
         await self._choose(found, by)
         return found, []
 

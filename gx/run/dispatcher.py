@@ -380,8 +380,8 @@ class Dispatcher:
 
     def _until_next_instant(self) -> float:
         """Seconds until time alone changes something; an hour if nothing is known to."""
-        now = self._clock.now()
-        known = (scheduler.next_instant(run.state, run.held(), now) for run in self._active.values())
+        now, looked = self._clock.now(), self._last.wall  # what became due since was not looked at yet
+        known = (scheduler.next_instant(run.state, run.held(), looked) for run in self._active.values())
         renting = (run.renter.next_s() for run in self._active.values() if run.renter is not None)
         soonest_s = min((at - now for at in (*known, *renting) if at is not None), default=_LONGEST_SLEEP_S)
         return min(max(soonest_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)

@@ -96,6 +96,9 @@ class Preparer:
         self._values.bring(tasks)
         turns: list[tuple[TaskState, Turn, str, e.Shortened | None]] = []
         for task in tasks:
+            if task.part_of is not None and self._run.tasks[task.part_of].status is Status.cancelled:
+                made.bodies.extend(outcomes.cancel(self._run, "what it is a part of was cancelled", tasks=[task]))
+                continue
             if task.status is Status.queued and task.error is not None:
                 made.bodies.append(self._failed(task, *task.error))
                 continue

@@ -98,6 +98,16 @@ async def test_a_failure_is_retried_after_its_backoff_with_another_seed(tmp_path
     assert worker.submitted[0].sampling.seed != worker.submitted[1].sampling.seed
 
 
+async def test_a_retry_that_becomes_due_while_the_loop_turns_to_sleep_is_not_slept_over(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with open_desk(tmp_path, ScriptedWorker(fails_on("one")), clock) as desk:
+        active = await desk.begin(FAN_OUT, texts("one"))
+        await until(lambda: active.state.delayed)
+        (due,) = active.state.delayed.values()
+        clock.time = due + 0.001  # and nobody has looked since
+        assert desk.dispatcher._until_next_instant() < 0.01
+
+
 async def test_a_failure_that_is_not_worth_another_attempt_fails_the_row_and_no_other(tmp_path: Path) -> None:
     async with open_desk(tmp_path, ScriptedWorker(fails_on("bad", retryable=False))) as desk:
         _, records = await desk.run(FAN_OUT, texts("good", "bad", "fine"))

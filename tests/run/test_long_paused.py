@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from gx.core import event as e
+from gx.core.task import Status
 from gx.node.standing import waits_for_person
 from tests.desk import open_desk
 from tests.fakes import ScriptedWorker
@@ -48,6 +49,24 @@ async def test_the_parts_of_a_task_that_is_cancelled_are_computed_for_nobody(tmp
         cancelled = [body.task for body in desk.bodies(e.TaskCancelled)]
     assert record.as_dict()["status"] == "cancelled" and len(worker.submitted) == 1
     assert sorted(cancelled) == sorted(active.state.tasks)
+
+
+async def test_parts_that_are_on_their_way_into_the_log_as_their_task_is_cancelled_go_with_it(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=1)
+    async with open_desk(tmp_path, worker) as desk:
+        append = desk.log.append
+
+        async def cancelling(bodies: list[e.Body], blobs: list[e.Blob], *, source: str) -> list[e.Event]:
+            owners = {body.part_of for body in bodies if isinstance(body, e.TaskQueued) and body.part_of is not None}
+            if owners:
+                desk.dispatcher.cancel("r", "asked to", tasks=list(owners))
+            return await append(bodies, blobs, source=source)
+
+        desk.log.append = cancelling  # type: ignore[method-assign]
+        active = await desk.begin(REDUCE, [ROW])
+        (record,) = await desk.finish(active)
+    assert record.as_dict()["status"] == "cancelled" and not worker.submitted
+    assert all(task.status is Status.cancelled for task in active.state.tasks.values()) and len(active.state.tasks) > 2
 
 
 async def _until(condition: Callable[[], object]) -> None:

@@ -25,8 +25,10 @@ async def nearest(
         return ranked(question, bodies, None), ()
     scores = by_words(question, bodies)
     asked = sorted(range(len(bodies)), key=lambda number: (-scores[number], number))[:MOST_EMBEDDED]
-    tell(COMPARING)
-    found, notes = await near.near(question, [bodies[number] for number in asked])
+    found, notes = await near.near(question, [])  # whether anybody embeds
+    if found is not None:
+        tell(COMPARING)
+        found, notes = await near.near(question, [bodies[number] for number in asked])
     if found is None:
         return ranked(question, bodies, None), notes
     if len(asked) < len(bodies):

@@ -69,10 +69,11 @@ class Outlook:
 
     def _start_s(self, event: ContainerSeen) -> float | None:
         """How long a container took that is heard of for the first time: since the last reservation for one that was
-        made before it began, and in which nobody was seen yet. `None` where that can't be told.
+        made before it began, and in which nobody was seen yet. `None` where that can't be told, as beside others: one
+        more begins when there is work for it, and that may be long after it was reserved.
         """
         rent = self._rent
-        if event.container in rent.names.values():
+        if self._is_up or event.container in rent.names.values():
             return None
         free = [one.spawned_s for seat, one in rent.ledger.alive.items() if seat not in rent.names]
         since_s = max((at for at in free if at <= event.began_at), default=None)
