@@ -36,8 +36,11 @@ def _burst_allowed(run: RunState, body: e.BurstAllowed) -> None:
     if run.rent is None:
         run.rent = rent_of(body.terms)
         return
-    run.rent.terms, run.rent.refused, run.rent.capped = body.terms, None, None
-    run.rent.ledger = msgspec.structs.replace(run.rent.ledger, cap_usd=_cap(body.terms))
+    rent, settled_usd = run.rent, run.rent.ledger.settled_usd
+    if rent.terms.is_rehearsal != body.terms.is_rehearsal:
+        settled_usd, rent.other_usd = rent.other_usd, settled_usd
+    rent.terms, rent.refused, rent.capped = body.terms, None, None
+    rent.ledger = msgspec.structs.replace(rent.ledger, cap_usd=_cap(body.terms), settled_usd=settled_usd)
 
 
 def _placement_decided(run: RunState, body: e.PlacementDecided) -> None:

@@ -147,15 +147,24 @@ class RentState(msgspec.Struct, kw_only=True):
 
     `verdict` is where its excess goes, `refused` why nothing can be rented, as long as nothing was since. `capped` says
     that the cap is reached, as long as there are no other terms.
+
+    The ledger is that of terms like the present ones: paid, or rehearsed. `other_usd` is settled on those of the other
+    sort: what was rehearsed is not spent, and eats up no cap; what was paid stays paid.
     """
 
     terms: Terms
     ledger: Ledger
+    other_usd: float = 0.0
     verdict: PlacementDecided | None = None
     names: dict[str, str] = {}
     seen_at: dict[str, float] = {}
     refused: RentRefused | None = None
     capped: CapReached | None = None
+
+    @property
+    def paid_usd(self) -> float:
+        """What is really spent so far, whatever the terms are now."""
+        return self.other_usd if self.terms.is_rehearsal else self.ledger.settled_usd
 
 
 class RunState(msgspec.Struct, kw_only=True):

@@ -7,8 +7,9 @@ import msgspec
 from gx.core import event as e
 from gx.core import ids
 from gx.core.event import Blob
-from gx.core.view import RunState
+from gx.core.view import RunState, RunStatus
 from gx.node import problem, wire
+from gx.node.bounds import check_switch
 from gx.node.client import Submission
 from gx.node.notices import without_secrets
 from gx.node.wanted import Wanted, terms_of
@@ -47,6 +48,16 @@ def created(
     return body, [text, params, whole]
 
 
+def rejoined(run: RunState, wanted: Submission) -> Submission:
+    """What one who waits for a run, or has it taken up again, asks of it: the limits and terms that it has by now.
+
+    Those it began with may have been changed since. A deadline begins anew where the run had come to an end, since it
+    would end at once; where just its node died, it is over when it was to be over.
+    """
+    deadline_s = None if run.status is RunStatus.running else wanted.deadline_s
+    return msgspec.structs.replace(wanted, burst=None, budget_tokens=None, deadline_s=deadline_s)
+
+
 def resumed(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
     """A run that wasn't live goes on; a limit that is given replaces its own."""
     body = e.RunResumed(
@@ -81,7 +92,8 @@ def _deadline_at(wanted: Submission, now: float) -> float | None:
 
 
 def _allowed(run: RunState, wanted: Submission) -> list[e.Body]:
-    """The terms that are asked for, of a run that has others."""
+    """The terms that are asked for, of a run that has others. :raises UsageError: as `check_switch`."""
     if wanted.burst is None or (run.rent is not None and run.rent.terms == wanted.burst):
         return []
+    check_switch(run, wanted.burst)
     return [e.BurstAllowed(run=run.id, terms=wanted.burst, by=wanted.by)]

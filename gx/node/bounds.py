@@ -7,6 +7,7 @@ import re
 from gx.core.errors import UsageError
 from gx.core.gpus import GPU_GB_PER_S
 from gx.core.terms import MOST_CONTAINERS, Terms
+from gx.core.view import RunState
 from gx.node.client import Submission
 
 PRIORITIES = (0.01, 100.0)
@@ -46,6 +47,13 @@ def check_terms(terms: Terms) -> None:
         raise UsageError(f"target_s: expected more than 0, to {LONGEST_RUN_S:g} s, got {terms.target_s:g}")
     if unknown := [gpu for gpu in terms.gpu if gpu not in GPU_GB_PER_S]:
         raise UsageError(f"gpu: expected one of {', '.join(GPU_GB_PER_S)}, got {unknown[0]!r}")
+
+
+def check_switch(run: RunState, terms: Terms) -> None:
+    """:raises UsageError: if containers of the run may be alive, and are to be rehearsed from now on, or paid."""
+    rent = run.rent
+    if rent is not None and rent.ledger.alive and rent.terms.is_rehearsal != terms.is_rehearsal:
+        raise UsageError("a run that rents can't begin to rehearse, nor the other way round", hint="begin another run")
 
 
 def check_question(timeout_s: float, max_rows: int | None) -> None:

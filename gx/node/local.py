@@ -334,15 +334,17 @@ class LocalNode:
             created, blobs = beginning.created(own, asked, read, self._contents, now)
             await self._dispatcher.commit([created], blobs)
             return self.view.runs[own], False
+        is_asked_anew = run_id != own  # and not by one who waits for it since it was live
         live = self.runs.get(run_id)
         if live is not None and not live.active.is_over:
             if live.active.draining is not None:
                 raise _Ending(live)
-            self.steer(live, beginning.joined(live.state, wanted, now))
+            if is_asked_anew:
+                self.steer(live, beginning.joined(live.state, wanted, now))
             return live.state, True
         state = await self._unfold(run_id)
         if state.status not in (RunStatus.finished, RunStatus.cancelled):
-            is_asked_anew = run_id != own  # and not by one who waits for it since it was live
+            wanted = wanted if is_asked_anew else beginning.rejoined(state, wanted)
             goes_on = continuations(state, wanted.by) if is_asked_anew else []
             await self._dispatcher.commit([*beginning.resumed(state, wanted, now), *goes_on])
         return state, True

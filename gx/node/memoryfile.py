@@ -53,9 +53,11 @@ class MemoryFile:
         :raises WorkspaceError: `memory.extra`, `memory.store` or `memory.full`; `memory.damaged` if it is while in use.
         """
         async with self._changing:
-            if (store := self._store) is None:
+            if self._store is None:
                 with anyio.CancelScope(shield=True):  # half checked, it would be taken for this log's by the next one
-                    store = await self._opened()
+                    await self._open()
+            store = self._store
+            assert store is not None
             if (last := self._log.last_seq) > self._upto:
                 await anyio.to_thread.run_sync(_apply, self._log, store, max(store.mark.seq, self._upto))
                 self._upto = last
@@ -78,7 +80,7 @@ class MemoryFile:
         if takes_vectors:
             await self.follow()
         async with self._changing:
-            await self._made_again(takes_vectors=takes_vectors)
+            await self._make_again(takes_vectors=takes_vectors)
 
     async def close(self) -> None:
         """Let the file go."""
@@ -86,15 +88,15 @@ class MemoryFile:
         if store is not None:
             await anyio.to_thread.run_sync(store.close)
 
-    async def _opened(self) -> MemoryStore:
+    async def _open(self) -> None:
         try:
-            return await self._checked()
+            await self._open_checked()
         except Exception:
             await self.close()
             raise
 
-    async def _checked(self) -> MemoryStore:
-        """The file that is there, if it is of this log, or one that is made now."""
+    async def _open_checked(self) -> None:
+        """Open the file that is there, if it is of this log, or one that is made now."""
         _remove(self.path.with_name(NEW))  # of a node that was killed: it may hold what was forgotten since
         was_there = self.path.exists()
         try:
@@ -103,16 +105,16 @@ class MemoryFile:
             if error.code != "memory.damaged":
                 raise
             self.notes.append(f"{error.message}; it was made again from the log")
-            return await self._made_again(takes_vectors=False)
+            await self._make_again(takes_vectors=False)
+            return
         mark = store.mark
         if mark.seq >= 0 and await anyio.to_thread.run_sync(remembering.hash_at, self._log, mark.seq) != mark.hash:
             self.notes.append(f"{self.path} was not made from this log as it is; it was made again from the log")
-            return await self._made_again(takes_vectors=True)
-        if not was_there and await anyio.to_thread.run_sync(remembering.is_any, self._log, self._began):
+            await self._make_again(takes_vectors=True)
+        elif not was_there and await anyio.to_thread.run_sync(remembering.is_any, self._log, self._began):
             self.notes.append(f"{self.path} was not there; it was made from the log")
-        return store
 
-    async def _made_again(self, *, takes_vectors: bool) -> MemoryStore:
+    async def _make_again(self, *, takes_vectors: bool) -> None:
         new = self.path.with_name(NEW)
         old = self.path if takes_vectors and self._store is not None else None
         upto = self._log.last_seq
@@ -122,9 +124,8 @@ class MemoryFile:
                 await self.close()
                 _remove(self.path)
                 new.replace(self.path)
-                store = self._store = await anyio.to_thread.run_sync(self._open_store, self.path)
+                self._store = await anyio.to_thread.run_sync(self._open_store, self.path)
         self._upto = upto
-        return store
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

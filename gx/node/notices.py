@@ -84,7 +84,7 @@ def notice(run: RunState, end: RunEnd, about: About, *, at: float, question: str
         ),
         tokens_in=end.tokens_in,
         tokens_out=end.tokens_out,
-        usd=0.0 if run.rent is None else round(run.rent.ledger.settled_usd, 6),
+        usd=0.0 if run.rent is None else round(run.rent.paid_usd, 6),
         at=at,
         question=question,
     )

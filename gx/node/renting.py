@@ -34,7 +34,8 @@ class ContainerNow(Value, frozen=True, kw_only=True, omit_defaults=False):
 class RentedNow(Value, frozen=True, kw_only=True, omit_defaults=False):
     """What a run rents: `in_flight` attempts are with containers, which compute `slots` at once (0: none is asked for).
 
-    `usd` is what is settled so far, of `cap_usd`: None where nothing is to be paid, as in a rehearsal.
+    `usd` is what is settled so far, of `cap_usd`: None where nothing is to be paid, as in a rehearsal. What the run
+    rented before on terms of the other sort is not in it.
     """
 
     run: str

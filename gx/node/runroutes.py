@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gx.core import event as e
-from gx.core.errors import NotFound, UsageError, WorkspaceError
+from gx.core.errors import NotFound, WorkspaceError
 from gx.core.terms import Terms
 from gx.node import bounds, telemetry, wire
 from gx.node.attached import LocalRun
@@ -153,11 +153,7 @@ class RunRoutes:
     async def _burst(self, request: Request, body: Terms) -> Done:
         run = self._run(request)
         bounds.check_terms(body)
-        rent = run.state.rent
-        if rent is not None and rent.ledger.alive and rent.terms.is_rehearsal != body.is_rehearsal:
-            raise UsageError(
-                "a run that rents can't begin to rehearse, nor the other way round", hint="begin another run"
-            )
+        bounds.check_switch(run.state, body)
         self.node.steer(run, [e.BurstAllowed(run=run.state.id, terms=body, by=by(request))])
         return Done(run=run.state.id)
 

@@ -54,7 +54,7 @@ class BenchNow(Value, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
-    """The node: its process, its runs, its benches and what is rented. `usd` is what its live runs spent so far."""
+    """The node: its process, its runs, its benches and what is rented. `usd` is what its live runs really spent."""
 
     pid: int
     gx: str
@@ -81,7 +81,7 @@ def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
         epoch=node.view.epoch,
         seq=node.log.last_seq,
         stays=stays,
-        usd=sum(one.usd for one in rented if not one.is_rehearsal),
+        usd=sum(run.state.rent.paid_usd for run in live if run.state.rent is not None),
         rented=rented,
         runs=tuple(map(_run, live)),
         benches=tuple(

@@ -103,7 +103,7 @@ class Measures:
                 figures=(Figure(attributes={}, value=self._superseded),),
                 only_grows=True,
             ),
-            _figure("gx.cost", "{USD}", "Dollars spent, as far as is known.", rent.ledger.settled_usd if rent else 0.0),
+            _figure("gx.cost", "{USD}", "Dollars spent, as far as is known.", rent.paid_usd if rent else 0.0),
         ]
 
     def _count(self, span: Span) -> None:

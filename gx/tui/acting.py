@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from textual import work
 from textual.app import App
+from textual.notifications import Notification, Notify
 
 from gx.core.errors import GxError
 from gx.tui.feed import Feed
@@ -100,19 +101,26 @@ class Acting(App[None]):
     def action_burst(self) -> None:
         """Plan a burst; show it and its price; rent if that is agreed to."""
         if self.has_run() and self.is_live():
-            self.notify("planning what a burst would take and cost …", timeout=PLANNING_S)
-            self._plan(self.model.run)
+            planning = Notification("planning what a burst would take and cost …", timeout=PLANNING_S)
+            self.post_message(Notify(planning))
+            self._plan(self.model.run, planning)
 
     @work(thread=True, exclusive=True, group="burst")
-    def _plan(self, run: str) -> None:
+    def _plan(self, run: str, planning: Notification) -> None:
+        """Offer it, or say why there is no offer, in place of that it is planned."""
+        found: Offer | GxError
         try:
-            offer = self.plan_burst(run)
+            found = self.plan_burst(run)
         except GxError as error:
-            self.call_from_thread(self.clear_notifications)
-            self.call_from_thread(self.complain, error)
-            return
-        self.call_from_thread(self.clear_notifications)
-        self.call_from_thread(self._offer, run, offer)
+            found = error
+        except Exception as error:  # noqa: BLE001  a mistake in a plan costs the plan, not the screen
+            hint = f"gx burst --plan {run} may tell more"
+            found = GxError(f"no burst could be planned: {type(error).__name__}: {error}", hint=hint)
+        self.call_from_thread(self.call_later, self._unnotify, planning)  # behind the message that shows it
+        if isinstance(found, GxError):
+            self.call_from_thread(self.complain, found)
+        else:
+            self.call_from_thread(self._offer, run, found)
 
     @work
     async def _offer(self, run: str, offer: Offer) -> None:

@@ -23,6 +23,7 @@ from textual.widgets import ContentSwitcher, DataTable, Footer, Input, Static
 
 from gx.core.errors import GxError, UsageError
 from gx.core.inert import inert
+from gx.node.status import RunStatusNow
 from gx.tui import draw, keys, panes
 from gx.tui.acting import Acting
 from gx.tui.causes import Cause
@@ -143,7 +144,7 @@ class Monitor(Acting):
             return
         self._choose()
         self.fold(FOLD_S)
-        if self.model.run in self.feed.live and self.model.series.began_s is not None:
+        if self.is_abreast and self.model.series.began_s is not None:
             self.model.series.mark(self.now(), self.model.backlog)  # time goes by, whether or not anything happens
         if self.model.recipe and self.model.recipe != self._recipe_read:
             self._recipe_read = self.model.recipe
@@ -203,15 +204,18 @@ class Monitor(Acting):
     def _row(self) -> RunRow | None:
         return next((row for row in self.feed.runs or () if row.run == self.model.run), None)
 
+    def _live(self) -> RunStatusNow | None:
+        """The run as its node had it when it was asked last; None where it isn't live."""
+        status = self.feed.status
+        return next((one for one in status.runs if one.run == self.model.run), None) if status is not None else None
+
     def _head(self, width: int, height: int) -> list[Text]:
         if not self.model.run:
             waits = "reading the log" if self.feed.runs is None else "no run yet"
             if self.feed.runs and self.wanted:
                 waits = f"no run, or several, whose id starts with {inert(self.wanted)}; 9 lists them"
             return [Text.assemble((" gx ", self.paint["cursor"]), f" {waits} {self.glyphs.more}")]
-        status = self.feed.status
-        now = next((one for one in status.runs if one.run == self.model.run), None) if status is not None else None
-        return draw.head(self.model, self._row(), now, width=width, paint=self.paint, glyphs=self.glyphs)
+        return draw.head(self.model, self._row(), self._live(), width=width, paint=self.paint, glyphs=self.glyphs)
 
     def _tab_notes(self) -> dict[str, str]:
         failed, asked = self.model.counts[State.failed], len(self.model.questions)
@@ -350,6 +354,12 @@ class Monitor(Acting):
                 yield SystemCommand(one.description, told, lambda a=action: self.call_later(self.run_action, a))
         for name in PALETTES:
             yield SystemCommand(f"Theme: {name}", "colours", lambda n=name: setattr(self, "theme", n))
+
+    @property
+    def is_abreast(self) -> bool:
+        """Whether the run is live, and all that its node told of is folded: until then what is now is not known."""
+        now = self._live()
+        return now is not None and self.model.total >= now.progress.total and self.model.done >= now.progress.done
 
     @property
     def is_left(self) -> bool:

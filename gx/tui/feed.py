@@ -35,6 +35,8 @@ AGAIN_S = 0.25
 RUNS_EVERY_S = 5.0
 RUNS_SHARE = 1 / 100
 """Of the time while a run is live, for asking which runs there are: of a long log that takes longer, and is seldom."""
+RUNS_SELDOM_S = 30.0
+"""How old the list of runs may get all the same: a question may have waited, and taken long for no fault of the log."""
 LONG_S = 60.0
 _LINES = 800
 """Events that are handed over at a time: the screen folds them between two frames."""
@@ -65,6 +67,8 @@ class Feed:
         self.problem = ""
         self.watched: str | None = None
         """The task whose text is wanted as it comes."""
+        self.threads: list[threading.Thread] = []
+        """Those that read; each ends soon after `close`."""
         self._run: str | None = None
         self._generation = 0
         self._stream: Stream | None = None
@@ -81,16 +85,21 @@ class Feed:
         """Begin to look at the workspace, unless that was begun before."""
         if not self._is_begun:
             self._is_begun = True
-            threading.Thread(target=self._poll, name="gx-monitor-poll", daemon=True).start()
+            self._read("gx-monitor-poll", self._poll)
 
     def attend(self, run: str) -> None:
         """Follow the events of that run from now on, instead of another's."""
         if run != self._run:
             self._run, self._generation = run, self._generation + 1
             self._end_stream()
-            args = (run, self._generation)
-            threading.Thread(target=self._follow, args=args, name="gx-monitor-events", daemon=True).start()
+            self._read("gx-monitor-events", self._follow, run, self._generation)
             self._wake.set()
+
+    def _read(self, name: str, look: Callable[..., None], *args: object) -> None:
+        """Look in a thread of that name."""
+        thread = threading.Thread(target=look, args=args, name=name, daemon=True)
+        self.threads = [*(one for one in self.threads if one.is_alive()), thread]
+        thread.start()
 
     def wake(self) -> None:
         """Look again at once: something was asked of the node."""
@@ -189,7 +198,7 @@ class Feed:
                     began_s, before = time.monotonic(), self.live
                     self._look_at_runs()
                     now_s = time.monotonic()
-                    due_s = now_s + max(RUNS_EVERY_S, (now_s - began_s) / RUNS_SHARE)
+                    due_s = now_s + rest_s(now_s - began_s)
             self._wake.wait(POLL_S)
 
     def _look_at_node(self) -> None:
@@ -212,6 +221,11 @@ class Feed:
             self.problem = ""
         except GxError as error:
             self.problem = str(error)
+
+
+def rest_s(took_s: float) -> float:
+    """How long to wait, while a run is live, before it is asked again which runs there are."""
+    return min(RUNS_SELDOM_S, max(RUNS_EVERY_S, took_s / RUNS_SHARE))
 
 
 def _moves(look: Callable[[], object]) -> Iterator[bool]:

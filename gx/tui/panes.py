@@ -51,10 +51,10 @@ def wrapped(text: Text, width: int, console: Console) -> list[Text]:
     """A line over as many as it takes; those behind the first are set in, below what was decided."""
     if text.cell_len <= width:
         return [text]
-    first, *rest = text.wrap(console, max(_SET_IN + 10, width))
-    for line in rest:
-        line.rstrip()
-    below = Text(" ").join(rest).wrap(console, max(10, width - _SET_IN))
+    first = text.wrap(console, max(_SET_IN + 10, width))[0]
+    rest = text.plain[len(first.plain) :]
+    start = len(text.plain) - len(rest.lstrip())  # a word that was cut in two goes on where it was cut
+    below = text[start:].wrap(console, max(10, width - _SET_IN))
     return [first, *(Text(" " * _SET_IN).append_text(line) for line in below)]
 
 

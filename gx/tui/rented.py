@@ -19,7 +19,8 @@ PACE_S = 30.0
 class Container:
     """A rented container. Instants are wall-clock seconds; `name` is its landlord's, once it was seen."""
 
-    def __init__(self, body: e.ContainerReserved) -> None:
+    def __init__(self, body: e.ContainerReserved, *, is_rehearsal: bool) -> None:
+        self.is_rehearsal = is_rehearsal
         self.id, self.gpu, self.usd_per_s = body.container, body.gpu, body.usd_per_s
         self.reserved_s, self.seen_s = body.at, body.at
         self.name, self.state = "", "starting"
@@ -35,7 +36,10 @@ class Container:
 
 
 class Rented:
-    """What a run rents: its cap in US dollars (None without leave to spend) and its containers, by id."""
+    """What a run rents: its cap in US dollars (None without leave to spend) and its containers, by id.
+
+    `is_rehearsal` is said of its present terms; what was rented on earlier ones may be of the other sort.
+    """
 
     def __init__(self) -> None:
         self.cap_usd: float | None = None
@@ -51,8 +55,8 @@ class Rented:
 
     @property
     def usd(self) -> float:
-        """What it has cost. A rehearsal costs nothing."""
-        return 0.0 if self.is_rehearsal else sum(one.usd for one in self.containers.values())
+        """What it has cost. What was rehearsed costs nothing, whatever the terms are now."""
+        return sum(one.usd for one in self.containers.values() if not one.is_rehearsal)
 
     def answered(self, at_s: float, tokens: int) -> None:
         """An attempt in a container ended, with so many tokens, prompt and answer together."""
@@ -72,7 +76,7 @@ class Rented:
         elif isinstance(body, e.BurstAllowed):
             self.cap_usd, self.is_rehearsal = body.terms.usd, body.terms.is_rehearsal
         elif isinstance(body, e.ContainerReserved):
-            self.containers.setdefault(body.container, Container(body))
+            self.containers.setdefault(body.container, Container(body, is_rehearsal=self.is_rehearsal))
         elif isinstance(body, e.ContainerSeen | e.ContainerEnded) and (one := self.containers.get(body.container)):
             one.seen_s = max(one.seen_s, body.at)
             if isinstance(body, e.ContainerEnded):

@@ -41,6 +41,7 @@ class Views:
     def __init__(self, app: Monitor) -> None:
         self._app = app
         self._drawn: dict[str, object] = {}
+        self._texts: dict[str, Text] = {}
         self._noted: tuple[object, list[Text]] = (None, [])
         self._panes = (
             Drawn(self._steps, title="Steps", id="p-steps", classes="pane"),
@@ -140,11 +141,12 @@ class Views:
         rows_widget.show(rows)
 
     def _write(self, where: str, text: Text) -> None:
-        """Write a line, if it isn't there already."""
-        key = (text.plain, tuple(text.spans))
-        if self._drawn.get(where) != key:
-            self._drawn[where] = key
-            self._app.query_one(where, Static).update(text, layout=False)
+        """Write that there, if it isn't already. A layout is made where it has more lines than before, or fewer."""
+        before = self._texts.get(where)
+        if before != text:
+            self._texts[where] = text
+            is_as_high = before is not None and before.plain.count("\n") == text.plain.count("\n")
+            self._app.query_one(where, Static).update(text, layout=not is_as_high)
 
     def _entitle(self, where: str, title: str) -> None:
         """Write a pane's title, if it is another one: Textual paints the pane for it."""
@@ -167,7 +169,7 @@ class Views:
 
     def _chart(self, values: list[float], width: int, height: int, colour: str) -> list[Text]:
         app, series = self._app, self._app.model.series
-        until = "end" if app.model.is_over else "now"
+        until = "now" if app.model.run in app.feed.live else "end"
         lines = chart(values, width=width, height=height, span_s=series.span_s, glyphs=app.glyphs, until=until)
         found = [Text.assemble((line[:7], app.paint["muted"]), (line[7:], app.paint[colour])) for line in lines]
         if found:
@@ -175,9 +177,9 @@ class Views:
         return found
 
     def _bench_pane(self, width: int, height: int) -> list[Text]:
-        return [seat.text for seat in self._seats(width, height)]
+        return [seat.text for seat in self._seats(width, height, is_pane=True)]
 
-    def _seats(self, width: int, most: int = workers.MOST_LISTED) -> list[workers.Seat]:
+    def _seats(self, width: int, most: int = workers.MOST_LISTED, *, is_pane: bool = False) -> list[workers.Seat]:
         app = self._app
         return workers.seats(
             app.model,
@@ -188,6 +190,7 @@ class Views:
             paint=app.paint,
             glyphs=app.glyphs,
             most=most,
+            is_pane=is_pane,
         )
 
     def _notes(self, width: int, height: int) -> list[Text]:

@@ -49,10 +49,12 @@ def seats(
     paint: Paint,
     glyphs: Glyphs,
     most: int = MOST_LISTED,
+    is_pane: bool = False,
 ) -> list[Seat]:
     """The benches, the containers, then what runs, a line each, under the names of the columns; `most` lines of them.
 
-    What is in a slot comes first. Where lines are left out, the last one says how many.
+    What is in a slot comes first. Where lines are left out, the last one says how many, and in a pane beside others
+    which key shows them.
     """
     found = [Seat(_bench(bench, width, paint, glyphs)) for bench in (status.benches if status is not None else ())]
     rented = containers.lines(model, status, now_s=now_s, width=width, paint=paint, glyphs=glyphs)
@@ -70,7 +72,8 @@ def seats(
     for place, seen in islice(_standing_order(model, running), max(0, most - len(found) - (n_lines > most))):
         found.append(Seat(_task(model, place, seen, room, now_s, paint, glyphs), place))
     if n_lines > most:
-        found.append(Seat(Text(f"{glyphs.more} {n_lines - len(found):,} more: 3 shows them", paint["muted"])))
+        where = ": 3 shows them" if is_pane else ""
+        found.append(Seat(Text(f"{glyphs.more} {n_lines - len(found):,} more{where}", paint["muted"])))
     return found
 
 

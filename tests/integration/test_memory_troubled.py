@@ -64,12 +64,15 @@ def test_reembedding_is_gone_on_with_whoever_was_killed(folder: Project, bert: d
     assert folder.run("memory", "add", "-", "--lines", stdin=lines, **bert).status == 0
     going = folder.start("memory", "reembed", **bert)
     chosen = "SELECT count(*) AS times FROM events WHERE type = 'memory.modelled'"
-    nodes.until(lambda: folder.ask_live(chosen)[0]["times"] == 2)
+    assert nodes.until(lambda: folder.ask_live(chosen)[0]["times"] == 2)
     going.process.send_signal(signal.SIGINT)
     assert going.end().status in (0, 130)
+    assert nodes.until(lambda: folder.node is None), "the node of the first one stays"
     going = folder.start("memory", "reembed", **bert)
-    if (node := nodes.until(lambda: folder.node)) is not None:
-        nodes.kill(node)
+    node = nodes.until(lambda: folder.node)
+    assert node is not None and nodes.until(lambda: nodes.benches_of(node)), "nothing is embedded on it"
+    assert going.process.poll() is None
+    nodes.kill(node)
     assert going.end().status == 0
     (stats,) = folder.run("memory", "reembed", "--json", **bert).records
     assert stats["memories"] == stats["vectors"] == 600
@@ -84,7 +87,7 @@ def test_a_file_that_can_not_grow_is_told_and_what_was_written_stays(folder: Pro
     done = folder.start("memory", "add", "notes", "--json", preexec=smaller, **BY_WORDS).end()
     assert done.status == 1 and "error: " in done.err and "Traceback" not in done.err, done.err
     assert "the same command goes on with the rest" in done.err
-    nodes.until(lambda: folder.node is None)
+    assert nodes.until(lambda: folder.node is None), "the node whose files can't grow stays"
     again = folder.run("memory", "add", "notes", "--json", **BY_WORDS)
     assert again.status == 0, again.err
     assert not {one["path"] for one in done.records} & {one["path"] for one in again.records}

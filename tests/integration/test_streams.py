@@ -79,15 +79,17 @@ def test_a_reader_that_goes_away_leaves_a_run_that_can_be_resumed(slow: Project)
     slow.assert_nothing_was_computed_twice()
 
 
-def test_a_reader_that_takes_nothing_does_not_keep_ctrl_c_waiting(slow: Project) -> None:
-    slow.add(*({"id": f"{n}", "text": "Say it.", "more": "x" * 20_000} for n in range(20)))  # more than a pipe holds
-    stuck = slow.start("run", "recipe.yaml", "-i", "rows.jsonl", "--with-input")
-    for _ in range(20):
-        stuck.record()
+def test_a_reader_that_takes_nothing_does_not_keep_ctrl_c_waiting(held: Project) -> None:
+    held.add(*({"id": f"{n}", "text": "Say it.", "more": "x" * 20_000} for n in range(20)))  # more than a pipe holds
+    stuck = held.start("run", "recipe.yaml", "-i", "rows.jsonl", "--with-input", GX_DRAIN_S="600")
+    stuck.record()
+    assert nodes.until(lambda: any(run.progress.done == 34 and run.progress.running for run in held.live().values()))
     stuck.process.send_signal(signal.SIGINT)
-    assert nodes.until(lambda: stuck.process.poll() is not None or not slow.is_running), "it lets what runs end"
+    assert nodes.until(lambda: held.states == ["draining"]), "the first one lets end what runs"
     stuck.process.send_signal(signal.SIGINT)
     assert stuck.process.wait(180) == ExitCode.interrupted
+    assert held.ask("SELECT count(*) FROM events WHERE type = 'run.interrupted'") == [(1,)]
+    assert not held.ask("SELECT 1 FROM tasks WHERE step = 'held' AND status = 'succeeded'"), "what ran was waited for"
 
 
 def test_results_that_cannot_be_written_are_kept(project: Project) -> None:

@@ -292,6 +292,22 @@ def test_a_smaller_budget_stops_a_run_and_a_larger_one_lets_it_go_on(served: Ser
     assert wire.ended(last.end).status is RunStatus.finished
 
 
+def test_who_waits_for_a_run_and_comes_back_leaves_it_the_limits_that_it_has_by_now(served: Served) -> None:
+    began = {"token": "ab" * 6, "budget_tokens": 10**6, "deadline_s": 3600.0}
+    run = served.submit(held("back"), rows=2, is_detached=True, fresh=True, **began).run
+    served.tell(run, "change", budget_tokens=10**5, deadline_s=7200)
+    served.until(lambda: served.state(run).budget_tokens == 10**5)
+    deadline_at = served.state(run).deadline_at
+    assert served.submit(held("back"), rows=2, **began).is_resumed
+    served.tell(run, "stop", reason="as if its node had ended")
+    ended(served, run)
+    assert (served.state(run).budget_tokens, served.state(run).deadline_at) == (10**5, deadline_at)
+    again = served.submit(held("back"), rows=2, **began)
+    assert (again.run, served.state(run).budget_tokens) == (run, 10**5)
+    assert served.state(run).deadline_at != deadline_at, "it had ended: its time begins anew"
+    served.tell(run, "cancel")
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -85,3 +85,30 @@ def test_ps_says_in_words_what_is_rented_and_whether_it_is_paid(
     assert "40 s" in out
     assert ("0.3000 rehearsed" if is_rehearsal else "0.3000") in out
     assert f"{0.0 if is_rehearsal else 0.4:.2f} USD spent" in out
+
+
+def rented_for_30_s(number: int, terms: Terms) -> list[e.Body]:
+    container = f"c{number}"
+    return [
+        e.BurstAllowed(run=RUN, terms=terms),
+        e.ContainerReserved(run=RUN, container=container, gpu="L4", at=100.0, **RESERVED),
+        e.ContainerEnded(run=RUN, container=container, at=130.0),
+    ]
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True), (True, False, True), (False, True, False, False)])
+def test_what_was_rehearsed_is_never_spent_and_what_was_spent_never_rehearsed(order: tuple[bool, ...]) -> None:
+    view = View()
+    bodies: list[e.Body] = [e.RunCreated(run=RUN, name="n", fingerprint="f", recipe="", params="")]
+    for number, is_rehearsal in enumerate(order):
+        bodies += rented_for_30_s(number, Terms(is_rehearsal=True) if is_rehearsal else Terms(usd=2.0))
+    for seq, body in enumerate(bodies):
+        fold(view, e.Event(seq=seq, ts=seq, source="t", body=body))
+    run = view.runs[RUN]
+    assert run.rent is not None
+    assert run.rent.paid_usd == pytest.approx(0.3 * order.count(False))
+    now = rented_now(run, 140.0, slots=0)
+    assert now is not None
+    assert now.usd == pytest.approx(0.3 * order.count(order[-1])), "on terms like the present ones"
+    if not order[-1]:
+        assert run.rent.ledger.free_usd == pytest.approx(2.0 - 0.3 * order.count(False)), "the cap is for what is paid"

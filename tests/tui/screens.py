@@ -18,8 +18,9 @@ from typing import Any
 from textual.pilot import Pilot
 
 from gx.core.protocol import SlotNow
+from gx.node.client import Progress
 from gx.node.previews import Preview, RunningNow
-from gx.node.status import BenchNow, NodeStatus
+from gx.node.status import BenchNow, NodeStatus, RunStatusNow
 from gx.node.workspace import Workspace
 from gx.tui.app import Monitor
 from gx.tui.feed import Feed
@@ -74,6 +75,13 @@ def monitor(pilot: Pilot[None]) -> Monitor:
     return app
 
 
+def stand_still(app: Monitor) -> None:
+    """Let nobody but the test say what there is: the threads of the feed have ended."""
+    app.feed.close()
+    for thread in app.feed.threads:
+        thread.join()
+
+
 def busy(app: Monitor) -> None:
     """As if a node were up whose bench runs what the log says: one sequence is read, one written, others wait."""
     running = [app.model.ids[place] for place in app.model.running]
@@ -89,6 +97,18 @@ def busy(app: Monitor) -> None:
                      written_tokens_per_s=186.2, cached_share=0.781, mean_queue_s=0.2)  # fmt: skip
     app.feed.status = NodeStatus(pid=1, gx="1", workspace="w", epoch=1, seq=1, stays=False, benches=(bench,))
     app.feed.running = RunningNow(run=app.model.run, tasks=seen)
+
+
+def node_with(*runs: str, done: int = 0, total: int = 0) -> NodeStatus:
+    """A node that has these runs live, each with so many tasks."""
+    now = Progress(done=done, failed=0, reused=0, running=0, total=total, is_total_final=True, tokens_in=0,
+                   tokens_out=0, elapsed_s=1.0)  # fmt: skip
+    live = [
+        RunStatusNow(run=run, name="r", status="running", clients=1, is_detached=False, priority=1.0, concurrency=None,
+                     progress=now, backlog=0, tokens_per_s=None, left_s=None)
+        for run in runs
+    ]  # fmt: skip
+    return NodeStatus(pid=1, gx="1", workspace="w", epoch=1, seq=1, stays=False, runs=tuple(live))
 
 
 def screen_of(pilot: Pilot[None]) -> str:

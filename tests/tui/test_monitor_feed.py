@@ -20,7 +20,7 @@ from gx.core.view import RunState, TaskState
 from gx.node.previews import KEPT_CHARS, MOST, Previews
 from gx.node.workspace import Workspace
 from gx.tui.app import Monitor
-from gx.tui.feed import Feed
+from gx.tui.feed import RUNS_EVERY_S, RUNS_SELDOM_S, Feed, rest_s
 from gx.tui.glyphs import UNICODE
 from gx.tui.intents import Intents, Offer
 from gx.tui.limits import limits_of
@@ -254,6 +254,10 @@ def test_a_slot_stands_as_the_last_reading_has_it_with_what_was_written_since() 
         "waits": None,  # what is said of another attempt is not said of this one
     }
     assert previews.read is not None and previews.read.slots_busy == 3
+
+
+def test_the_runs_are_asked_for_seldom_where_that_takes_long_but_never_minutes_apart() -> None:
+    assert [rest_s(took_s) for took_s in (0.0, 0.04, 0.1, 60.0)] == [RUNS_EVERY_S, RUNS_EVERY_S, 10.0, RUNS_SELDOM_S]
 
 
 def test_limits_are_numbers_or_an_error_that_names_them() -> None:

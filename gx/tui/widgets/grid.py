@@ -88,6 +88,7 @@ class TaskGrid(ScrollView, can_focus=True):
         if self.show_vertical_scrollbar and size.height > self.size.height and size.width == self.virtual_size.width:
             self.set_reactive(Widget.virtual_size, size)
             self.vertical_scrollbar.window_virtual_size = size.height
+            self.scroll_y = self.scroll_target_y = self.validate_scroll_y(self.scroll_y)  # which a layout would do
         else:
             self.virtual_size = size
 
