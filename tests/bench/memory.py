@@ -31,8 +31,8 @@ FREQUENT = 30
 """Words that stand in nearly every text, which no question is made of, as nobody's search is of "the"."""
 PEERS = {"chromadb": "chromadb==1.5.9", "lancedb": "lancedb==0.40.0"}
 ADDED, ADDED_AT_ONCE = 10_000, 2_500
-TURNS, LINES = 4, 6
-"""Of the documents: short ones, where what is done around the engine counts most."""
+LINES = 6
+"""Of a document at most: short ones, where what is done around the engine counts most."""
 CENTRES, SPREAD = 2_000, 0.6
 """Vectors of texts lie in clusters; without them no index of neighbours has a chance."""
 
@@ -117,30 +117,22 @@ def stores(count: int, questions: int) -> int:
 
 
 def documents(count: int) -> int:
-    """Folders of mixed documents, beside what the engine makes of the same parts when they are given to it at once.
-
-    The two take turns, a folder at a time, since another program on the machine would slow the one or the other.
-    """
-    adding_s = engine_s = 0.0
-    known: set[str] = set()
+    """A folder of mixed documents, beside what the engine makes of the same parts when they are given to it at once."""
     with tempfile.TemporaryDirectory(prefix="gx-bench-") as place:
         folder = Path(place)
         project = _project(folder)
         try:
             project.run("memory", "add", "warm up")  # the model is loaded in both measurements
-            for turn in range(TURNS):
-                share = count // TURNS
-                folder_of(folder / f"notes{turn}", share, random.Random(turn), most_lines=LINES, first=turn * share)
-                begun_s = time.perf_counter()
-                done = project.start("memory", "add", f"notes{turn}", "--json").end(300)
-                adding_s += time.perf_counter() - begun_s
-                assert done.status == 0, done.err
-                fresh = {uid: text for uid, text in _embeddedtexts_of(project).items() if uid not in known}
-                known |= fresh.keys()
-                engine_s += _engine_s(project, list(fresh.values()))
+            folder_of(folder / "notes", count, random.Random(0), most_lines=LINES)
+            begun_s = time.perf_counter()
+            done = project.start("memory", "add", "notes", "--json").end(300)
+            adding_s = time.perf_counter() - begun_s
+            assert done.status == 0, done.err
+            texts = list(_embeddedtexts_of(project).values())
+            engine_s = _engine_s(project, texts)
         finally:
             project.close()
-    print(f"{count:,} documents, {len(known):,} parts: {adding_s:.1f} s; the engine alone {engine_s:.1f} s")
+    print(f"{count:,} documents, {len(texts):,} parts: {adding_s:.1f} s; the engine alone {engine_s:.1f} s")
     return verdict(("documents: share of the engine's own rate", engine_s / adding_s, 0.85, True))
 
 
