@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from edge.cpu import cpu_sets
-from edge.engine.embedding import Embedding, Vectors
+from edge.engine.embedding import Embedding, Vectors, advance
 from edge.engine.encoding import begin, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lane import KEPT_S
@@ -306,19 +306,29 @@ class Engine:
             self._asked.popleft().set_result(reading)
 
     def _embed(self) -> None:
-        """One batch of the first of those who want vectors, who then is the last: one with few texts soon has them."""
-        embedding, loaded = self._embeddings[0]
-        try:
+        """One batch for the first of those who want vectors, and for those of its model that fit in; who had a part and
+        isn't done goes behind the others, so that one with few texts soon has them.
+        """
+        with self._changed:
+            waiting = list(self._embeddings)
+        for embedding, _ in waiting:
             if embedding.cancelled.is_set():
-                raise BenchError("the texts' embedding was cancelled", code="cancelled")
-            if not embedding.advance(loaded.encoder(self._threads)):
-                with self._changed:
-                    self._embeddings.rotate(-1)
-                return
-        except Exception as error:  # noqa: BLE001 - the future's owner gets it
-            embedding.future.set_exception(error)
-        self._embeddings.popleft()
-        self._shelf.give_back(loaded)
+                embedding.fail(BenchError("the texts' embedding was cancelled", code="cancelled"))
+        first, model = waiting[0]
+        served: list[Embedding] = []
+        if not first.future.done():
+            try:
+                jobs = [one for one, loaded in waiting if loaded is model and not one.future.done()]
+                served = advance(jobs, model.encoder(self._threads))
+            except Exception as error:  # noqa: BLE001 - the future's owner gets it
+                first.fail(error)
+        with self._changed:
+            left = [pair for pair in self._embeddings if not pair[0].future.done()]
+            self._embeddings.clear()
+            self._embeddings.extend(sorted(left, key=lambda pair: pair[0] in served))
+        for embedding, loaded in waiting:
+            if embedding.future.done():
+                self._shelf.give_back(loaded)
 
     def _dismiss(self) -> None:
         """End those who wait and were cancelled, and those whose answer was settled before the model was asked."""

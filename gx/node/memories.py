@@ -218,7 +218,7 @@ class Memories:
             if bodies:
                 await self._commit(bodies, blobs)
             newest = self._newest()
-            await self._file.follow()
+            await self._file.follow({blob.digest: blob.content.decode() for blob in blobs})
             self._followed = newest
 
     async def _modelled(self, chosen: e.MemoryModelled) -> None:

@@ -7,7 +7,7 @@ the place of another file is whole, and nobody reads the other one any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 
 from gx.core.errors import WorkspaceError
+from gx.core.event import Ref
 from gx.core.ports import MemoryStore
 from gx.run.log import EventLog
 from gx.run.memory import remembering
@@ -47,8 +48,8 @@ class MemoryFile:
     def __repr__(self) -> str:
         return f"<MemoryFile {self._store or 'not opened'}>"
 
-    async def follow(self) -> MemoryStore:
-        """The file with all that the log says by now.
+    async def follow(self, in_hand: Mapping[Ref, str] | None = None) -> MemoryStore:
+        """The file with all that the log says by now; `in_hand` is as in `remembering.replayed`.
 
         :raises WorkspaceError: `memory.extra`, `memory.store` or `memory.full`; `memory.damaged` if it is while in use.
         """
@@ -59,7 +60,7 @@ class MemoryFile:
             store = self._store
             assert store is not None
             if (last := self._log.last_seq) > self._upto:
-                await anyio.to_thread.run_sync(_apply, self._log, store, max(store.mark.seq, self._upto))
+                await anyio.to_thread.run_sync(_apply, self._log, store, max(store.mark.seq, self._upto), in_hand)
                 self._upto = last
             return store
 
@@ -141,8 +142,8 @@ class MemoryFile:
                 self._readers.release()
 
 
-def _apply(log: EventLog, store: MemoryStore, after: int) -> None:
-    for changes, mark in remembering.replayed(log, after=after):
+def _apply(log: EventLog, store: MemoryStore, after: int, in_hand: Mapping[Ref, str] | None = None) -> None:
+    for changes, mark in remembering.replayed(log, after=after, in_hand=in_hand):
         store.apply(changes, mark)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.engine.embedding import batches
+from edge.engine.embedding import Embedding, advance, batches
 from edge.engine.engine import Completion, Engine, Request
 from gx.core.errors import BenchError, GxError, ModelError
 from gx.core.message import Failure, Message, Sampling
@@ -60,6 +61,56 @@ def test_few_texts_do_not_wait_for_many(engine: Engine) -> None:
     few = engine.embed("bert", ["a question"])
     assert few.result(60).shape == (1, 64) and not many.done()
     assert many.result(60).shape == (400, 64)
+
+
+def test_requests_that_wait_share_a_batch(engine: Engine) -> None:
+    engine.embed("bert", ["warm"]).result(30)
+    alone = [engine.embed("bert", [text]).result(30) for text in TEXTS]
+    blocked = engine.embed("bert", [f"text {number} " * 60 for number in range(60)])  # the others wait meanwhile
+    together = [engine.embed("bert", [text]) for text in TEXTS]
+    none, cancelled = engine.embed("bert", []), threading.Event()
+    cancelled.set()
+    left = engine.embed("bert", ["a"], cancelled=cancelled)
+    for one, other in zip(alone, together, strict=True):
+        assert np.allclose(one, other.result(60), atol=1e-4)
+    assert none.result(60).shape == (0, 64) and blocked.result(60).shape == (60, 64)
+    with pytest.raises(BenchError, match="was cancelled"):
+        left.result(60)
+
+
+class Counting:
+    """An encoder whose vector of a text is its length, and which tells its batches."""
+
+    batch_texts, dimensions = 4, 1
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def encode(self, texts: list[list[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        self.batches.append([len(text) for text in texts])
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+@given(st.lists(st.lists(st.integers(1, 600), max_size=12), min_size=1, max_size=6))
+def test_a_batch_is_of_the_first_job_and_of_whoever_fits_in(lengths: list[list[int]]) -> None:
+    encoder: Any = Counting()
+    jobs = [
+        Embedding([[0] * n for n in one], is_normalized=False, cancelled=threading.Event()) for one in lengths
+    ]  # fmt: skip
+    while left := [job for job in jobs if not job.future.done()]:
+        calls = len(encoder.batches)
+        assert left[0] in advance(left, encoder) and len(encoder.batches) <= calls + 1
+    for job, one in zip(jobs, lengths, strict=True):
+        assert job.future.result()[:, 0].tolist() == one
+    for batch in encoder.batches:
+        assert len(batch) <= 4 and (len(batch) == 1 or sum(batch) <= 512)
+
+
+def test_short_requests_are_computed_in_one_pass() -> None:
+    encoder: Any = Counting()
+    jobs = [Embedding([[0] * n], is_normalized=False, cancelled=threading.Event()) for n in (500, 9, 400, 3)]
+    assert advance(jobs, encoder) == [jobs[0], jobs[1], jobs[3]] and encoder.batches == [[500, 9, 3]]
+    assert advance(jobs[2:3], encoder) == [jobs[2]]
 
 
 def test_a_text_that_is_too_long_is_refused_with_its_figures(engine: Engine) -> None:

@@ -6,9 +6,8 @@ same events give the same changes, whenever they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from gx.core import event as e
 from gx.core import memorycheck
 from gx.core.errors import UsageError
 from gx.core.event import Blob, Event, MemoryForgotten, MemoryModelled, MemoryWritten, Ref, Remembered, decode_body
@@ -18,7 +17,7 @@ from gx.run.log import EventLog
 
 MOST_AT_ONCE = 64
 """Memories of one event: DuckDB decompresses 2,048 rows to give one, so no row may be large."""
-PAGE = 2_000
+PAGE = 2_000 // MOST_AT_ONCE
 """Events that are read at once."""
 _TYPES = "type IN ('memory.written', 'memory.forgotten', 'memory.modelled')"
 
@@ -99,21 +98,25 @@ def changes_of(event: Event, contents: dict[Ref, str]) -> list[Change]:
             return []
 
 
-def replayed(log: EventLog, *, after: int = -1) -> Iterator[tuple[list[Change], Mark]]:
+def replayed(
+    log: EventLog, *, after: int = -1, in_hand: Mapping[Ref, str] | None = None
+) -> Iterator[tuple[list[Change], Mark]]:
     """What the log says of the memory after an event, in order, and how far that goes.
 
-    What was forgotten later is never brought up, so that a file that is made of it holds nothing of that.
+    What was forgotten later is never brought up, so that a file that is made of it holds nothing of that. `in_hand` is
+    what whoever just wrote to the log still has of the contents: these aren't read from there again.
     """
     gone: dict[str, int] | None = None
-    for page in _pages(log, after):
-        gone = _last_forgotten(log, after) if gone is None else gone
-        memories = [
-            one for _, event in page if isinstance(event.body, MemoryWritten) for one in event.body.memories
-        ]  # fmt: skip
-        kept = [ref for one in memories for ref in (one.body, one.heading) if ref is not None]
-        texts = {ref: content.decode() for ref, content in log.blobs(kept).items()}
+    for page, is_last in _pages(log, after):
+        events = [event for _, event in page]
+        if gone is None:
+            gone = _last_forgotten(events if is_last else _forgettings(log, after))
+        memories = [one for event in events if isinstance(event.body, MemoryWritten) for one in event.body.memories]
+        kept = {ref for one in memories for ref in (one.body, one.heading) if ref is not None}
+        texts = {ref: in_hand[ref] for ref in kept if ref in in_hand} if in_hand else {}
+        texts.update((ref, content.decode()) for ref, content in log.blobs(kept - texts.keys()).items())
         found: list[Change] = []
-        for _, event in page:
+        for event in events:
             found += [
                 change
                 for change in changes_of(event, texts)
@@ -134,25 +137,30 @@ def is_any(log: EventLog, upto: int) -> bool:
     return bool(log.file.ask(f"SELECT 1 FROM events WHERE {_TYPES} AND seq <= ? LIMIT 1", [upto]))
 
 
-def _pages(log: EventLog, after: int) -> Iterator[list[tuple[bytes, Event]]]:
-    sql = f"SELECT seq, ts, source, data, hash FROM events WHERE seq > ? AND {_TYPES} ORDER BY seq LIMIT {PAGE // 64}"
-    while rows := log.file.ask(sql, [after]):
-        yield [
+def _pages(log: EventLog, after: int) -> Iterator[tuple[list[tuple[bytes, Event]], bool]]:
+    """Events of the memory with their hashes, in order, and whether nothing follows."""
+    sql = f"SELECT seq, ts, source, data, hash FROM events WHERE seq > ? AND {_TYPES} ORDER BY seq LIMIT {PAGE}"
+    is_last = False
+    while not is_last and (rows := log.file.ask(sql, [after])):
+        is_last = len(rows) < PAGE
+        page = [
             (bytes(hash), Event(seq=seq, ts=ts, source=source, body=decode_body(data)))
             for seq, ts, source, data, hash in rows
         ]
+        yield page, is_last
         after = rows[-1][0]
 
 
-def _last_forgotten(log: EventLog, after: int) -> dict[str, int]:
-    """When each memory was last forgotten, of those that were since that event."""
-    sql = "SELECT seq, data FROM events WHERE type = 'memory.forgotten' AND seq > ? ORDER BY seq"
-    found: dict[str, int] = {}
-    for seq, data in log.file.ask(sql, [after]):
-        body = decode_body(data)
-        if isinstance(body, e.MemoryForgotten):
-            found.update(dict.fromkeys(body.uids, seq))
-    return found
+def _forgettings(log: EventLog, after: int) -> Iterator[Event]:
+    """The events after that one by which something was forgotten, in order."""
+    sql = "SELECT seq, ts, source, data FROM events WHERE type = 'memory.forgotten' AND seq > ? ORDER BY seq"
+    for seq, ts, source, data in log.file.ask(sql, [after]):
+        yield Event(seq=seq, ts=ts, source=source, body=decode_body(data))
+
+
+def _last_forgotten(events: Iterable[Event]) -> dict[str, int]:
+    """When each memory was last forgotten, of those that were."""
+    return {uid: one.seq for one in events if isinstance(one.body, MemoryForgotten) for uid in one.body.uids}
 
 
 def _memory(one: Remembered, seq: int, contents: dict[Ref, str]) -> Memory:
