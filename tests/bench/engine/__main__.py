@@ -1,25 +1,29 @@
 """`python -m tests.bench.engine [W1 …] [--rounds N] [--model FILE]`: the engine beside its peers, as ratios.
 
 Every round plays each workload once with each peer, one after the other, each in a process of its own; the figures are
-medians over the rounds. A ratio above 1 means that the engine is faster.
+medians over the rounds. A ratio above 1 means that the engine is faster. Behind the ratio of a peer's median is the
+interval that holds the median of the rounds' own ratios in at least 95 of 100 cases, where there are 6 rounds or more.
+The peer `gx-prepared` is the engine on the BF16 copy that `gx models prepare` makes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
-from tests.bench.engine.build import binary
+from tests.bench.engine.build import binary, folder
 from tests.tiny_model import packaged_model
 
 SERVERS = ("server-8", "server-16", "server-32")
 PEERS = {
-    "W1": ("llama", *SERVERS),
+    "W1": ("gx-prepared", "llama", *SERVERS),
     "W2": ("llama", *SERVERS),
     "W3": SERVERS[1:],
     "W4": SERVERS,
@@ -31,6 +35,8 @@ BUSY = "while True: pass"
 
 def measure(peer: str, workload: str, model: str, seed: int) -> list[dict[str, float]]:
     """What one peer took for one workload: cold, then warm."""
+    if peer == "gx-prepared":
+        peer, model = "gx", prepared(model)
     words = ("-m", "tests.bench.engine.players", peer, workload, model, str(seed))
     neighbour = subprocess.Popen([sys.executable, "-c", BUSY]) if workload == "W6" else None
     try:
@@ -44,6 +50,25 @@ def measure(peer: str, workload: str, model: str, seed: int) -> list[dict[str, f
             neighbour.wait()
     measured: list[dict[str, float]] = json.loads(done.stdout)
     return measured
+
+
+def prepared(model: str) -> str:
+    """The BF16 copy of a model, made where it isn't yet."""
+    from edge.engine.llama import requantize
+
+    copy = folder() / f"{Path(model).stem}.bf16.gguf"
+    if not copy.exists():
+        requantize(model, str(copy), "bf16", threads=2)
+    return str(copy)
+
+
+def interval(ratios: list[float]) -> str:
+    """The narrowest pair of order statistics that holds the median in at least 95 of 100 cases (the sign test's)."""
+    n, out = len(ratios), 0
+    while sum(math.comb(n, k) for k in range(out + 1)) / 2 ** (n - 1) <= 0.05:
+        out += 1
+    ordered = sorted(ratios)
+    return f" ({ordered[out - 1]:.2f} to {ordered[-out]:.2f})" if out else ""
 
 
 def ceiling(model: str) -> float:
@@ -95,8 +120,11 @@ def main() -> None:
         sys.stdout.write(f"{workload}, medians of {options.rounds}\n")
         for peer in cold:
             c, w = statistics.median(cold[peer]), statistics.median(warm[peer])
-            ratios = c / statistics.median(cold["gx"]), w / statistics.median(warm["gx"])
-            took = f"cold {c:7.2f} s {ratios[0]:5.2f} x   warm {w:7.2f} s {ratios[1]:5.2f} x"
+            took = "   ".join(
+                f"{name} {median:7.2f} s {median / statistics.median(times['gx']):5.2f} x"
+                + interval([peers_s / gx_s for peers_s, gx_s in zip(times[peer], times["gx"], strict=True)])
+                for name, median, times in (("cold", c, cold), ("warm", w, warm))
+            )
             late = f"   first p95 {statistics.median(first[peer]):6.2f} s" if first[peer] else ""
             sys.stdout.write(f"  {peer:10} {took}{late}   tokens {tokens.get(peer, '')}\n")
         sys.stdout.flush()

