@@ -22,6 +22,8 @@ from gx.core.protocol import SlotNow
 
 OnText = Callable[[str, int], None]
 """Gets the text that became certain, and the number of tokens of the answer so far."""
+PACE_S = 0.25
+"""What a sequence takes to show a pace: one that has just begun got what its schema forces all at once."""
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -150,7 +152,7 @@ class Job:
             prompt_tokens=self.usage.tokens_in,
             tokens_out=self.writing.tokens_out,
             is_prefill=self.is_prompt,
-            tokens_per_s=round(computed / seconds, 1) if seconds > 0 and computed > 0 else None,
+            tokens_per_s=round(computed / seconds, 1) if seconds >= PACE_S and computed > 0 else None,
         )
 
     def interruption(self, now_s: float) -> Failure | None:

@@ -155,7 +155,7 @@ def explained(path: Path) -> Iterator[None]:
         raise WorkspaceError(
             f"the disk is full: {path} can't be written", code="memory.full", hint="make room; nothing recorded is lost"
         ) from error
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError) as error:
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.BusyError) as error:
         raise WorkspaceError(f"{path} can't be used: {error}", code="memory.store") from error
     except apsw.Error as error:
         raise WorkspaceError(f"{path} can't answer: {error}", code="memory.damaged", hint=REBUILD) from error

@@ -258,7 +258,8 @@ def finish(end: RunEnd) -> ExitCode:
         output.note(f"stopped: {end.reason}. Go on all the same: {resume_command(end.run)}")
     elif end.status is RunStatus.stopped:
         more = {"deadline": "--deadline 1h", "cap": "--budget '$USD'"}.get(end.limit, "--budget TOKENS")
-        output.note(f"stopped: {end.reason}. Go on with another limit: {resume_command()} {more}")
+        again = f": {resume_command()} {more}" if _begins_runs() else f", by the command that began it and {more}"
+        output.note(f"stopped: {end.reason}. Go on with another limit{again}")
     elif end.status is RunStatus.cancelled:
         output.note(f"cancelled: {end.reason}" if end.reason else "cancelled")
     elif end.status is RunStatus.running:
@@ -301,9 +302,14 @@ def resume_command(run: str = "") -> str:
 
     Where the command was another one, as `gx wait`, it is the verb that resumes the run.
     """
-    if run and len(sys.argv) > 1 and sys.argv[1] not in ("run", "map", "ask", "eval"):
+    if run and not _begins_runs():
         return f"gx resume {run}"
     from gx.node.notices import told_again
 
     launcher = ["uv", "run", "gx"] if "UV_RUN_RECURSION_DEPTH" in os.environ else ["gx"]
     return shlex.join([*launcher, *(word for word in told_again(sys.argv[1:]) if word != "--fresh")])
+
+
+def _begins_runs() -> bool:
+    """Whether the command that was typed is one that begins runs, and goes on with them when it is typed again."""
+    return len(sys.argv) < 2 or sys.argv[1] in ("run", "map", "ask", "eval")

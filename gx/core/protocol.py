@@ -133,7 +133,7 @@ class SlotNow(Value, frozen=True, kw_only=True):
     """What is in a busy slot: `tokens` of it are in the KV cache, of its prompt's `prompt_tokens` and what followed.
 
     `conversation` is that of the request: of a turn, its task and its attempt. `tokens_per_s` is the mean of its
-    prefill while that lasts, of its decode after it; None where nothing was computed yet.
+    prefill while that lasts, of its decode after it; None where too little was computed yet to tell.
     """
 
     conversation: str

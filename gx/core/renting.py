@@ -37,6 +37,8 @@ def _burst_allowed(run: RunState, body: e.BurstAllowed) -> None:
         run.rent = rent_of(body.terms)
         return
     rent, settled_usd = run.rent, run.rent.ledger.settled_usd
+    if rent.ledger.alive and rent.terms.is_rehearsal != body.terms.is_rehearsal:
+        return  # asked for while the first reservation was written: what is paid for isn't rehearsed, nor the reverse
     if rent.terms.is_rehearsal != body.terms.is_rehearsal:
         settled_usd, rent.other_usd = rent.other_usd, settled_usd
     rent.terms, rent.refused, rent.capped = body.terms, None, None

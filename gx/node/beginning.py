@@ -58,11 +58,18 @@ def rejoined(run: RunState, wanted: Submission) -> Submission:
     return msgspec.structs.replace(wanted, burst=None, budget_tokens=None, deadline_s=deadline_s)
 
 
-def resumed(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
-    """A run that wasn't live goes on; a limit that is given replaces its own."""
+def resumed(run: RunState, wanted: Submission, now: float, *, deadline_s: float | None = None) -> list[e.Body]:
+    """A run that wasn't live goes on; a limit that is given replaces its own.
+
+    Where none is given and its deadline is over, the recipe's `deadline_s` begins anew, unless just its node died.
+    """
+    deadline_at = _deadline_at(wanted, now)
+    is_over = run.deadline_at is not None and run.deadline_at <= now and run.status is not RunStatus.running
+    if deadline_at is None and is_over and deadline_s is not None:
+        deadline_at = now + deadline_s
     body = e.RunResumed(
         run=run.id,
-        deadline_at=_deadline_at(wanted, now),
+        deadline_at=deadline_at,
         budget_tokens=wanted.budget_tokens,
         is_detached=wanted.is_detached,
         by=wanted.by,

@@ -346,7 +346,12 @@ class LocalNode:
         if state.status not in (RunStatus.finished, RunStatus.cancelled):
             wanted = wanted if is_asked_anew else beginning.rejoined(state, wanted)
             goes_on = continuations(state, wanted.by) if is_asked_anew else []
-            await self._dispatcher.commit([*beginning.resumed(state, wanted, now), *goes_on])
+            try:
+                resumed = beginning.resumed(state, wanted, now, deadline_s=read.plan.recipe.deadline_s)
+            except GxError:
+                self.view.runs.pop(run_id)  # it isn't live, and `let_go` is to find it so
+                raise
+            await self._dispatcher.commit([*resumed, *goes_on])
         return state, True
 
     async def _unfold(self, run_id: str) -> RunState:
@@ -369,7 +374,7 @@ class LocalNode:
                 continue
             try:
                 await self.submit(problem.decode(self.log.blobs([ref])[ref], wire.Asked))
-            except (GxError, KeyError) as error:
+            except (GxError, KeyError, msgspec.MsgspecError) as error:  # as one that another version wrote
                 await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
         if left:
             await anyio.sleep(REATTACH_S)

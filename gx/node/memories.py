@@ -7,7 +7,7 @@ words, and whoever asks is told what the answer was found without.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 import anyio
@@ -16,6 +16,7 @@ import msgspec
 from gx.core import event as e
 from gx.core import memory, memorycheck
 from gx.core.errors import NotFound, UsageError
+from gx.core.event import Ref
 from gx.core.memory import Draft, Filter, Found, Memory, MemoryStats, Query, Replaced, Written
 from gx.core.ports import Embedder
 from gx.node.memoryfile import MemoryFile
@@ -136,9 +137,8 @@ class Memories:
         """
         memorycheck.check_query(query)
         ranked_by = await self._reranking.named(query, reranker)
-        if self._is_behind and not self._writing.locked():  # else whoever writes brings the file up to date
-            async with self._writing:
-                await self._record([], [])
+        if self._is_behind:
+            await self._follow()
         vector, notes = None, list[str]()
         if not query.is_text_only:
             found, notes = await self._vectors.agreed(model, "")
@@ -217,9 +217,13 @@ class Memories:
         with anyio.CancelScope(shield=True):  # who asked may go away meanwhile; what is in the log is to be found
             if bodies:
                 await self._commit(bodies, blobs)
-            newest = self._newest()
-            await self._file.follow({blob.digest: blob.content.decode() for blob in blobs})
-            self._followed = newest
+            await self._follow({blob.digest: blob.content.decode() for blob in blobs})
+
+    async def _follow(self, in_hand: Mapping[Ref, str] | None = None) -> None:
+        """Have the file follow the log."""
+        newest = self._newest()
+        await self._file.follow(in_hand)
+        self._followed = max(self._followed, newest)
 
     async def _modelled(self, chosen: e.MemoryModelled) -> None:
         async with self._writing:

@@ -40,6 +40,7 @@ class MemoryFile:
         self.path = log.folder / FILE
         self.notes: list[str] = []
         self._store: MemoryStore | None = None
+        self._is_ready = False  # for questions: checked, and followed once
         self._upto = -1
         self._began = log.last_seq  # what is remembered from here on never had a file
         self._changing = anyio.Lock()
@@ -62,6 +63,7 @@ class MemoryFile:
             if (last := self._log.last_seq) > self._upto:
                 await anyio.to_thread.run_sync(_apply, self._log, store, max(store.mark.seq, self._upto), in_hand)
                 self._upto = last
+            self._is_ready = True
             return store
 
     async def ask(self, question: Callable[[MemoryStore], T], *, follows: bool = True) -> T:
@@ -69,7 +71,7 @@ class MemoryFile:
 
         :raises WorkspaceError: as `follow`.
         """
-        if follows or self._store is None:
+        if follows or not self._is_ready:
             await self.follow()
         async with self._readers:
             if self._store is None:
@@ -85,7 +87,7 @@ class MemoryFile:
 
     async def close(self) -> None:
         """Let the file go."""
-        store, self._store = self._store, None
+        store, self._store, self._is_ready = self._store, None, False
         if store is not None:
             await anyio.to_thread.run_sync(store.close)
 

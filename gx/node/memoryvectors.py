@@ -14,7 +14,7 @@ from operator import mul
 import anyio
 
 from gx.core import event as e
-from gx.core.errors import BenchError, ModelError, UsageError
+from gx.core.errors import BenchError, GxError, ModelError, UsageError
 from gx.core.memory import Lacking
 from gx.core.ports import Embedder, MemoryStore
 from gx.node.memoryfile import MemoryFile
@@ -176,14 +176,14 @@ class Vectors:
     async def _put(self, model: EmbeddingModel, lacking: Sequence[Lacking]) -> None:
         """Make these, and keep each batch as soon as it is there, as the last one may be waited for in vain."""
         embedder = await self._embedder(model)
-        errors: list[BenchError | ModelError] = []
+        errors: list[GxError] = []  # raised out of the group, they would come wrapped in another one
 
         async def make(part: Sequence[Lacking]) -> None:
             try:
                 made = await embed_all(embedder, model.digest, [model.passage + one.text for one in part])
                 with anyio.CancelScope(shield=True):  # it is made, whoever waits for it
                     await self._file.ask(_putting(model.digest, list(zip(part, made, strict=True))), follows=False)
-            except (BenchError, ModelError) as error:
+            except GxError as error:
                 errors.append(error)
 
         async with anyio.create_task_group() as group:

@@ -142,3 +142,34 @@ def test_every_text_is_in_one_batch_that_fits(lengths: list[int]) -> None:
         assert len(batch) <= 64 and (len(batch) == 1 or sum(lengths[i] for i in batch) <= 512)
     flat = [lengths[i] for batch in dealt for i in batch]
     assert flat == sorted(flat)
+
+
+class Fragile(Counting):
+    """It can't encode texts of 7 tokens, and what it makes of some of 8 is no number for any of its batch."""
+
+    def encode(self, texts: list[list[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        vectors = super().encode(texts)
+        if 7 in vectors:
+            raise BenchError("llama.cpp could not encode")
+        return vectors * np.float32(np.nan) if 8 in vectors else vectors
+
+
+@pytest.mark.parametrize("bad", [7, 8])
+def test_nobody_pays_for_anothers_text(bad: int) -> None:
+    encoder: Any = Fragile()
+    jobs = [Embedding([[0] * n], is_normalized=False, cancelled=threading.Event()) for n in (3, bad, 5)]
+    assert advance(jobs, encoder) == jobs[:1] and jobs[0].future.result().tolist() == [[3.0]]
+    if bad == 7:
+        with pytest.raises(BenchError, match="could not encode"):
+            advance(jobs[1:], encoder)
+    else:
+        assert advance(jobs[1:], encoder) == jobs[1:2] and isinstance(jobs[1].future.exception(), ModelError)
+    assert advance(jobs[2:], encoder) == jobs[2:] and jobs[2].future.result().tolist() == [[5.0]]
+
+
+def test_who_wants_no_vectors_is_not_in_the_way_of_others() -> None:
+    encoder: Any = Fragile()
+    none, other = (Embedding(texts, is_normalized=False, cancelled=threading.Event()) for texts in ([], [[0] * 7]))
+    assert advance([none, other], encoder) == [none] and none.future.result().shape == (0, 1)
+    none.fail(BenchError("too late"))
+    assert none.future.exception() is None and not other.future.done()

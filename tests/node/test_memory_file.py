@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from gx import wiring
-from gx.core.memory import Draft, Filter
+from gx.core.memory import Change, Draft, Filter, Mark
 from gx.core.ports import MemoryStore
 from gx.node.memoryfile import FILE, NEW, MemoryFile
 from gx.run.log import EventLog
 from gx.run.memory.remembering import written
 
 pytestmark = pytest.mark.anyio
+
+
+class Held:
+    """A store that applies nothing before it is let."""
+
+    def __init__(self, store: MemoryStore, opening: Opening) -> None:
+        self._store, self._opening = store, opening
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def apply(self, changes: Sequence[Change], mark: Mark) -> None:
+        self._opening.begun.set()
+        assert self._opening.may_go.wait(60)
+        self._store.apply(changes, mark)
 
 
 class Opening:
@@ -114,4 +130,24 @@ async def test_a_file_that_could_not_be_made_again_is_checked_by_the_next_one(tm
         with pytest.raises(OSError, match="full"):
             await file.ask(told)
         assert await file.ask(told) == ["a boat", "a ship"]
+        await file.close()
+
+
+async def test_a_question_waits_for_a_file_that_is_not_yet_brought_up_to_date(tmp_path: Path) -> None:
+    opening, answers = Opening(FILE), list[list[str]]()
+    with EventLog.open(tmp_path) as log:
+        remember(log, "a boat", "a ship")
+        file = MemoryFile(log, lambda path: cast(MemoryStore, Held(wiring.memory_store(path), opening)))
+
+        async def ask() -> None:
+            answers.append(await file.ask(told, follows=False))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(file.follow)
+            assert await anyio.to_thread.run_sync(opening.begun.wait, 60)
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert not answers
+            opening.may_go.set()
+        assert answers == [["a boat", "a ship"]]
         await file.close()
