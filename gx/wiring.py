@@ -108,11 +108,7 @@ def _resolve(source: str, settings: Settings, base_dir: Path) -> ModelFile:
 
     place = models.resolve(source, base_dir=base_dir, models_dir=settings.models_dir, endpoint=settings.hub_endpoint)
     if isinstance(place, models.Missing):
-        raise ModelError(
-            f"the model `{source}` is not on this machine",
-            code="model.missing",
-            hint=f"fetch it with: gx models pull {source}",
-        )
+        raise place.error()
     return place
 
 
