@@ -90,8 +90,10 @@ class Bench:
         self._front = Front(self._engine)
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
-        self._left: dict[int, threading.Event] = {}  # of each request for vectors or scores: nobody waits for it
-        self._asides, self._loads = anyio.CapacityLimiter(1), anyio.CapacityLimiter(_LOADS)
+        self._left: dict[
+            int, threading.Event
+        ] = {}  # of each request for counts, vectors or scores: nobody waits for it
+        self._asides, self._loads = anyio.CapacityLimiter(_LOADS), anyio.CapacityLimiter(_LOADS)
         self._embeddings = anyio.CapacityLimiter(_EMBEDDINGS)
         self._told = Measured()
         self._is_told = True  # all that was done until now
@@ -118,6 +120,7 @@ class Bench:
                 self._engine.register(message.digest, message.path, message.context_tokens, message.adapters)
                 tasks.start_soon(self._answer, message.request, lambda: self._load(message), self._loads)
             case Count():
+                self._left[message.request] = threading.Event()
                 tasks.start_soon(self._answer, message.request, lambda: self._count(message), self._asides)
             case Embed():
                 self._left[message.request] = threading.Event()
@@ -141,7 +144,8 @@ class Bench:
         return Loaded(request=message.request, card=self._engine.describe(message.digest))
 
     def _count(self, message: Count) -> FromBench:
-        return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats))
+        left = self._left[message.request]
+        return Counted(request=message.request, tokens=self._engine.count(message.model, message.chats, cancelled=left))
 
     def _embed(self, message: Embed) -> FromBench:
         left = self._left[message.request]

@@ -216,17 +216,24 @@ class EdgeWorker:
         return list(answer.scores)
 
     def submit(self, turn: Turn) -> None:
-        """Begin an attempt; it never blocks. An unknown model fails it at once."""
+        """Begin an attempt; it never blocks. An unknown model fails it at once, and so does one too long to be sent."""
         if self._bench is None or self._is_down_untold:
             return  # its lease died with the bench, which the desk is about to read
         if turn.model not in self._places:
-            failure = Failure(code="model", message=_unknown(turn.model), retryable=False)
-            self._emit(AttemptEnded(task=turn.task, attempt=turn.attempt, outcome=failure))
+            self._refuse(turn, "model", _unknown(turn.model))
+            return
+        self._introduce(self._bench, turn.model)
+        try:
+            self._bench.send(Execute(turn=turn))
+        except BenchError as error:
+            self._refuse(turn, "too_long", error.message)
             return
         self._running[turn.task, turn.attempt] = now_s = time.monotonic()
         self._throughput.begin(now_s)
-        self._introduce(self._bench, turn.model)
-        self._bench.send(Execute(turn=turn))
+
+    def _refuse(self, turn: Turn, code: str, message: str) -> None:
+        failure = Failure(code=code, message=message, retryable=False)
+        self._emit(AttemptEnded(task=turn.task, attempt=turn.attempt, outcome=failure))
 
     def cancel(self, task: str, attempt: int) -> None:
         """Stop an attempt between two tokens; it still ends in an `AttemptEnded`. Unknown ones are ignored."""

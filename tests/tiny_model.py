@@ -28,13 +28,22 @@ def packaged_model() -> Path:
     return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, template: str | None = None) -> Path:
+def write_tiny_model(
+    path: Path | str,
+    *,
+    context: int = 2048,
+    seed: int = 0,
+    template: str | None = None,
+    begins: bool = False,
+    window: int | None = None,
+) -> Path:
     """Write a llama model of about 7 MB to `path` and return the path.
 
     `context` is what it claims to be trained on; other seeds have other weights. `template` replaces the packaged
-    chat template; an empty one leaves the file without any.
+    chat template; an empty one leaves the file without any. One that `begins` wants its first token before each text.
+    With a `window` it is a gemma3 model, whose layers look back so many tokens.
     """
-    writer = GGUFWriter(str(path), "llama")
+    writer = GGUFWriter(str(path), "llama" if window is None else "gemma3")
     writer.add_name("tiny")
     writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
@@ -44,7 +53,11 @@ def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, te
     writer.add_head_count_kv(HEADS)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    n_vocab = _copy_tokenizer(writer, template)
+    if window is not None:
+        writer.add_sliding_window(window)
+        writer.add_key_length(WIDTH // HEADS)
+        writer.add_value_length(WIDTH // HEADS)
+    n_vocab = _copy_tokenizer(writer, template, begins=begins)
     writer.add_vocab_size(n_vocab)
     random = np.random.default_rng(seed)
 
@@ -66,6 +79,11 @@ def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, te
         add(f"{block}.ffn_gate.weight", INNER, WIDTH)
         add(f"{block}.ffn_up.weight", INNER, WIDTH)
         add(f"{block}.ffn_down.weight", WIDTH, INNER)
+        if window is not None:
+            add(f"{block}.attn_q_norm.weight", WIDTH // HEADS)
+            add(f"{block}.attn_k_norm.weight", WIDTH // HEADS)
+            add(f"{block}.post_attention_norm.weight", WIDTH)
+            add(f"{block}.post_ffw_norm.weight", WIDTH)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -73,13 +91,15 @@ def write_tiny_model(path: Path | str, *, context: int = 2048, seed: int = 0, te
     return Path(path)
 
 
-def _copy_tokenizer(writer: GGUFWriter, template: str | None) -> int:
+def _copy_tokenizer(writer: GGUFWriter, template: str | None, *, begins: bool) -> int:
     """Copy the packaged model's vocabulary, and its template or another one; return the number of tokens."""
     n_vocab = 0
     for name, kind, value in _tokenizer():
         if name == "tokenizer.chat_template":
             if template != "":
                 writer.add_chat_template(template or value)
+        elif name == "tokenizer.ggml.add_bos_token":
+            writer.add_add_bos_token(begins)
         elif kind == GGUFValueType.ARRAY:
             writer.add_array(name, value)
             n_vocab = len(value) if name == "tokenizer.ggml.tokens" else n_vocab

@@ -103,13 +103,16 @@ class Engine:
         with self._shelf.borrow(digest) as loaded:
             return warned(loaded.card, build=self.build, has=cpu_sets(), is_on_cpu=not offloads())
 
-    def count(self, digest: str, chats: Sequence[tuple[Message, ...]]) -> tuple[int, ...]:
+    def count(
+        self, digest: str, chats: Sequence[tuple[Message, ...]], *, cancelled: threading.Event | None = None
+    ) -> tuple[int, ...]:
         """The prompt tokens of each chat. Runs in the caller's thread, beside whatever is being decoded.
 
-        :raises ModelError: if the model can't be loaded.
+        :raises ModelError: if the model can't be loaded. :raises BenchError: (code "cancelled") if it was waited for.
         :raises GxError: (code "template") if its chat template refuses a chat.
         """
-        with self._shelf.borrow(digest) as loaded:
+        left = cancelled or threading.Event()
+        with self._shelf.borrow(digest, gives_up=left.is_set) as loaded:
             return tuple(len(loaded.model.encode(chat)) for chat in chats)
 
     def statistics(self) -> Counts:

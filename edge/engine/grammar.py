@@ -97,7 +97,7 @@ class Grammars:
     def __init__(self, vocab: Any, n_vocab: int, eog: frozenset[int]) -> None:
         self._tokenizer = lltokenizer_from_vocab(vocab, eos_token=sorted(eog) or None)
         self._n_vocab, self._eog = n_vocab, eog
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, LLMatcher | GxError] = OrderedDict()
         self._lock = threading.Lock()  # requests are encoded in several threads
 
     def constraint(self, shape: Shape) -> Constraint:
@@ -109,15 +109,24 @@ class Grammars:
         with self._lock:
             try:
                 key = f"{type(shape).__name__} {json.dumps(msgspec.structs.astuple(shape))}"  # in a schema's own order
-                matcher = self._compiled.get(key)
-                if matcher is None:
-                    matcher = self._compiled[key] = self._compile(shape)
+                if key not in self._compiled:
+                    self._compiled[key] = self._compiled_or_refused(shape)
             except RecursionError:
                 raise GxError("the output schema is nested too deeply", code="schema", hint="make it flatter") from None
             self._compiled.move_to_end(key)
             while len(self._compiled) > CACHED_SHAPES:
                 self._compiled.popitem(last=False)
+            matcher = self._compiled[key]
+        if isinstance(matcher, GxError):
+            raise GxError(matcher.message, hint=matcher.hint, code=matcher.code)
         return Constraint(matcher.deep_copy(), self._tokenizer, self._n_vocab, self._eog, kind=type(shape))
+
+    def _compiled_or_refused(self, shape: Shape) -> LLMatcher | GxError:
+        """To find what a large schema is refused for takes seconds, and each row of a run has the same."""
+        try:
+            return self._compile(shape)
+        except GxError as error:
+            return error.with_traceback(None)
 
     def _compile(self, shape: Shape) -> LLMatcher:
         match shape:

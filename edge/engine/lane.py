@@ -50,7 +50,7 @@ class Lane:
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
         self._has_copies_due = False
-        self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_share else 0
+        self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
 
     def __repr__(self) -> str:
         return f"<Lane {self._slots!r}>"

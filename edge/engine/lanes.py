@@ -35,7 +35,7 @@ class Lanes:
         tuning: Tuning = UNTUNED,
     ) -> None:
         self._model, self._context_tokens = model, context_tokens
-        self._n_slots, self._budget_tokens = n_slots, budget_tokens
+        self._n_slots, self._budget_tokens, self._given_tokens = n_slots, budget_tokens, budget_tokens
         self._pace, self._statistics, self._now = Pace(threads), statistics, now
         self._tuning = tuning
         self._lanes: list[Lane] = []
@@ -72,6 +72,8 @@ class Lanes:
         `is_behind`: one that came before waits for a lane. :raises ModelError: if there isn't memory for one slot.
         """
         self._admitted += 1
+        if self.is_idle:
+            self._budget_tokens = self._given_tokens  # there may be more memory by now than there was
         for lane in self._lanes:
             if lane.keeps(job):
                 lane.admit(job, self._admitted)
@@ -88,7 +90,7 @@ class Lanes:
         if isinstance(choice, Wait):
             return choice
         if isinstance(choice, Make) and not self._make(choice):
-            return self.admit(job)
+            return self.admit(job, is_behind=is_behind)
         lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
         lane.admit(job, self._admitted)
         return None

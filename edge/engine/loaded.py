@@ -5,8 +5,8 @@ Invariant: a model that can't be made whole leaves nothing in memory.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
 from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
@@ -75,6 +75,8 @@ class Loaded:
         self.place, self.claim, self.since_s = place, claim, since_s
         self.users, self.used_s, self.is_retired = 0, float("-inf"), False
         self._encoder: Encoder | None = None
+        self._grammars: Grammars | None = None
+        self._making = threading.Lock()  # requests are encoded in several threads
         self.model = Model(digest, place.path, place.adapters)
         try:
             tokens = self.model.context_tokens(place.context_tokens or context_tokens)
@@ -86,10 +88,13 @@ class Loaded:
             self.model.close()
             raise
 
-    @cached_property
+    @property
     def grammars(self) -> Grammars:
         """Made with the first schema: it takes a fifth of a second."""
-        return Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
+        with self._making:
+            if self._grammars is None:
+                self._grammars = Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
+            return self._grammars
 
     def encoder(self, threads: int) -> Encoder:
         """What embeds texts, made with the first of them. For the engine's thread alone."""

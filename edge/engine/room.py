@@ -85,7 +85,7 @@ def choose(
     if free:
         # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
         return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
-    if fitting or is_behind:
+    if is_behind or sum(lanes[i].n_slots for i in fitting) >= n_slots:
         return Wait()
     idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
     dropped: list[int] = []
@@ -97,7 +97,7 @@ def choose(
     n = min(least, room // size)
     if n < 1 and len(dropped) == len(lanes):
         n = 1
-    return Make(size, n, tuple(dropped)) if n >= 1 else Wait(for_lane=True)
+    return Make(size, n, tuple(dropped)) if n >= 1 else Wait(for_lane=not fitting)
 
 
 def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:

@@ -38,6 +38,7 @@ class _Want:
 
     def __init__(self, digest: str, place: Place, claim: Claim, stamp: Stamp | None, since_s: float) -> None:
         self.digest, self.place, self.claim, self.stamp, self.since_s = digest, place, claim, stamp, since_s
+        self.makes_way: list[Loaded] = []  # what is to be put away before it is loaded
 
 
 class Shelf:
@@ -92,6 +93,8 @@ class Shelf:
         want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
         with self._changed:
             known = self._enter(want, gives_up)
+        for loaded in want.makes_way:  # which takes a while, and others ask meanwhile
+            loaded.close()
         return self._load(want) if known is None else known
 
     def take_nowait(self, digest: str) -> Loaded | None:
@@ -106,15 +109,18 @@ class Shelf:
             loaded.users, loaded.used_s = loaded.users - 1, self._now()
             if loaded.users:
                 return
-            if loaded.is_retired:
-                self._retired.remove(loaded)
-                loaded.close()
+            if not loaded.is_retired:
+                self._changed.notify_all()
+                return
+        loaded.close()  # which takes a while, and its room is given away only then
+        with self._changed:
+            self._retired.remove(loaded)
             self._changed.notify_all()
 
     @contextmanager
-    def borrow(self, digest: str) -> Iterator[Loaded]:
+    def borrow(self, digest: str, *, gives_up: Callable[[], bool] = lambda: False) -> Iterator[Loaded]:
         """`take` and `give_back`. Raises what `take` does."""
-        loaded = self.take(digest)
+        loaded = self.take(digest, gives_up=gives_up)
         try:
             yield loaded
         finally:
@@ -136,9 +142,10 @@ class Shelf:
         """Put everything away; what is in use, when it is given back."""
         with self._changed:
             self._is_closed = True
-            for digest in list(self._loaded):
-                self._retire(digest)
+            unused = [one for digest in list(self._loaded) if not (one := self._retire(digest)).users]
             self._changed.notify_all()
+        for loaded in unused:
+            loaded.close()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -209,14 +216,13 @@ class Shelf:
         ahead = [other for other in self._wants[: self._wants.index(want)] if other.digest != want.digest]
         if any(other.since_s <= late_s and self._waits(other) for other in ahead):
             return None
-        if want.digest in self._loaded:
-            self._retire(want.digest)  # from another place
+        if want.digest in self._loaded and not (other := self._retire(want.digest)).users:  # from another place
+            other.close()  # whether there is room is seen only then
         unused = [loaded for loaded in self._loaded.values() if self._may_leave(loaded)]
         for n in range(len(unused) + 1):
             cache = self._budget.cache_for(want.claim, self._claims(without=unused[:n]))
             if cache is not None:
-                for loaded in unused[:n]:
-                    self._retire(loaded.model.digest)
+                want.makes_way += [self._retire(loaded.model.digest) for loaded in unused[:n]]
                 return cache
         return None
 
@@ -252,13 +258,13 @@ class Shelf:
             self._loaded[want.digest] = loaded
             return loaded
 
-    def _retire(self, digest: str) -> None:
+    def _retire(self, digest: str) -> Loaded:
+        """Give a model out no more. Without users it is the caller's to close, once the lock is free."""
         loaded = self._loaded.pop(digest)
         loaded.is_retired = True
         if loaded.users:
             self._retired.append(loaded)
-        else:
-            loaded.close()
+        return loaded
 
 
 def _anew(error: ModelError) -> ModelError:

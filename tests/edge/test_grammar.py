@@ -11,8 +11,10 @@ import jsonschema
 import pytest
 
 from edge.engine.engine import Completion, Engine, Request
-from edge.engine.grammar import Choice, Gbnf, Lark, Regex, Shape
+from edge.engine.grammar import Choice, Gbnf, Grammars, JsonSchema, Lark, Regex, Shape
+from edge.engine.llama import Model
 from edge.engine.schema import endless, options_inlined, pointer
+from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
 from tests.fuzz.schemas import case_of, fuzz
 
@@ -292,3 +294,19 @@ def test_a_shape_that_is_cut_short_is_a_failure(engine: Engine) -> None:
 def test_a_schema_and_a_constraint_at_once_are_refused(engine: Engine) -> None:
     failure = ask(engine, schema={"type": "null"}, shape=Choice(options=("a",)))
     assert isinstance(failure, Failure) and failure.code == "constraint" and "got both" in failure.message
+
+
+def test_what_a_schema_is_refused_for_is_looked_for_once(packaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, compiled = Model("smol", packaged), list[Shape]()
+    grammars = Grammars(model.vocab, model.n_vocab, model.eog)
+    compile_ = Grammars._compile
+    monkeypatch.setattr(Grammars, "_compile", lambda self, shape: compiled.append(shape) or compile_(self, shape))
+    schema: dict[str, Any] = {"type": "object", "patternProperties": {"(?=x)": {"type": "string"}}}
+    errors = list[GxError]()
+    for _ in range(3):
+        with pytest.raises(GxError) as caught:
+            grammars.constraint(JsonSchema(schema=schema))
+        errors.append(caught.value)
+    assert len(compiled) == 1 and errors[0] is not errors[1]
+    assert {(one.message, one.hint, one.code) for one in errors} == {(errors[0].message, errors[0].hint, "schema")}
+    model.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pytest
 
 from edge.engine.llama import Context, Fed, Model
 from edge.engine.slots import Copy, Cut, Tokens
+from tests.tiny_model import write_tiny_model
 
 SLOTS = 4
 Row = npt.NDArray[np.float32]
@@ -28,17 +30,17 @@ class Bench:
     """A loaded model, and contexts that are closed with it."""
 
     def __init__(self, path: str) -> None:
-        self._model = Model("tiny", path)
+        self.model = Model("tiny", path)
         self._contexts: list[Context] = []
 
     def context(self, slot_tokens: int = 256) -> Context:
-        self._contexts.append(Context(self._model, slots=SLOTS, slot_tokens=slot_tokens, threads=1))
+        self._contexts.append(Context(self.model, slots=SLOTS, slot_tokens=slot_tokens, threads=1))
         return self._contexts[-1]
 
     def close(self) -> None:
         for context in self._contexts:
             context.close()
-        self._model.close()
+        self.model.close()
 
 
 @pytest.fixture
@@ -106,3 +108,30 @@ def test_what_is_copied_is_what_was_there_though_its_place_is_given_away(bench: 
     other = feed(context, 0, 0, some(2))
     assert np.array_equal(feed(context, 1, N, LAST), stayed) and np.array_equal(feed(context, 2, N, LAST), stayed)
     assert np.array_equal(other, feed(bench.context(), 0, 0, some(2)))
+
+
+def test_layers_that_look_back_a_little_lose_what_is_before_when_they_move(tmp_path: Path) -> None:
+    """So a model that has such layers says that its sequences can't be moved, and they can still be shared."""
+    bench = Bench(str(write_tiny_model(tmp_path / "sliding.gguf", window=16)))
+    stays = bench.context()
+    feed(stays, 0, 0, some(1)[:25])
+    right = feed(stays, 0, 25, LAST)
+
+    shares = bench.context()
+    feed(shares, 0, 0, some(1))
+    shares.move([Copy(0, 2, 25)])
+    shared = feed(shares, 2, 25, LAST)
+
+    moves = bench.context()
+    feed(moves, 0, 0, some(1))
+    moves.restore(1, moves.save(0))
+    moves.move([Cut(1, 25)])
+    moved = feed(moves, 1, 25, LAST)
+
+    assert np.allclose(shared, right, atol=1e-3) and not np.allclose(moved, right, atol=1e-3)
+    assert bench.model.can_share and not bench.model.can_move
+    bench.close()
+
+
+def test_what_has_no_such_layers_moves(bench: Bench) -> None:
+    assert bench.model.can_share and bench.model.can_move

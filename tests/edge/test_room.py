@@ -46,6 +46,14 @@ def test_who_finds_no_room_waits_while_others_run() -> None:
     assert ask(900, lane(1024, 32, 0)) == Wait()
 
 
+def test_a_lane_of_few_slots_that_is_full_does_not_keep_others_from_one_of_their_own() -> None:
+    assert ask(1500, lane(8192, 1, 0), budget=30_000) == Make(2048, 7)
+    assert ask(1500, lane(8192, 1, 0), lane(1024, 16, 16), budget=30_000) == Make(2048, 7, (1,))
+    assert ask(1500, lane(8192, 3, 0), budget=25_000) == Wait()  # there is no room, and it is waited for a slot
+    assert ask(1500, lane(8192, 1, 0), budget=30_000, is_behind=True) == Wait()
+    assert ask(1500, lane(4096, 16, 0), lane(2048, 16, 0)) == Wait()
+
+
 def test_who_waits_for_a_lane_is_overtaken_only_by_what_ends_before_those_it_waits_for() -> None:
     busy = lane(1024, 96, 3)._replace(left_tokens=500)
     assert ask(499, busy, is_behind=True) == Use(0)

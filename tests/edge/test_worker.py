@@ -165,6 +165,23 @@ async def test_a_crash_is_a_value(tiny: str) -> None:
         assert isinstance(down, BenchDown) and "SIGABRT: a GGML assertion?" in down.reason and not down.is_expected
 
 
+async def test_a_turn_that_is_too_long_to_be_sent_fails_and_no_other(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(tiny) as edge:
+        await until(edge, BenchUp)
+        monkeypatch.setattr("edge.frames.MAX_BODY_BYTES", 5_000)
+        edge.submit(turn("long", text="word " * 2_000))
+        edge.submit(turn("short"))
+        ended = list[AttemptEnded]()
+        while len(ended) < 2:
+            ended += [one for one in await until(edge, AttemptEnded) if isinstance(one, AttemptEnded)]
+    assert [one.task for one in ended] == ["long", "short"] and isinstance(ended[1].outcome, Answer)
+    refused = ended[0].outcome
+    assert isinstance(refused, Failure) and (refused.code, refused.retryable) == ("too_long", False)
+    assert "at most 5000 are allowed" in refused.message
+
+
 async def test_a_restart_is_expected_and_gives_its_reason(tiny: str) -> None:
     async with worker(tiny) as edge:
         await until(edge, BenchUp)

@@ -1,4 +1,4 @@
-"""The README's page "In the shell": each line of it runs, and ends well, in a folder with what it names."""
+"""The page "In the shell" of gx/README.md: each line of it runs, and ends well, in a folder with what it names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.project import Project
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "gx" / "README.md"
 PAGE = README.read_text().partition("\n## In the shell\n")[2].partition("\n## ")[0]
 MAY_BE_MISSING = ("jq", "parallel", "make", "xargs")
 RECIPE = """\

@@ -77,6 +77,7 @@ class Context:
         params = llama_cpp.llama_context_default_params()
         params.n_seq_max, params.n_ctx, params.kv_unified = slots, slots * _padded(slot_tokens), False
         params.n_batch, params.n_ubatch, params.no_perf = BATCH_TOKENS, self.pass_tokens, True
+        params.swa_full = True  # all of a sequence is kept, so that a beginning of it can be shared
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH[tuning.flash]
         params.type_k = params.type_v = _CACHE[tuning.cache]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections import deque
 
 # OpenMP's busy waiting starves whoever shares the cores; libgomp reads this when llama_cpp loads it.
@@ -21,14 +22,23 @@ __all__ += ["offloads"]
 
 # ggml_log_level: 3 is a warning, 4 an error.
 _LOG_ERROR = 4
-_complaints: deque[str] = deque(maxlen=8)
+
+
+class _Complaints(threading.local):
+    """llama.cpp's last complaints to this thread: models are loaded, and contexts made, in several at a time."""
+
+    def __init__(self) -> None:
+        self.last: deque[str] = deque(maxlen=8)
+
+
+_complaints = _Complaints()
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _user: object) -> None:
     """Keep llama.cpp quiet, and keep its last complaints. A module's name, so that it is never collected."""
     if level == _LOG_ERROR:
-        _complaints.append(text.decode("utf-8", "replace").strip())
+        _complaints.last.append(text.decode("utf-8", "replace").strip())
 
 
 llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
@@ -58,16 +68,16 @@ def default_threads() -> int:
 
 def forget() -> None:
     """Whatever was complained of before."""
-    _complaints.clear()
+    _complaints.last.clear()
 
 
 def complaints() -> str:
     """All of the last complaints."""
-    return " ".join(_complaints)
+    return " ".join(_complaints.last)
 
 
 def complaint() -> str:
     """The first of llama.cpp's last complaints, and forget them: the later ones say the same in more general words."""
-    first = _complaints[0] if _complaints else "no reason given"
-    _complaints.clear()
+    first = _complaints.last[0] if _complaints.last else "no reason given"
+    _complaints.last.clear()
     return first.removeprefix("llama_model_load: error loading model: ")

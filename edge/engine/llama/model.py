@@ -92,10 +92,15 @@ class Model:
         pair = llama_cpp.llama_model_chat_template(self._pointer, b"rerank")
         self.pair_template: str | None = pair.decode("utf-8", "replace") if pair else None
         self.pair_marks = self._pair_marks()
+        begin = llama_cpp.llama_vocab_bos(self.vocab) if llama_cpp.llama_vocab_get_add_bos(self.vocab) else -1
+        self._begins = self._special(begin)  # what each text begins with; some templates write it, some leave it out
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
         self.can_share = not any(f(self._pointer) for f in _STATEFUL)
+        # Some layers look back so many tokens only, and a saved sequence holds no more of these: what is restored of it
+        # can be gone on with, and not cut back.
+        self.can_move = self.can_share and not llama_cpp.llama_model_n_swa(self._pointer)
         try:
             self._formatter = _Formatter(
                 template=template.decode("utf-8", "replace") if template else CHATML,
@@ -182,9 +187,10 @@ class Model:
             {"role": m.role, "content": m.content} | ({"tool_call_id": m.call} if m.call else {}) for m in messages
         ]
         try:
-            return str(self._formatter(messages=chat).prompt)
+            prompt = str(self._formatter(messages=chat).prompt)
         except Exception as error:  # templates raise whatever they like
             raise GxError(f"the model's chat template refuses these messages: {error}", code="template") from error
+        return prompt if prompt.startswith(self._begins) else self._begins + prompt
 
     def encode(self, messages: Sequence[Message]) -> Tokens:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
