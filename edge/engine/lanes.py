@@ -12,7 +12,7 @@ from edge.engine.job import Job
 from edge.engine.lane import Lane
 from edge.engine.llama import Model
 from edge.engine.pace import Pace
-from edge.engine.room import Make, Wait, choose, merge, slot_tokens
+from edge.engine.room import Make, Use, Wait, choose, merge, slot_tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import ModelError
@@ -72,14 +72,23 @@ class Lanes:
         `is_behind`: one that came before waits for a lane. :raises ModelError: if there isn't memory for one slot.
         """
         self._admitted += 1
-        if self.is_idle:
-            self._budget_tokens = self._given_tokens  # there may be more memory by now than there was
         for lane in self._lanes:
             if lane.keeps(job):
                 lane.admit(job, self._admitted)
                 return None
             lane.expire()
-        choice = choose(
+        if self.is_idle:
+            self._budget_tokens = self._given_tokens  # there may be more memory by now than there was
+        while isinstance(choice := self._choose(job, is_behind=is_behind), Make) and not self._make(choice):
+            pass  # the budget is less now
+        if isinstance(choice, Wait):
+            return choice
+        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
+        lane.admit(job, self._admitted)
+        return None
+
+    def _choose(self, job: Job, *, is_behind: bool) -> Use | Make | Wait:
+        return choose(
             job.need_tokens,
             [lane.state() for lane in self._lanes],
             context_tokens=self._context_tokens,
@@ -87,13 +96,6 @@ class Lanes:
             budget_tokens=self._budget_tokens,
             is_behind=is_behind,
         )
-        if isinstance(choice, Wait):
-            return choice
-        if isinstance(choice, Make) and not self._make(choice):
-            return self.admit(job, is_behind=is_behind)
-        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
-        lane.admit(job, self._admitted)
-        return None
 
     @property
     def n_writing(self) -> int:

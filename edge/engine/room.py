@@ -85,12 +85,12 @@ def choose(
     if free:
         # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
         return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
-    if is_behind or sum(lanes[i].n_slots for i in fitting) >= n_slots:
+    least = max(1, min(n_slots, budget_tokens // 2 // size))  # no lane takes all, and one of less must be in need
+    if is_behind or sum(lanes[i].n_slots for i in fitting) >= least:
         return Wait()
     idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
     dropped: list[int] = []
     room = budget_tokens - sum(lane.tokens for lane in lanes)
-    least = max(1, min(n_slots, budget_tokens // 2 // size))  # no lane takes all, and one of less must be in need
     while room // size < least and idle:
         dropped.append(idle.pop(0))
         room += lanes[dropped[-1]].tokens

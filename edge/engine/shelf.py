@@ -64,7 +64,7 @@ class Shelf:
         self._changed = threading.Condition()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        self._retired: list[Loaded] = []  # with users still
+        self._retired: list[Loaded] = []  # with users still, or about to be put away
         self._loading: dict[str, Claim] = {}
         self._wants: list[_Want] = []  # in the order of their coming
         self._broken: dict[Place, tuple[Stamp, ModelError]] = {}  # as it was, and why it couldn't be loaded
@@ -93,8 +93,8 @@ class Shelf:
         want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
         with self._changed:
             known = self._enter(want, gives_up)
-        for loaded in want.makes_way:  # which takes a while, and others ask meanwhile
-            loaded.close()
+        for loaded in want.makes_way:
+            self._put_away(loaded)
         return self._load(want) if known is None else known
 
     def take_nowait(self, digest: str) -> Loaded | None:
@@ -112,10 +112,7 @@ class Shelf:
             if not loaded.is_retired:
                 self._changed.notify_all()
                 return
-        loaded.close()  # which takes a while, and its room is given away only then
-        with self._changed:
-            self._retired.remove(loaded)
-            self._changed.notify_all()
+        self._put_away(loaded)
 
     @contextmanager
     def borrow(self, digest: str, *, gives_up: Callable[[], bool] = lambda: False) -> Iterator[Loaded]:
@@ -145,7 +142,7 @@ class Shelf:
             unused = [one for digest in list(self._loaded) if not (one := self._retire(digest)).users]
             self._changed.notify_all()
         for loaded in unused:
-            loaded.close()
+            self._put_away(loaded)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -217,6 +214,7 @@ class Shelf:
         if any(other.since_s <= late_s and self._waits(other) for other in ahead):
             return None
         if want.digest in self._loaded and not (other := self._retire(want.digest)).users:  # from another place
+            self._retired.remove(other)
             other.close()  # whether there is room is seen only then
         unused = [loaded for loaded in self._loaded.values() if self._may_leave(loaded)]
         for n in range(len(unused) + 1):
@@ -259,12 +257,18 @@ class Shelf:
             return loaded
 
     def _retire(self, digest: str) -> Loaded:
-        """Give a model out no more. Without users it is the caller's to close, once the lock is free."""
+        """Give a model out no more. Without users it is the caller's to put away, once the lock is free."""
         loaded = self._loaded.pop(digest)
         loaded.is_retired = True
-        if loaded.users:
-            self._retired.append(loaded)
+        self._retired.append(loaded)
         return loaded
+
+    def _put_away(self, loaded: Loaded) -> None:
+        """Free the memory, which takes a while, in which others ask; its room is given away only then."""
+        loaded.close()
+        with self._changed:
+            self._retired.remove(loaded)
+            self._changed.notify_all()
 
 
 def _anew(error: ModelError) -> ModelError:

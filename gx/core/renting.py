@@ -32,13 +32,17 @@ def _cap(terms: Terms) -> float:
     return inf if terms.is_rehearsal else 0.0
 
 
+def can_switch(run: RunState, terms: Terms) -> bool:
+    """Whether a run may rent on such terms: what is paid for isn't rehearsed, nor the reverse, while some are alive."""
+    rent = run.rent
+    return rent is None or not rent.ledger.alive or rent.terms.is_rehearsal == terms.is_rehearsal
+
+
 def _burst_allowed(run: RunState, body: e.BurstAllowed) -> None:
     if run.rent is None:
         run.rent = rent_of(body.terms)
         return
     rent, settled_usd = run.rent, run.rent.ledger.settled_usd
-    if rent.ledger.alive and rent.terms.is_rehearsal != body.terms.is_rehearsal:
-        return  # asked for while the first reservation was written: what is paid for isn't rehearsed, nor the reverse
     if rent.terms.is_rehearsal != body.terms.is_rehearsal:
         settled_usd, rent.other_usd = rent.other_usd, settled_usd
     rent.terms, rent.refused, rent.capped = body.terms, None, None

@@ -6,6 +6,7 @@ import re
 
 from gx.core.errors import UsageError
 from gx.core.gpus import GPU_GB_PER_S
+from gx.core.renting import can_switch
 from gx.core.terms import MOST_CONTAINERS, Terms
 from gx.core.view import RunState
 from gx.node.client import Submission
@@ -51,8 +52,7 @@ def check_terms(terms: Terms) -> None:
 
 def check_switch(run: RunState, terms: Terms) -> None:
     """:raises UsageError: if containers of the run may be alive, and are to be rehearsed from now on, or paid."""
-    rent = run.rent
-    if rent is not None and rent.ledger.alive and rent.terms.is_rehearsal != terms.is_rehearsal:
+    if not can_switch(run, terms):
         raise UsageError("a run that rents can't begin to rehearse, nor the other way round", hint="begin another run")
 
 

@@ -137,7 +137,7 @@ class Memories:
         """
         memorycheck.check_query(query)
         ranked_by = await self._reranking.named(query, reranker)
-        if self._is_behind:
+        if self._is_behind and not self._file.is_renewed:
             await self._follow()
         vector, notes = None, list[str]()
         if not query.is_text_only:

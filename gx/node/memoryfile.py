@@ -41,6 +41,7 @@ class MemoryFile:
         self.notes: list[str] = []
         self._store: MemoryStore | None = None
         self._is_ready = False  # for questions: checked, and followed once
+        self.is_renewed = False  # now: what is there answers meanwhile
         self._upto = -1
         self._began = log.last_seq  # what is remembered from here on never had a file
         self._changing = anyio.Lock()
@@ -83,7 +84,11 @@ class MemoryFile:
         if takes_vectors:
             await self.follow()
         async with self._changing:
-            await self._make_again(takes_vectors=takes_vectors)
+            self.is_renewed = True
+            try:
+                await self._make_again(takes_vectors=takes_vectors)
+            finally:
+                self.is_renewed = False
 
     async def close(self) -> None:
         """Let the file go."""

@@ -21,6 +21,7 @@ from gx.core.errors import BenchError, GxError
 from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
 from gx.core.protocol import Measured, Signal
+from gx.core.renting import can_switch
 from gx.core.task import CloudLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
@@ -202,7 +203,7 @@ class Dispatcher:
 
     def _gather(self) -> tuple[list[e.Body], list[e.Blob]]:
         """All events that are to be committed now, with their blobs."""
-        bodies, self._pending = self._pending, []
+        bodies, self._pending = [body for body in self._pending if self._is_still_meant(body)], []
         blobs, self._blobs = self._blobs, []
         room, self._room = self._room, anyio.Event()
         room.set()  # all who wait: each feeds a run of its own
@@ -230,6 +231,11 @@ class Dispatcher:
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
         return learned(self._active, bodies, at.wall, blobs), blobs
+
+    def _is_still_meant(self, body: e.Body) -> bool:
+        """Not so terms that were asked for while what they don't go with was written: containers of the other kind."""
+        run = self.view.runs.get(body.run) if isinstance(body, e.BurstAllowed) else None
+        return run is None or not isinstance(body, e.BurstAllowed) or can_switch(run, body.terms)
 
     def _rent(self, run: ActiveRun, renter: Renter, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from what a run rents, and from the time."""

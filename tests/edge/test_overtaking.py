@@ -22,7 +22,7 @@ class Bench:
         self.engine.register("tiny", path)
         self.engine.submit(self._ask("load", 1)).result(30)
         (loaded,) = self.engine._shelf._loaded.values()
-        loaded.lanes._budget_tokens = cache_tokens
+        loaded.lanes._given_tokens = cache_tokens
         loaded.lanes.close()
         self.ended: list[str] = []
         self._futures: list[Future[Result]] = []

@@ -52,6 +52,7 @@ def test_a_lane_of_few_slots_that_is_full_does_not_keep_others_from_one_of_their
     assert ask(1500, lane(8192, 3, 0), budget=25_000) == Wait()  # there is no room, and it is waited for a slot
     assert ask(1500, lane(8192, 1, 0), budget=30_000, is_behind=True) == Wait()
     assert ask(1500, lane(4096, 16, 0), lane(2048, 16, 0)) == Wait()
+    assert ask(900, lane(1024, 14, 0), budget=30_000) == Wait()  # it has all that one size may have
 
 
 def test_who_waits_for_a_lane_is_overtaken_only_by_what_ends_before_those_it_waits_for() -> None:

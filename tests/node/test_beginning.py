@@ -83,14 +83,3 @@ def test_a_recipe_s_deadline_that_is_over_begins_anew_where_the_run_had_come_to_
         assert isinstance(resumed, e.RunResumed) and resumed.deadline_at == deadline_at
     (resumed,) = beginning.resumed(script.run, wanted(), NOW + 999)  # the recipe has none, and nobody says how long
     assert isinstance(resumed, e.RunResumed) and resumed.deadline_at is None
-
-
-def test_a_switch_that_was_asked_for_before_a_reservation_was_written_is_none() -> None:
-    paid = Terms(mode="auto", usd=5.0)
-    script = begun(burst=paid)
-    limits = {"timeout_s": 60.0, "cold_start_s": 300.0, "lease_s": 60.0, "window_s": 60.0}
-    script.then(
-        e.ContainerReserved(run="r", container="c", gpu="L4", usd_per_s=0.001, at=NOW, **limits),
-        e.BurstAllowed(run="r", terms=Terms(mode="auto", usd=5.0, is_rehearsal=True)),
-    )
-    assert script.run.rent is not None and script.run.rent.terms == paid and script.run.rent.ledger.cap_usd == 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from edge.memory.store import MemoryStore
@@ -35,6 +36,17 @@ async def test_what_was_remembered_is_found_while_somebody_else_writes(tmp_path:
             await memories._commit([*events], blobs)
             found = await memories.search(Query(text="boat"))
         assert [hit.memory.body for hit in found.hits] == ["a boat"]
+
+
+async def test_what_is_there_answers_while_the_file_is_made_again(tmp_path: Path) -> None:
+    async with memories_of(tmp_path, Stuck()) as memories:
+        await memories.write([Draft(body="a ship")], by="me")
+        memories._file.is_renewed = True
+        events, blobs = written([Draft(body="a boat")], by="a run", now=1.0)
+        await memories._commit([*events], blobs)
+        async with memories._file._changing:
+            with anyio.fail_after(30):
+                assert [hit.memory.body for hit in (await memories.search(Query(text="ship"))).hits] == ["a ship"]
 
 
 async def test_vectors_that_can_not_be_kept_are_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,20 @@ async def test_a_live_run_rents_from_when_it_may(tmp_path: Path) -> None:
         await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
 
 
+async def test_what_is_paid_for_is_not_rehearsed_though_it_was_asked_before_it_was_reserved(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    rehearsed = msgspec.structs.replace(FORCE, is_rehearsal=True)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=FORCE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        dearer = msgspec.structs.replace(FORCE, usd=(FORCE.usd or 0) + 1)
+        desk.dispatcher.steer([e.BurstAllowed(run="r", terms=rehearsed), e.BurstAllowed(run="r", terms=dearer)])
+        await until_passing(desk, lambda: desk.bodies(e.BurstAllowed))
+        assert [body.terms for body in desk.bodies(e.BurstAllowed)] == [dearer]
+        assert active.state.rent is not None and active.state.rent.terms == dearer
+
+
 async def test_at_most_so_many_tasks_run_at_once_wherever_that_is(tmp_path: Path) -> None:
     clock = ManualClock()
     edge, landlord = ScriptedWorker(NEVER, leases=2), ScriptedLandlord(clock, NEVER)
