@@ -6,7 +6,7 @@ Parse, call, print: what is done there is `cloud.deploy`'s. The SDK is loaded wh
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from gx import output
-from gx.core.errors import CloudError, UsageError
+from gx.cli.account import awaited, files_of, sdk, size_text
+from gx.core.errors import UsageError
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
     from cloud.cost import Rates
     from cloud.deploy import Deployed, Line
-    from cloud.rented import Account
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -136,34 +136,6 @@ def doctor(recipe: RecipeOpt = None, as_json: JsonOpt = None) -> None:
     raise typer.Exit(ExitCode.error if failed else ExitCode.ok)
 
 
-# ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def files_of(recipe: Path | None, sources: list[str]) -> dict[str, Path]:
-    """The original files of a recipe's models, their adapters, and other models, by SHA-256.
-
-    :raises GxError: if the recipe can't be read, or a model isn't on this machine.
-    """
-    from gx import settings, wiring
-    from gx.core.recipe import Agent, Model, Recipe
-    from gx.flow.parse import parse_recipe, read_recipe, readable
-
-    found = settings.load()
-    recipes: list[tuple[Recipe, Path]] = []
-    if recipe is not None:
-        recipes.append((parse_recipe(read_recipe(recipe), file=readable(recipe)), recipe.resolve().parent))
-    for source in sources:
-        agents = {"m": Agent(name="m", model="m")}
-        recipes.append((Recipe(name="m", steps=(), agents=agents, models={"m": Model(source=source)}), Path.cwd()))
-    files: dict[str, Path] = {}
-    for one, folder in recipes:
-        for model in wiring.resolve_models(one, found, folder).values():
-            files[model.sha256] = model.path
-            adapters = zip(model.adapter_sha256s, model.adapters, strict=True)
-            files |= {sha256: Path(path) for sha256, (path, _) in adapters}
-    return files
-
-
 def _progress(name: str) -> Any:
     """A bar on stderr, where a terminal can draw one."""
     from gx.cli.models import _progress as bar
@@ -236,32 +208,3 @@ def _write_line(line: Line, *, is_json: bool) -> None:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def size_text(size_bytes: int) -> str:
-    from gx.cli.models import _size as decimal
-
-    return decimal(size_bytes)
-
-
-# ── the SDK ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def sdk() -> tuple[Any, Account]:
-    """What deploys, and the account. :raises CloudError: if the SDK isn't installed."""
-    try:
-        from cloud import deploy
-        from cloud.rented import Account
-    except ImportError:
-        raise CloudError(
-            "gx was installed without what it needs to rent", code="cloud.sdk", hint="install gx with its extra `cloud`"
-        ) from None
-    return deploy, Account()
-
-
-def awaited(do: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
-    from functools import partial
-
-    import anyio
-
-    return anyio.run(partial(do, *args, **named))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gx.cli.cloud import awaited, files_of, sdk, size_text
+from gx.cli.account import awaited, files_of, sdk, size_text
 from gx.core.errors import CloudError, GxError
 from gx.node.check import Check
 

@@ -31,6 +31,7 @@ from gx.node.notices import check_targets
 from gx.node.notify import Notifiers
 from gx.node.previews import Previews
 from gx.node.rulewatch import RuleWatch
+from gx.node.runmemory import RunMemory
 from gx.node.standing import chosen, continuations, end_of, question_of
 from gx.node.upload import Upload
 from gx.node.wanted import Wanted, read
@@ -287,7 +288,7 @@ class LocalNode:
             digests,
             lambda keys: self.log.find_results(keys, before_seq=first_seq),
             fresh=steps_from(read.plan, wanted.fresh_from),
-            memory=self.memories.of_run(asked.settings.memory_reranker),
+            memory=RunMemory(self.memories, asked.settings.memory_reranker),
         )
         source = read.source
         rows = take(source.rows(), limit=wanted.limit, sample=wanted.sample, seed=0) if source is not None else None

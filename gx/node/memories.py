@@ -21,7 +21,7 @@ from gx.core.memory import Draft, Filter, Found, Memory, MemoryStats, Query, Rep
 from gx.core.ports import Embedder
 from gx.node.memoryfile import MemoryFile
 from gx.node.memoryvectors import Vectors
-from gx.node.reranking import OfRun, Reranking
+from gx.node.reranking import Reranking
 from gx.run.memory import remembering
 from gx.run.memory.reranking import candidates
 from gx.wiring import EmbeddingModel
@@ -151,10 +151,6 @@ class Memories:
             return Found(hits=tuple(hits), notes=self._told(notes))
         best = await self._reranking.ordered(ranked_by, query, hits)
         return Found(hits=best, notes=self._told(notes), reranker=ranked_by.model.digest if best else "")
-
-    def of_run(self, reranker: str) -> OfRun:
-        """This memory as a run has it whose settings name that reranker."""
-        return OfRun(self, reranker)
 
     async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
         """As `Vectors.near`."""

@@ -7,18 +7,14 @@ setting, a flag or a recipe, nothing is answered without it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
 
 from gx.core.errors import BenchError, GxError, ModelError, UsageError
-from gx.core.memory import Draft, Found, Hit, Query, Written
+from gx.core.memory import Hit, Query
 from gx.core.message import Value
 from gx.core.ports import Ranker
 from gx.run.memory.reranking import ordered, passage_of
 from gx.settings import NONE
 from gx.wiring import LocalModel
-
-if TYPE_CHECKING:
-    from gx.node.memories import Memories
 
 HINT = "`memory_reranker`, or `--rerank`, names another one, or `none`"
 
@@ -83,22 +79,6 @@ class Reranking:
             raise
         except BenchError:
             return await (await self._ranker(named.model)).rank(named.model.digest, question, passages)
-
-
-class OfRun:
-    """A workspace's memory with the reranker of one run's settings. Implements `Memory` and `Near` of the ports."""
-
-    def __init__(self, memories: Memories, reranker: str) -> None:
-        self._memories, self._reranker = memories, reranker
-
-    async def search(self, query: Query) -> Found:
-        return await self._memories.search(query, reranker=self._reranker)
-
-    async def write(self, drafts: Sequence[Draft], *, by: str) -> Written:
-        return await self._memories.write(drafts, by=by)
-
-    async def near(self, question: str, passages: Sequence[str]) -> tuple[list[float] | None, tuple[str, ...]]:
-        return await self._memories.near(question, passages)
 
 
 def unset() -> UsageError:

@@ -15,6 +15,7 @@ from gx.core.errors import GxError, ModelError, UsageError
 from gx.core.memory import Draft, Found, Query, Source, Written
 from gx.node.client import Started
 from gx.node.memoryroutes import Remember, Search
+from gx.node.runmemory import RunMemory
 from gx.run.history.story import task_story
 from gx.settings import Settings
 from tests.node.served import Served, records, serve
@@ -120,7 +121,7 @@ def test_a_search_that_must_be_reranked_needs_one_and_one_that_must_not_has_none
 def test_a_runs_searches_have_the_reranker_of_its_settings(node: Served, place: Path) -> None:
     async def found(source: str, **more: Any) -> str:
         query = Query(text="ferry boat", k=1, **more)
-        return (await node.node.memories.of_run(source).search(query)).hits[0].memory.body
+        return (await RunMemory(node.node.memories, source).search(query)).hits[0].memory.body
 
     z = str(place / "z.gguf")
     asked = [
