@@ -7,7 +7,7 @@ has been there for `PATIENCE_S`, and somebody has waited as long, it is given to
 turn.
 
 Invariants: a model with users is never closed, and is in memory once; what models claim together, those that are being
-loaded included, is within the budget.
+loaded included, is within the budget, and a load begins when what makes way for it is gone.
 """
 
 from __future__ import annotations

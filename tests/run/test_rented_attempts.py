@@ -149,14 +149,8 @@ async def test_each_refusal_is_told_once_in_a_row(tmp_path: Path) -> None:
         assert len(desk.bodies(e.RentRefused)) == 2
 
 
-@pytest.mark.parametrize(
-    "terms",
-    [
-        Terms(mode="force", gpu=("A10",), max_containers=4, usd=1.0),
-        Terms(mode="force", gpu=("L4",), max_containers=4, is_rehearsal=True),
-    ],
-)
-async def test_a_worker_that_is_up_is_given_no_other_gpu_and_no_rehearsal(tmp_path: Path, terms: Terms) -> None:
+async def test_a_worker_that_is_up_is_given_no_other_gpu(tmp_path: Path) -> None:
+    terms = Terms(mode="force", gpu=("A10",), max_containers=4, usd=1.0)
     clock = ManualClock()
     landlord = ScriptedLandlord(clock, NEVER, offers=[offer(), offer("A10", usd_per_s=0.002)])
     async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
