@@ -213,6 +213,8 @@ class Shelf:
         ahead = [other for other in self._wants[: self._wants.index(want)] if other.digest != want.digest]
         if any(other.since_s <= late_s and self._waits(other) for other in ahead):
             return None
+        if not all(loaded.users for loaded in self._retired):
+            return None  # one is being put away for somebody: how much room there is shows only then
         if want.digest in self._loaded and not (other := self._retire(want.digest)).users:  # from another place
             self._retired.remove(other)
             other.close()  # whether there is room is seen only then

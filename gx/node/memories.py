@@ -130,20 +130,27 @@ class Memories:
                 await self._record([*remembering.forgotten(uids, by=by)], [])
         return tuple(uids)
 
-    async def search(self, query: Query, *, model: str | None = None, reranker: str | None = None) -> Found:
+    async def search(
+        self, query: Query, *, model: str | None = None, reranker: str | None = None, waits: bool = False
+    ) -> Found:
         """The memories that answer a question best, the best first; `reranker` is a source in place of the settings'.
+
+        While the file is made again the old one answers, and that is told; who `waits` gets the new one's answer.
 
         :raises UsageError: if it can't be asked. :raises ModelError: as `write`, or if it can't be reranked.
         """
         memorycheck.check_query(query)
         ranked_by = await self._reranking.named(query, reranker)
-        if self._is_behind and not self._file.is_renewed:
+        is_old = self._is_behind and self._file.is_renewed and not waits
+        if self._is_behind and not is_old:
             await self._follow()
         vector, notes = None, list[str]()
         if not query.is_text_only:
             found, notes = await self._vectors.agreed(model, "")
             vector, more = await self._vectors.question(query.text, found)
             notes += more
+        if is_old:
+            notes.append("the memory is being made again: what was remembered since is not found yet")
         k = query.k if ranked_by is None else candidates(query.k)
         asked = msgspec.structs.replace(query, k=k)
         hits = await self._file.ask(lambda store: store.search(asked, vector), follows=False)

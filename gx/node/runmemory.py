@@ -15,7 +15,7 @@ class RunMemory:
         self._memories, self._reranker = memories, reranker
 
     async def search(self, query: Query) -> Found:
-        return await self._memories.search(query, reranker=self._reranker)
+        return await self._memories.search(query, reranker=self._reranker, waits=True)  # its answer is kept for good
 
     async def write(self, drafts: Sequence[Draft], *, by: str) -> Written:
         return await self._memories.write(drafts, by=by)

@@ -10,6 +10,7 @@ import pytest
 from edge.memory.store import MemoryStore
 from gx.core.errors import WorkspaceError
 from gx.core.memory import Draft, Query
+from gx.node.runmemory import RunMemory
 from gx.run.memory.remembering import written
 from tests.node.test_memory_left import Stuck, memories_of
 
@@ -46,7 +47,12 @@ async def test_what_is_there_answers_while_the_file_is_made_again(tmp_path: Path
         await memories._commit([*events], blobs)
         async with memories._file._changing:
             with anyio.fail_after(30):
-                assert [hit.memory.body for hit in (await memories.search(Query(text="ship"))).hits] == ["a ship"]
+                found = await memories.search(Query(text="a ship, a boat"))
+                assert [hit.memory.body for hit in found.hits] == ["a ship"]
+                assert any("is being made again" in note for note in found.notes)
+        found = await RunMemory(memories, "none").search(Query(text="boat"))  # a run's answer is kept, so it waits
+        assert [hit.memory.body for hit in found.hits] == ["a boat"]
+        assert not any("is being made again" in note for note in found.notes)
 
 
 async def test_vectors_that_can_not_be_kept_are_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

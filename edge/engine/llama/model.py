@@ -190,7 +190,8 @@ class Model:
             prompt = str(self._formatter(messages=chat).prompt)
         except Exception as error:  # templates raise whatever they like
             raise GxError(f"the model's chat template refuses these messages: {error}", code="template") from error
-        return prompt if not prompt or prompt.lstrip().startswith(self._begins) else self._begins + prompt
+        has_begun = prompt.startswith(self._begins) or prompt.lstrip().startswith(self._begins)
+        return prompt if not prompt or has_begun else self._begins + prompt
 
     def encode(self, messages: Sequence[Message]) -> Tokens:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
