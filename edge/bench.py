@@ -90,9 +90,7 @@ class Bench:
         self._front = Front(self._engine)
         self._to_write, self._written = anyio.create_memory_object_stream[bytes](_OUTGOING_FRAMES)
         self._cancelled: dict[tuple[str, int], threading.Event] = {}
-        self._left: dict[
-            int, threading.Event
-        ] = {}  # of each request for counts, vectors or scores: nobody waits for it
+        self._left: dict[int, threading.Event] = {}  # of each request that may be left: nobody waits for it
         self._asides, self._loads = anyio.CapacityLimiter(_LOADS), anyio.CapacityLimiter(_LOADS)
         self._embeddings = anyio.CapacityLimiter(_EMBEDDINGS)
         self._told = Measured()

@@ -108,7 +108,8 @@ class Engine:
     ) -> tuple[int, ...]:
         """The prompt tokens of each chat. Runs in the caller's thread, beside whatever is being decoded.
 
-        :raises ModelError: if the model can't be loaded. :raises BenchError: (code "cancelled") if it was waited for.
+        :raises ModelError: if the model can't be loaded.
+        :raises BenchError: (code "cancelled") if `cancelled` is set before there is room for it.
         :raises GxError: (code "template") if its chat template refuses a chat.
         """
         left = cancelled or threading.Event()

@@ -1,7 +1,8 @@
 """Which lane of a cache a request goes to: many short slots, few long ones, in a given memory. Pure.
 
 A lane is a context whose slots are equally long: one 8k document must not size every slot. Lanes are made when a
-request comes that no lane suits, each slot twice as long as the class below, and idle ones make way for others.
+request comes that no lane suits, or only full ones of fewer slots than its class may have; each class's slots are twice
+as long as those of the class below, and idle lanes make way for others.
 
 Who waits for a slot is overtaken by those of other sizes. Who waits for a lane, until others have ended, is overtaken
 only by what ends before those do, as far as one can tell: what has fewer tokens to go (backfilling, Lifka 1995,

@@ -234,8 +234,10 @@ class Dispatcher:
 
     def _is_still_meant(self, body: e.Body) -> bool:
         """Not so terms that were asked for while what they don't go with was written: containers of the other kind."""
-        run = self.view.runs.get(body.run) if isinstance(body, e.BurstAllowed) else None
-        return run is None or not isinstance(body, e.BurstAllowed) or can_switch(run, body.terms)
+        if not isinstance(body, e.BurstAllowed):
+            return True
+        run = self.view.runs.get(body.run)
+        return run is None or can_switch(run, body.terms)
 
     def _rent(self, run: ActiveRun, renter: Renter, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from what a run rents, and from the time."""
