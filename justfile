@@ -31,6 +31,15 @@ bench:
 bench-engine *ARGS:
     python -m tests.bench.engine {{ARGS}}
 
+# All that is claimed of the engine: its workloads, a second format, embeddings, a run, company, and our own share.
+bench-engine-all:
+    python -m tests.bench.engine
+    python -m tests.bench.engine W2 --as Q4_0
+    python -m tests.bench.engine.embed
+    python -m tests.bench.engine.through
+    python -m tests.bench.engine.company
+    python -m tests.bench.engine.share
+
 # What takes long: 50 kills of a run, a burst under kills, an hour of all that the engine may be asked, 20,000 recipes, 10,000 requests.
 soak:
     python -m tests.soak.kill --kills 50
@@ -41,7 +50,7 @@ soak:
     pytest --hypothesis-profile=explore --numprocesses auto tests/core tests/flow tests/run tests/edge tests/node tests/verbs
     python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
-    python -m tests.fuzz.schemas --cases 10000
+    python -m tests.fuzz.schemas --cases 10000 --suite
     python -m tests.fuzz.node_api --requests 10000
 
 # The main job on the bundled tickets.

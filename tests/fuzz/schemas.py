@@ -6,9 +6,9 @@ where the room ran out, and a failure "schema" that names a keyword and where it
 their number alone.
 
 `python -m tests.fuzz.schemas --cases 1000` prints what came out, and exits 1 if something was found. With
-`--suite DIR`, the draft2020-12 folder of the public JSON Schema Test Suite, its schemas are run too, and its
-instances, in our layout, offered to the grammars: an invalid one must be rejected, and of the valid ones the share that
-is accepted is told.
+`--suite`, the draft2020-12 part of the public JSON Schema Test Suite (MIT; as the package jsonschema carries it in its
+source) is run too: its schemas, and its instances, in our layout, are offered to the grammars: an invalid one must be
+rejected, and of the valid ones the share that is accepted is told. `--suite DIR` takes it from a folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from decimal import Decimal, InvalidOperation, localcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ from edge.engine.llama import Model
 from edge.engine.schema import keywords, replaced
 from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
+from tests.bench.engine.build import source_of
 from tests.tiny_model import write_tiny_model
 
 CASE_S = 30
@@ -435,7 +437,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.schemas", description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--suite", type=Path, help="the draft2020-12 folder of the JSON Schema Test Suite")
+    parser.add_argument("--suite", nargs="?", const="", metavar="DIR", help="the JSON Schema Test Suite, too")
     asked = parser.parse_args()
     print(f"seed {asked.seed}: {asked.cases:,} cases", flush=True)
     with tempfile.TemporaryDirectory(prefix="gx-fuzz-") as folder:
@@ -444,9 +446,10 @@ def main() -> None:
         _print("generated", outcome)
         found = len(outcome.found)
         if asked.suite is not None:
-            outcome = fuzz(model, (case for case, _ in suite_cases(asked.suite)), _tell)
+            suite = Path(asked.suite) if asked.suite else _public_suite(Path(folder))
+            outcome = fuzz(model, (case for case, _ in suite_cases(suite)), _tell)
             _print("the suite's schemas", outcome)
-            share = judge(model, asked.suite)
+            share = judge(model, suite)
             valid = share.accepted + len(share.rejected)
             print(f"the suite's instances: {share.accepted} of {valid} valid ones accepted")
             for line in share.rejected:
@@ -456,6 +459,10 @@ def main() -> None:
             found += len(outcome.found) + len(share.wrong)
     if found:
         sys.exit(f"{found} findings; again with --seed {asked.seed}")
+
+
+def _public_suite(folder: Path) -> Path:
+    return source_of(f"jsonschema=={version('jsonschema')}", folder) / "json" / "tests" / "draft2020-12"
 
 
 def _print(title: str, outcome: Outcome) -> None:

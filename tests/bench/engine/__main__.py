@@ -1,4 +1,4 @@
-"""`python -m tests.bench.engine [W1 …] [--rounds N] [--model FILE]`: the engine beside its peers, as ratios.
+"""`python -m tests.bench.engine [W1 …] [--rounds N] [--model FILE] [--as FORMAT]`: the engine beside its peers.
 
 Every round plays each workload once with each peer, one after the other, each in a process of its own; the figures are
 medians over the rounds. A ratio above 1 means that the engine is faster. Behind the ratio of a peer's median is the
@@ -16,9 +16,8 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from pathlib import Path
 
-from tests.bench.engine.build import binary, folder
+from tests.bench.engine.build import binary, prepared, quantised
 from tests.tiny_model import packaged_model
 
 SERVERS = ("server-8", "server-16", "server-32")
@@ -50,16 +49,6 @@ def measure(peer: str, workload: str, model: str, seed: int) -> list[dict[str, f
             neighbour.wait()
     measured: list[dict[str, float]] = json.loads(done.stdout)
     return measured
-
-
-def prepared(model: str) -> str:
-    """The BF16 copy of a model, made where it isn't yet."""
-    from edge.engine.llama import requantize
-
-    copy = folder() / f"{Path(model).stem}.bf16.gguf"
-    if not copy.exists():
-        requantize(model, str(copy), "bf16", threads=2)
-    return str(copy)
 
 
 def interval(ratios: list[float]) -> str:
@@ -101,21 +90,23 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default=str(packaged_model()))
+    parser.add_argument("--as", dest="format", metavar="FORMAT", help="the model in another format, such as Q4_0")
     parser.add_argument("--peers", help="comma-separated, instead of each workload's own")
     options = parser.parse_args()
+    model = quantised(options.model, options.format) if options.format else options.model
     for workload in options.workloads:
         peers = ("gx", *(options.peers.split(",") if options.peers else PEERS[workload]))
         cold, warm, first = (defaultdict[str, list[float]](list) for _ in range(3))
         tokens: dict[str, tuple[float, float]] = {}
         for number in range(options.rounds):
             for peer in peers:
-                one, two = measure(peer, workload, options.model, number)
+                one, two = measure(peer, workload, model, number)
                 cold[peer].append(one["seconds"])
                 warm[peer].append(two["seconds"])
                 first[peer].append(two["first_p95_s"])
                 tokens[peer] = (two["tokens_in"], two["tokens_out"])
             if workload == "W1":
-                cold["ceiling"].append(ceiling(options.model))
+                cold["ceiling"].append(ceiling(model))
                 warm["ceiling"].append(cold["ceiling"][-1])
         sys.stdout.write(f"{workload}, medians of {options.rounds}\n")
         for peer in cold:

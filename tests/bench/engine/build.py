@@ -1,4 +1,7 @@
-"""Peers built from the llama.cpp source inside the very llama-cpp-python release that gx uses, with its flags."""
+"""What the benches are played with: copies of models as gx prepares them, and peers.
+
+These are built from the llama.cpp source inside the very llama-cpp-python release that gx uses, with its flags.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +39,45 @@ def binary(name: str) -> Path:
     return path
 
 
+def prepared(model: str) -> str:
+    """The BF16 copy of a model, made where it isn't yet."""
+    from edge.engine.llama import requantize
+
+    copy = folder() / f"{Path(model).stem}.bf16.gguf"
+    if not copy.exists():
+        requantize(model, str(copy), "bf16", threads=2)
+    return str(copy)
+
+
+def quantised(model: str, format_: str) -> str:
+    """A model in another format, made where it isn't yet by llama.cpp's own tool, also out of one that lost bits."""
+    copy = folder() / f"{Path(model).stem}.{format_}.gguf"
+    if not copy.exists():
+        part = copy.with_suffix(".part")
+        command = (str(binary("llama-quantize")), "--allow-requantize", model, str(part), format_)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        part.rename(copy)
+    return str(copy)
+
+
 def download(requirement: str, folder: Path, *options: str) -> None:
     """Fetch a package's file, and nothing that it depends on, into `folder`."""
     command = ("uv", "run", "--no-project", "--with", "pip", "python", "-m", "pip", "download", "-q", "--no-deps")
     subprocess.run([*command, *options, "-d", str(folder), requirement], check=True, stdout=sys.stderr)
 
 
+def source_of(requirement: str, folder: Path) -> Path:
+    """Fetch a package's source, and unpack it into `folder`; its root."""
+    download(requirement, folder, "--no-binary", ":all:")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        root = packed.getnames()[0].split("/")[0]
+        packed.extractall(folder, filter="data")
+    return folder / root
+
+
 def _unpack(release: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        download(f"llama-cpp-python=={release}", Path(temporary), "--no-binary", ":all:")
-        (archive,) = Path(temporary).glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            root = packed.getnames()[0].split("/")[0]
-            packed.extractall(temporary, filter="data")
+        root = source_of(f"llama-cpp-python=={release}", Path(temporary))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (Path(temporary) / root / "vendor" / "llama.cpp").rename(folder)
+        (root / "vendor" / "llama.cpp").rename(folder)

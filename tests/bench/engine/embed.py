@@ -1,7 +1,9 @@
 """`python -m tests.bench.engine.embed [--rounds N]`: E1, 1,000 texts of 5 to 300 tokens into vectors, as ratios.
 
 Peers: `Llama.embed` of llama-cpp-python one by one, its call with a list, and llama-server's `/v1/embeddings`, asked
-for all texts in one request. Each round plays every peer once, each in a process of its own, the model loaded before.
+for all texts in one request; `gx-prepared` is the engine on the BF16 copy that `gx models prepare` makes, and
+`llama-list-default` the list call of a `Llama` that is given threads and nothing else. Each round plays every peer
+once, each in a process of its own, the model loaded before.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from typing import Any
 
 import httpx
 import numpy as np
 
-from tests.bench.engine.build import binary
+from tests.bench.engine.build import binary, prepared
 from tests.bench.engine.minilm import minilm
 from tests.bench.engine.workloads import WORDS
 
 THREADS = 2
 CONTEXT = 512
-PEERS = ("gx", "llama", "llama-list", "server")
+PEERS = ("gx", "gx-prepared", "llama", "llama-list", "llama-list-default", "server")
 
 
 def texts(seed: int) -> list[str]:
@@ -47,13 +50,12 @@ def gx(model: str, wanted: list[str]) -> tuple[float, list[float]]:
     return seconds, vectors[-1].tolist()
 
 
-def llama(model: str, wanted: list[str], *, as_list: bool) -> tuple[float, list[float]]:
+def llama(model: str, wanted: list[str], *, as_list: bool, has_defaults: bool = False) -> tuple[float, list[float]]:
     import llama_cpp
 
-    one = llama_cpp.Llama(
-        model, embedding=True, n_ctx=CONTEXT, n_batch=CONTEXT, n_ubatch=CONTEXT, n_threads=THREADS,
-        n_threads_batch=THREADS, flash_attn=True, verbose=False,
-    )  # fmt: skip
+    chosen: dict[str, Any] = {"n_ctx": CONTEXT, "n_batch": CONTEXT, "n_ubatch": CONTEXT, "flash_attn": True}
+    threads = {"n_threads": THREADS, "n_threads_batch": THREADS}
+    one = llama_cpp.Llama(model, embedding=True, verbose=False, **threads, **({} if has_defaults else chosen))
     one.embed("warm", normalize=True)
     began_s = time.perf_counter()
     vectors = one.embed(wanted, normalize=True) if as_list else [one.embed(text, normalize=True) for text in wanted]
@@ -94,9 +96,11 @@ def play(peer: str, seed: int) -> tuple[float, list[float]]:
     model, wanted = str(minilm()), texts(seed)
     if peer == "gx":
         return gx(model, wanted)
+    if peer == "gx-prepared":
+        return gx(prepared(model), wanted)
     if peer == "server":
         return server(model, wanted)
-    return llama(model, wanted, as_list=peer == "llama-list")
+    return llama(model, wanted, as_list=peer != "llama", has_defaults=peer == "llama-list-default")
 
 
 def main() -> None:
@@ -108,7 +112,7 @@ def main() -> None:
     if options.play:
         sys.stdout.write(json.dumps(play(options.play[0], int(options.play[1]))))
         return
-    minilm()
+    prepared(str(minilm()))
     took: defaultdict[str, list[float]] = defaultdict(list)
     peers = options.peers.split(",")
     for number in range(options.rounds):
