@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from edge.cpu import cpu_sets
 from edge.process import BenchProcess
 from edge.questions import Given, Questions
-from edge.slowness import warnings
+from edge.slowness import is_gpu_build, warnings
 from edge.throughput import Throughput
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import Answer, Calls, Failure, Message, ModelCard, Turn
@@ -90,6 +90,8 @@ class EdgeWorker:
         self._events: list[WorkerEvent] = []
         self._places: dict[str, Load] = {}
         self._told: set[str] = set()  # the models that this incarnation knows
+        self._cards: dict[str, ModelCard] = {}  # of the models that were ever loaded, as they were last
+        self._is_loaded = anyio.Event()  # another one was
         self._running: dict[tuple[str, int], float] = {}
         self._questions = Questions()
         self._throughput = Throughput()
@@ -175,13 +177,24 @@ class EdgeWorker:
             raise BenchError(f"the bench answered a load with {type(answer).__name__}")
         return answer.card
 
+    @property
+    def build(self) -> str:
+        """What the engine calls itself; empty until a bench was up."""
+        return self._build
+
     async def warnings(self, model: str) -> tuple[str, ...]:
         """What makes that model slow on this machine, in sentences; it isn't loaded for that, but a bench must be up.
+
+        How much of it a GPU has room for shows when it is loaded: on a GPU this waits until it is, for ever if need be.
 
         :raises ModelError: if it isn't registered. :raises BenchError: if no bench can be kept up.
         """
         path = self._place(model).path
         await self._up()
+        if is_gpu_build(self._build):
+            while (card := self._cards.get(model)) is None:
+                await self._is_loaded.wait()
+            return card.warnings
         return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets()))
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
@@ -322,7 +335,12 @@ class EdgeWorker:
                 self._emit(up)
                 if self._incarnation == 1:
                     task_status.started()
-            case Loaded() | Counted() | Embedded() | Ranked() | Refused():
+            case Loaded(card=card):
+                self._cards[card.digest] = card
+                self._is_loaded.set()
+                self._is_loaded = anyio.Event()
+                self._questions.settle(message)
+            case Counted() | Embedded() | Ranked() | Refused():
                 self._questions.settle(message)
             case Finished():
                 begun_s = self._running.pop((message.task, message.attempt), None)
@@ -342,7 +360,8 @@ class EdgeWorker:
 
     def _bury(self, bench: BenchProcess, reason: str) -> bool:
         """Tell the desk of a bench's end. Whether it ended at once: not asked to, and before any work could kill it."""
-        was_up, had_work = self._bench is bench, bool(self._running) or self._questions.are_open
+        was_up, had_questions = self._bench is bench, self._questions.are_open
+        had_work = bool(self._running) or had_questions
         was_asked, self._is_restarting = self._is_restarting, False
         self._bench = None
         self._running.clear()
@@ -351,7 +370,9 @@ class EdgeWorker:
         if not was_up:
             return not was_asked
         self._is_down_untold = True
-        self._emit(BenchDown(incarnation=self._incarnation, reason=reason, is_expected=was_asked))
+        self._emit(
+            BenchDown(incarnation=self._incarnation, reason=reason, is_expected=was_asked, had_questions=had_questions)
+        )
         return not was_asked and not had_work and time.monotonic() - self._up_s < _AT_ONCE_S
 
     def _give_up(self, error: BenchError) -> None:

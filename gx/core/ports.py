@@ -45,11 +45,15 @@ class BenchUp(Value, frozen=True, kw_only=True):
 
 
 class BenchDown(Value, frozen=True, kw_only=True):
-    """A bench process ended, and with it every lease of `incarnation`. `reason` says how, in words."""
+    """A bench process ended, and with it every lease of `incarnation`. `reason` says how, in words.
+
+    `had_questions` says that it was also computing what no lease is for, such as vectors, which may have ended it.
+    """
 
     incarnation: int
     reason: str
     is_expected: bool = False
+    had_questions: bool = False
 
 
 class BenchReading(Value, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
 from gx.core.protocol import Measured, Signal
 from gx.core.renting import can_switch
-from gx.core.task import CloudLease
+from gx.core.task import CloudLease, EdgeLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
 from gx.flow.privacy import private_fields
@@ -227,10 +227,23 @@ class Dispatcher:
             if run.renter is not None:
                 bodies.extend(self._rent(run, run.renter, at, blobs))
         free = min(edge.room, scheduler.free_leases(edge.leases or 0, self._states(), inbox))
-        shares = self._fairness.share(free, (r.state for r in self._active.values() if not r.is_held_up), at.wall)
+        shares = self._shares(free, at)
         for run in list(self._active.values()):
             bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
         return learned(self._active, bodies, at.wall, blobs), blobs
+
+    def _shares(self, free: int, at: scheduler.Moment) -> dict[str, int]:
+        """How many leases each run may grant. One that has a task which must run alone waits until no run has any on
+        this machine, and then nobody else gets one: two such tasks would each be blamed for the other.
+        """
+        leased = [t for run in self._states() for t in run.leased.values() if isinstance(t.lease, EdgeLease)]
+        if any(task.is_alone for task in leased):
+            return {}
+        runs = [run for run in self._active.values() if not run.is_held_up]
+        for run in runs:
+            if run.draining is None and scheduler.wants_to_be_alone(run.state, at.wall, run.turns):
+                return {} if leased else {run.state.id: free}
+        return self._fairness.share(free, (run.state for run in runs), at.wall)
 
     def _is_still_meant(self, body: e.Body) -> bool:
         """Not so terms that were asked for while what they don't go with was written: containers of the other kind."""

@@ -184,21 +184,37 @@ def bench_down(
     ended = e.BenchExited(worker=worker, epoch=epoch, incarnation=event.incarnation, reason=event.reason)
     lease = EdgeLease(epoch=epoch, incarnation=event.incarnation)
     is_suspect = not event.is_expected or event.incarnation in hung
-    lost = (lose(run, worker=worker, lease=lease, reason=event.reason, is_suspect=is_suspect) for run in runs)
+    lost = (
+        lose(
+            run,
+            worker=worker,
+            lease=lease,
+            reason=event.reason,
+            is_suspect=is_suspect,
+            had_company=event.had_questions,
+        )
+        for run in runs
+    )
     return [ended, *(body for bodies in lost for body in bodies)]
 
 
-def lose(run: RunState, *, worker: str, lease: Lease, reason: str, is_suspect: bool) -> list[e.Body]:
-    """The leases bound to a bench that ended. A task that was lost alone too often fails as `crashed`."""
+def lose(
+    run: RunState, *, worker: str, lease: Lease, reason: str, is_suspect: bool, had_company: bool = False
+) -> list[e.Body]:
+    """The leases bound to a bench that ended. A task that was lost alone too often fails as `crashed`.
+
+    With company that has no lease, nobody was alone.
+    """
     made: list[e.Body] = []
     for task in run.leased.values():
         if task.lease != lease:
             continue
-        if is_suspect and task.is_alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
+        alone = task.is_alone and not had_company
+        if is_suspect and alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
             message = f"the bench died each time it ran this task, {task.losses + 1} times in all; last: {reason}"
             made.append(_failed(run, task, "crashed", message))
         else:
-            made.append(_lost(run, task, worker, reason, is_suspect))
+            made.append(_lost(run, task, worker, reason, is_suspect, had_company=had_company))
     return made
 
 
@@ -245,7 +261,9 @@ def give_up(run: RunState, tasks: Iterable[TaskState]) -> list[e.Body]:
     return [_lost(run, task, task.worker or "", "its run was given up", False) for task in tasks]
 
 
-def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool) -> e.AttemptLost:
+def _lost(
+    run: RunState, task: TaskState, worker: str, reason: str, is_suspect: bool, *, had_company: bool = False
+) -> e.AttemptLost:
     return e.AttemptLost(
         run=run.id,
         task=task.id,
@@ -253,7 +271,7 @@ def _lost(run: RunState, task: TaskState, worker: str, reason: str, is_suspect: 
         worker=worker,
         reason=reason,
         is_suspect=is_suspect,
-        alone=task.is_alone,
+        alone=task.is_alone and not had_company,
     )
 
 

@@ -108,7 +108,8 @@ def decide(
 ) -> list[e.Body]:
     """The leases to grant now: at most `free`, and only to tasks whose turn is `at_hand`.
 
-    A task that was lost too often runs alone: it waits until nothing runs, and nothing is granted beside it.
+    A task that was lost too often runs alone: it waits until nothing runs, and nothing is granted beside it, nor by
+    other runs (`wants_to_be_alone`).
     """
     if lease is None or free <= 0 or any(task.is_alone for task in run.leased.values()):
         return []
@@ -126,6 +127,13 @@ def decide(
         e.TaskLeased(run=run.id, task=task.id, attempt=task.attempt, worker=worker, lease=lease, alone=alone)
         for task in chosen
     ]
+
+
+def wants_to_be_alone(run: RunState, now: float, at_hand: Collection[str]) -> bool:
+    """Whether what the run would be granted next is a task that runs alone."""
+    if run.leased or not any(task in at_hand for task in run.suspects):
+        return False
+    return not any(task in at_hand for task in chain(due(run, now), run.ready))
 
 
 def may_travel(run: RunState, task_id: str, at_hand: Mapping[str, Turn]) -> bool:

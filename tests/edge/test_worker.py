@@ -108,6 +108,22 @@ async def test_what_makes_a_model_slow_is_told_without_loading_it(tiny: str, pac
             await edge.warnings("unheard")
 
 
+async def test_on_a_gpu_how_much_of_a_model_fits_is_told_once_it_is_loaded(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        edge._build = "llama-cpp-python 1 (GPU AVX2)"
+        told: list[tuple[str, ...]] = []
+
+        async def ask() -> None:
+            told.append(await edge.warnings("tiny"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert not told
+            card = await edge.describe("tiny")
+        assert told == [card.warnings]
+
+
 async def test_what_the_bench_did_is_told_with_its_incarnation(tiny: str) -> None:
     async with worker(tiny) as edge:
         edge.submit(turn("a"))
@@ -151,11 +167,32 @@ async def test_a_killed_bench_ends_its_incarnation_and_the_next_one_works(tiny: 
         assert edge.lease() is None
         edge.submit(turn("b"))  # its lease is of the bench that died, which nobody was told of yet
         events = await until(edge, BenchUp)
-        assert events[0] == BenchDown(incarnation=1, reason="killed by signal 9 (SIGKILL)")
+        assert events[0] == BenchDown(incarnation=1, reason="killed by signal 9 (SIGKILL: out of memory?)")
         assert edge.lease() == EdgeLease(epoch=3, incarnation=2)
         edge.submit(turn("a", 2))
         ended = [e for e in await until(edge, AttemptEnded) if isinstance(e, AttemptEnded)]
         assert [(e.task, e.attempt, type(e.outcome)) for e in ended] == [("a", 2, Answer)]
+
+
+async def test_a_bench_that_dies_of_a_question_says_that_there_was_one(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        (up,) = await until(edge, BenchUp)
+        assert isinstance(up, BenchUp)
+        os.kill(up.pid, signal.SIGSTOP)
+        asked: list[BenchError] = []
+
+        async def count() -> None:
+            try:
+                await edge.count("tiny", [(Message(role="user", content="Hi"),)])
+            except BenchError as error:
+                asked.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            await anyio.wait_all_tasks_blocked()
+            os.kill(up.pid, signal.SIGKILL)
+            (down,) = await until(edge, BenchDown)
+        assert isinstance(down, BenchDown) and down.had_questions and asked
 
 
 async def test_a_crash_is_a_value(tiny: str) -> None:
@@ -241,7 +278,10 @@ async def test_a_bench_that_is_never_ready_is_given_up_with_a_hint(tiny: str, tm
         async with worker(tiny, **deadly(tmp_path, 9)):
             pass
     assert starts(tmp_path) == 3
-    assert caught.value.message == "the bench did not start, 3 times in a row; the last: killed by signal 9 (SIGKILL)"
+    assert (
+        caught.value.message
+        == "the bench did not start, 3 times in a row; the last: killed by signal 9 (SIGKILL: out of memory?)"
+    )
     assert "gx doctor" in caught.value.hint
 
 

@@ -424,3 +424,29 @@ async def test_a_client_that_takes_nothing_gets_no_more_than_its_credits(tmp_pat
             assert len(worker.submitted) <= before + 64 + 1024 < 4000
         assert len(await desk.finish(active)) == 4000
     assert CREDITS == 1024
+
+
+async def test_a_task_that_ends_its_bench_takes_no_task_of_another_run_with_it(tmp_path: Path) -> None:
+    """Both are under way when the bench dies, twice; each runs alone then, also without the other run's."""
+    worker = ScriptedWorker(leases=4)
+    begun = 0
+
+    def answer(turn: Turn) -> Answer | None:
+        nonlocal begun
+        if "poison" in turn.messages[-1].content:
+            worker.die()
+            return None
+        begun += 1
+        return echo(turn) if begun > 2 else None
+
+    worker.answer = answer
+    async with open_desk(tmp_path, worker) as desk:
+        good = await desk.begin(FAN_OUT, texts("good"), run="good")
+        await until(lambda: worker.running)
+        bad = await desk.begin(FAN_OUT, texts("poison"), run="bad")
+        (record,) = await desk.finish(bad)
+        assert record.as_dict()["error"]["code"] == "crashed"
+        (record,) = await desk.finish(good)
+        assert record.as_dict()["status"] == "succeeded" and begun == 3
+        alone = [body for body in desk.bodies(e.TaskLeased) if body.alone]
+        assert {body.run for body in alone} == {"good", "bad"}

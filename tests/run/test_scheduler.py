@@ -170,6 +170,19 @@ def test_the_tasks_of_a_lost_bench_are_suspects_unless_it_was_told_to_end_for_an
     assert isinstance(lost, e.AttemptLost) and lost.is_suspect is is_suspect
 
 
+@pytest.mark.parametrize("had_questions", [True, False])
+def test_who_ran_beside_a_question_was_not_alone(had_questions: bool) -> None:
+    run = run_of(2, leased=1)
+    (task,) = run.leased.values()
+    task.is_alone, task.losses, task.losses_alone = True, 3, outcomes.LOSSES_ALONE_BEFORE_FAILED - 1
+    down = BenchDown(incarnation=1, reason="gone", had_questions=had_questions)
+    _, ended = outcomes.bench_down(down, [run], worker="edge", epoch=1, hung=())
+    if had_questions:
+        assert isinstance(ended, e.AttemptLost) and ended.is_suspect and not ended.alone
+    else:
+        assert isinstance(ended, e.TaskFailed)
+
+
 def test_what_is_kept_of_an_outcome_is_its_answer_or_its_detail() -> None:
     assert outcomes.content_of(Answer(value=msgspec.Raw(b'"x"'))) == b'"x"'
     assert outcomes.content_of(Failure(code="x", message="y", detail="z")) == b"z"
