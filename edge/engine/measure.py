@@ -2,27 +2,33 @@
 
 Speeds are of what the engine does: prompts of a few neighbouring slots in calls of one pass, behind a beginning that
 all slots share, then a decode of all slots. Divergence is of the distributions of the next token along a text:
-Kullback-Leibler, in nats, and how often the likeliest token is the same.
+Kullback-Leibler, in nats, and how often the likeliest token is the same. Of an embedding model it is how fast texts are
+read, in the batches that the engine makes of them, and the cosine of the two vectors of a text.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import accumulate, cycle, pairwise, takewhile
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
-from edge.engine.llama import PASS_TOKENS, Context, Fed, Model, Rows
+from edge.engine.embedding import BATCH_TOKENS, Vectors, batches
+from edge.engine.llama import PASS_TOKENS, Context, Encoder, Fed, Model, Rows
 from edge.engine.slots import Copy, Cut, Tokens
 from edge.engine.tuning import ROW_PROMPT_TOKENS, UNTUNED, Speeds, Tuning
 from gx.core.message import Value
 
-__all__ = ["SLOT_TOKENS", "Divergence", "Speeds", "divergence", "speeds"]
+__all__ = ["SLOT_TOKENS", "Divergence", "Encoded", "Speeds", "divergence", "encoded", "likeness", "speeds"]
 
 DECODE_STEPS = 4
 DIVERGENCE_TOKENS = 1024
 SHARED_TOKENS = 256
+TEXT_CHARACTERS = (40, 120, 250, 500, 800, 1000)
+"""The lengths of the texts that an embedding model is measured with, in turn: from a question to a part of a page."""
 SLOT_TOKENS = 512
 """What a slot is given here: the shared beginning, a prompt and an answer need no more."""
 
@@ -75,6 +81,42 @@ def divergence(reference: Model, other: Model, text: str, *, threads: int) -> Di
     return Divergence(kl=kl, same_best=same, tokens=len(tokens))
 
 
+class Encoded(NamedTuple):
+    """Tokens a second of texts, the median of the repeats, and their vectors, [n_texts, dimensions] float32."""
+
+    tokens_per_s: float
+    vectors: Vectors
+
+
+def encoded(model: Model, text: str, *, threads: int, repeats: int = 3) -> Encoded:
+    """Embed a text, cut into texts of `TEXT_CHARACTERS`, with an embedding model.
+
+    :raises ModelError: if there isn't the memory for it. :raises BenchError: if llama.cpp can't encode.
+    """
+    texts = _texts(model, text)
+    encoder = Encoder(model, threads=threads, batch_tokens=BATCH_TOKENS)
+    try:
+        lengths = [len(tokens) for tokens in texts]
+        dealt = batches(lengths, batch_tokens=BATCH_TOKENS, batch_texts=encoder.batch_texts)
+        encoder.encode([texts[0]])  # the first call makes what the later ones use
+        vectors = np.empty((len(texts), encoder.dimensions), np.float32)
+        took_s: list[float] = []
+        for _ in range(repeats):
+            began_s = time.perf_counter()
+            for batch in dealt:
+                vectors[batch] = encoder.encode([texts[index] for index in batch])
+            took_s.append(time.perf_counter() - began_s)
+        return Encoded(tokens_per_s=sum(lengths) / median(took_s), vectors=vectors)
+    finally:
+        encoder.close()
+
+
+def likeness(ours: Vectors, theirs: Vectors) -> float:
+    """The least cosine of the two vectors of a text."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)).min())
+
+
 def _once(context: Context, model: Model, slots: int, n_shared: int) -> tuple[float, float]:
     """Prompt tokens a second, and tokens a second of all slots together."""
     context.move([Cut(slot, n_shared) for slot in range(slots)])
@@ -91,6 +133,13 @@ def _once(context: Context, model: Model, slots: int, n_shared: int) -> tuple[fl
         context.decode([Fed(slot, held[slot] + step, prompt[:1], "last") for slot in range(slots)])
     decode_s = time.perf_counter() - began_s
     return len(prompted) * ROW_PROMPT_TOKENS / prefill_s, slots * DECODE_STEPS / decode_s
+
+
+def _texts(model: Model, text: str) -> list[Tokens]:
+    """A text in pieces of `TEXT_CHARACTERS`, none longer than the model takes; what is left of it is left out."""
+    ends = takewhile(lambda end: end <= len(text), accumulate(cycle(TEXT_CHARACTERS), initial=0))
+    pieces = (model.tokenize(text[start:end], adds_special=True) for start, end in pairwise(ends))
+    return [piece[: model.context_tokens(BATCH_TOKENS)] for piece in pieces]
 
 
 def _medians(found: list[tuple[float, float]], slots: int) -> Speeds:

@@ -14,6 +14,7 @@ from gx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from edge.models import ModelFile, Progress
+    from edge.prepare import Measured
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,15 +120,19 @@ def remove(names: Names, json: Json = False, plain: Plain = False) -> None:
 @app.command("prepare")
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name or another source.")],
-    kind: Annotated[str, typer.Option("--as", metavar="KIND", help="bf16, or q8_0 for half the memory.")] = "bf16",
+    kind: Annotated[
+        str | None,
+        typer.Option("--as", metavar="KIND", help="bf16, or q8_0 for half the memory; without, what is fast here."),
+    ] = None,
     is_removed: Annotated[bool, typer.Option("--rm", help="Delete the copies of this model instead.")] = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
     """Make a copy of a model in a format that this machine computes faster, and measure both.
 
-    Some quantisations have no fast path on some CPUs. The copy holds the same weights in more bits, so it takes more
-    memory and answers nearly the same; how nearly is printed. Runs use it from then on, until it is deleted.
+    Some formats have no fast path on some CPUs, and some have a faster one than others. The copy holds the same
+    weights in another format: it answers, or embeds, nearly the same, and that of a 4-bit file takes more memory; how
+    nearly, and how much, is printed. Runs use it from then on, until it is deleted.
 
     Example: gx models prepare smollm2 --as bf16
     """
@@ -144,26 +149,46 @@ def prepare(
         rows = [{"name": found.name, "freed": _size(freed), "freed_bytes": freed}]
         output.emit(rows, columns=["name", "freed"], as_json=_as_json(json, plain))
         return
-    wanted = next((one for one in prepared.KINDS if one == kind), None)
+    wanted = next((one for one in prepared.KINDS if one == (kind or _fast_here())), None)
     if wanted is None:
         raise UsageError(f"--as: expected {' or '.join(prepared.KINDS)}, got {kind!r}")
     output.note(f"{found.name}: writing and measuring a {wanted} copy")
     path, copy = prepared.make(found.path, found.sha256, wanted, settings.models_dir)
     measured = copy.measured
-    rows = [
-        {"what": "size", "before": _size(measured.size_bytes), "after": _size(measured.copy_bytes)},
-        {"what": "prompt tokens/s", "before": round(measured.prefill[0]), "after": round(measured.prefill[1])},
-        {
-            "what": f"tokens/s of {measured.slots} answers",
-            "before": round(measured.decode[0]),
-            "after": round(measured.decode[1]),
-        },
+    pairs = [
+        ("size", (_size(measured.size_bytes), _size(measured.copy_bytes))),
+        ("prompt tokens/s" if measured.decode else "tokens/s of texts", _rounded(measured.prefill)),
     ]
+    if measured.decode:
+        pairs.append((f"tokens/s of {measured.slots} answers", _rounded(measured.decode)))
+    rows = [{"what": what, "before": before, "after": after} for what, (before, after) in pairs]
     output.emit(rows, columns=["what", "before", "after"], as_json=_as_json(json, plain))
     output.note(
+        f"{_nearness(measured)}; runs of {found.name} use {path} from now on (until: gx models prepare {name} --rm)"
+    )
+    if measured.rates[1] <= measured.rates[0]:
+        output.note("the copy isn't faster here: delete it, or measure again when the machine is idle")
+
+
+def _fast_here() -> str:
+    """The kind of copy for which the engine has a fast path on this CPU; BF16 where it has none, or can't be asked."""
+    from edge.kernels import faster_copy
+    from gx.node import machine
+
+    return faster_copy(machine.probe_engine().flags) or "bf16"
+
+
+def _rounded(rates: tuple[float, float]) -> tuple[int, int]:
+    return round(rates[0]), round(rates[1])
+
+
+def _nearness(measured: Measured) -> str:
+    """How near a copy is to its source, in words."""
+    if measured.cosine is not None:
+        return f"the two vectors of each of {measured.texts} texts have a cosine of at least {measured.cosine:.5f}"
+    return (
         f"over {measured.tokens} tokens the copy has the same likeliest next token at {measured.same_best:.1%}, and"
-        f" diverges by {measured.kl:.4f} nats; runs of {found.name} use {path} from now on"
-        f" (until: gx models prepare {name} --rm)"
+        f" diverges by {measured.kl:.4f} nats"
     )
 
 

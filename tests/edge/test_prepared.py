@@ -8,6 +8,8 @@ import pytest
 
 from edge import prepared
 from gx.core.errors import ModelError
+from tests.tiny_bert import write_tiny_bert
+from tests.tiny_reranker import write_counting_reranker
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,17 @@ def test_deleting_a_copy_frees_its_bytes(tmp_path: Path, tiny: str) -> None:
     path, _ = prepared.make(Path(tiny), "b" * 64, "bf16", tmp_path)
     size = path.stat().st_size
     assert prepared.remove(tmp_path, "b" * 64) == size and prepared.find(tmp_path, "b" * 64) is None
+
+
+def test_the_copy_of_an_embedding_model_makes_nearly_the_same_vectors(tmp_path: Path) -> None:
+    path, copy = prepared.make(write_tiny_bert(tmp_path / "bert.gguf"), "d" * 64, "bf16", tmp_path)
+    measured = copy.measured
+    assert measured.texts > 10 and measured.cosine is not None and 0.99 < measured.cosine < 0.9999999
+    assert measured.decode is None and min(measured.prefill) > 0
+    assert prepared.find(tmp_path, "d" * 64) == (path, copy)
+
+
+def test_a_reranker_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither writes nor embeds"):
+        prepared.make(write_counting_reranker(tmp_path / "r.gguf"), "c" * 64, "bf16", tmp_path)
+    assert not [path for path in (tmp_path / "prepared").iterdir() if path.suffix in (".gguf", ".part")]
