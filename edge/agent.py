@@ -3,7 +3,7 @@
 It knows turns and answers; it doesn't know pipes, retries or seeds (whoever made the turn mixed those in already).
 
 Invariant: an `Answer`'s value is always JSON: the document that the output schema asked for, byte for byte as the
-model wrote it, or the text as a string, without the space around it.
+model wrote it, or the text as a string, without the space around it and the thoughts before it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gx.core.protocol import Signal
 Emit = Callable[[Signal], None]
 
 _EXCERPT_CHARS = 400
+_THOUGHT, _THOUGHT_ENDS = "<think>", "</think>"
 
 
 async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event) -> Outcome:
@@ -60,7 +61,7 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
         return result
     text = result.text.strip()
     if not has_schema:
-        return _answer(msgspec.json.encode(text), result)
+        return _spoken(text, result)
     try:
         msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -71,6 +72,20 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
             usage=result.usage,
         )
     return _answer(text.encode(), result)
+
+
+def _spoken(text: str, written: Completion) -> Outcome:
+    """What was said; not what was thought before, by a model that thinks though it isn't asked to."""
+    if text.startswith(_THOUGHT):
+        _, ended, text = text.partition(_THOUGHT_ENDS)
+        if not ended:
+            return Failure(
+                code="truncated",
+                message=f"the model thought for {written.usage.tokens_out} tokens, and hadn't answered by then",
+                retryable=False,
+                usage=written.usage,
+            )
+    return _answer(msgspec.json.encode(text.strip()), written)
 
 
 def _answer(value: bytes, written: Completion) -> Answer:

@@ -258,8 +258,12 @@ def parse(source: str, base_dir: Path, models_dir: Path, endpoint: str | None) -
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise _bad_source(source, f"after #sha256= stand 64 hex digits, here {len(hexed)} characters")
     is_remote = plain.startswith(("hf:", "https://", "http://"))
-    if is_remote and _SPLIT.search(plain):
-        raise _bad_source(source, "a model split into several files can't be fetched; choose a single file")
+    if _SPLIT.search(plain):
+        raise _bad_source(
+            source,
+            "a model in several files can't be vouched for as a whole; choose a single file, or make one: "
+            "llama-gguf-split --merge FIRST.gguf ONE.gguf",
+        )
     if plain.startswith("hf:"):
         return _of_hub_file(source, plain.removeprefix("hf:"), sha256, models_dir, endpoint)
     if is_remote:

@@ -20,6 +20,11 @@ ON_GPU = "GPU"
 """Among the flags of a build that puts layers on a GPU of this machine."""
 
 
+def is_gpu_build(build: str) -> bool:
+    """Whether an engine whose build calls itself so, its flags in brackets, puts layers on a GPU."""
+    return ON_GPU in _flags(build)
+
+
 class SlowFormat(NamedTuple):
     """`share` of a file's weights are in formats without a fast path; a copy of that `kind` has one, if any does."""
 
@@ -65,7 +70,7 @@ def warnings(path: Path | str, *, build: str, has: frozenset[str] | None) -> tup
 
     `build` is the engine's, its flags in brackets; the CPU `has` these sets. What runs on a GPU goes by other rules.
     """
-    flags = build.partition("(")[2].rstrip(")").split()
+    flags = _flags(build)
     if ON_GPU in flags or (header := read_header(path)) is None:
         return ()
     found = [f"{text}; `gx doctor` says how to build it anew"] if (text := unused(flags, has)) else []
@@ -75,7 +80,19 @@ def warnings(path: Path | str, *, build: str, has: frozenset[str] | None) -> tup
     return tuple(found)
 
 
-def warned(card: ModelCard, *, build: str, has: frozenset[str] | None, is_on_cpu: bool) -> ModelCard:
-    """The card with what there is to warn of."""
-    found = warnings(card.path, build=build, has=has) if is_on_cpu else ()
-    return msgspec.structs.replace(card, warnings=found)
+def _flags(build: str) -> list[str]:
+    return build.partition("(")[2].rstrip(")").split()
+
+
+def few_layers(layers: int, on_gpu: int) -> str:
+    """What it means that a GPU has no room for all layers of a model, and one for what comes behind them."""
+    return (
+        f"the GPU's memory has room for {on_gpu} of its {layers + 1} layers, the output counted as one; the others run "
+        "on the CPU, each ten times as slowly or worse: choose a smaller file of the model or a smaller "
+        "GX_CONTEXT_TOKENS, or free the GPU's memory"
+    )
+
+
+def warned(card: ModelCard, *, build: str, has: frozenset[str] | None) -> ModelCard:
+    """The card with what there is to warn of, beside what it has."""
+    return msgspec.structs.replace(card, warnings=(*card.warnings, *warnings(card.path, build=build, has=has)))

@@ -225,6 +225,13 @@ async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:
     return await worker.warnings(digest) if isinstance(worker, EdgeWorker) else ()
 
 
+def build_of(worker: Worker) -> str:
+    """What the engine of a worker on this machine calls itself; empty of another."""
+    from edge.worker import EdgeWorker
+
+    return worker.build if isinstance(worker, EdgeWorker) else ""
+
+
 def embedding_model(source: str, settings: Settings, base_dir: Path) -> EmbeddingModel | None:
     """The embedding model of that source, made now where a package brings its weights; `None` if it isn't here.
 

@@ -42,7 +42,7 @@ def encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
         raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
     if model.is_reranker:
         raise ModelError(f"{model.path} is a reranker: it makes scores, and no vectors", hint="name an embedding model")
-    encoded = [model.tokenize(text, adds_special=True) for text in texts]
+    encoded = [model.tokenize(text, adds_special=True, reads_control=False) for text in texts]
     for number, tokens in enumerate(encoded):
         if not len(tokens):
             raise GxError(f"text {number} is empty, so there is nothing to embed", code="empty")

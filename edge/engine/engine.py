@@ -25,8 +25,8 @@ from edge.engine.encoding import begin, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lane import KEPT_S
 from edge.engine.lanes import Lanes
-from edge.engine.llama import Model, build, default_threads, offloads
-from edge.engine.memory import available_bytes
+from edge.engine.llama import Model, build, default_threads, gpu_free_bytes, offloads
+from edge.engine.memory import available_bytes, gpu_room
 from edge.engine.pairs import encode_pairs
 from edge.engine.room import Wait
 from edge.engine.shelf import Loaded, Place, Shelf
@@ -50,9 +50,9 @@ class Engine:
     """Runs requests on models that it loads when they are first used.
 
     `slots` is how many run at a time in each lane, 256 at most; `cache_bytes` what their keys and values may take of
-    the memory, per model, None a quarter of what is free; `threads` None takes the cores that the process may use;
-    `context_tokens` None takes the model's own up to 8,192. `tuning_of` says for a model, by its digest and the path
-    of its file, how it was found to be the fastest; threads that are given count more.
+    the memory, per model, None a quarter of what is free, or half of what is free on a GPU; `threads` None takes the
+    cores that the process may use; `context_tokens` None takes the model's own up to 8,192. `tuning_of` says for a
+    model, by its digest and the path of its file, how it was found to be the fastest; given threads count more.
     """
 
     def __init__(
@@ -70,11 +70,15 @@ class Engine:
         self.slots, self.build = slots, build()
         self._threads, self._clock = threads or default_threads(), clock
         self._given_threads, self._tuning_of = threads, tuning_of
-        self._cache_bytes = available_bytes() // 4 if cache_bytes is None else cache_bytes
+        room = gpu_room(gpu_free_bytes()) if offloads() else None
+        most_bytes = available_bytes() // 4 if room is None else room // 2
+        self._cache_bytes = most_bytes if cache_bytes is None else cache_bytes
         self._statistics = Statistics()
         self._shelf = Shelf(
             self._lanes,
             context_tokens=context_tokens,
+            budget_bytes=room,
+            is_gpu=room is not None,
             cache_bytes=self._cache_bytes,
             least_cache_bytes=self._cache_bytes // 4,
         )
@@ -101,7 +105,7 @@ class Engine:
     def describe(self, digest: str) -> ModelCard:
         """Load a model where it isn't, and describe it. :raises ModelError: if it can't be loaded."""
         with self._shelf.borrow(digest) as loaded:
-            return warned(loaded.card, build=self.build, has=cpu_sets(), is_on_cpu=not offloads())
+            return warned(loaded.card, build=self.build, has=cpu_sets())
 
     def count(
         self, digest: str, chats: Sequence[tuple[Message, ...]], *, cancelled: threading.Event | None = None

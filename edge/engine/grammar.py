@@ -2,8 +2,9 @@
 
 It knows schemas, expressions and grammars, and token numbers; it knows no model and no context. A token is drawn first
 and the mask of allowed tokens computed only where that one is rejected: most aren't, and a mask costs far more than a
-check. What the shape leaves no choice about (keys, punctuation) is forced without asking the model. JSON is compact,
-`{"a": 1, "b": 2}`, since a model that pretty-prints pays for every space.
+check, so a thread of its own for masks would have too little to do. What the shape leaves no choice about (keys,
+punctuation) is forced without asking the model. JSON is compact, `{"a": 1, "b": 2}`, since a model that pretty-prints
+pays for every space.
 
 Invariant: the tokens that a `Constraint` let through are a prefix of a text that fits its shape, and all of one when
 `is_complete`. What can't be followed exactly is refused before the first token, never approximated.
@@ -91,7 +92,8 @@ class Grammars:
     """Compiles shapes for one vocabulary, and keeps the compiled ones. `vocab` is llama.cpp's; it outlives this.
 
     Making one takes a fifth of a second, and for half of it no other thread of Python runs: llguidance holds the
-    interpreter while it sorts the vocabulary. So it belongs where a model is loaded, and not before the first answer.
+    interpreter while it sorts the vocabulary. So it is made once for a model, with the first shape that is asked of it,
+    and in the bench's process, where no event loop but the bench's own waits for it.
     """
 
     def __init__(self, vocab: Any, n_vocab: int, eog: frozenset[int]) -> None:

@@ -119,9 +119,14 @@ class Job:
         """Whether what is to be decoded is a run of tokens known beforehand, and not an answer that grows."""
         return not self.is_prefilled or isinstance(self.writing, Scoring)
 
+    @property
+    def weighs(self) -> bool:
+        """Whether the logits of all tokens are wanted that are to be decoded: they are options', not the prompt's."""
+        return self.is_prefilled and isinstance(self.writing, Scoring)
+
     def wanted(self, *, is_last: bool) -> Wanted:
         """Of which tokens of the next call it wants the logits; `is_last`: they are all that is pending."""
-        if self.is_prefilled and isinstance(self.writing, Scoring):
+        if self.weighs:
             return "all"
         return "last" if is_last else "none"
 

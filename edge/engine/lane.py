@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edge.engine.batch import Part, Work, gather, next_calls
 from edge.engine.job import Completion, Job, Result, Weights
 from edge.engine.llama import BATCH_TOKENS, Context, Fed, Model, Rows, State, rows_of
+from edge.engine.memory import MOVABLE_BYTES
 from edge.engine.pace import Pace
 from edge.engine.room import LaneState
 from edge.engine.slots import Copy, Move, Slots, Tokens
@@ -23,8 +24,8 @@ from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
 from gx.core.protocol import SlotNow
 
-MOVABLE_BYTES = 256 << 20
-"""What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
+LOGITS_BYTES = 64 << 20
+"""What the logits of a round's options may take, of which every token has a row: long options are weighed in parts."""
 KEPT_S = 0.25
 """How long a slot is kept for the next request of a conversation, which is on its way."""
 
@@ -50,6 +51,7 @@ class Lane:
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
         self._has_copies_due = False
+        self._most_rows = LOGITS_BYTES // (4 * model.n_vocab)
         self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
 
     def __repr__(self) -> str:
@@ -113,7 +115,11 @@ class Lane:
         self._move(self._slots.settle())
         self._gather()
         jobs = [(slot, job) for slot, job in self._jobs.items() if not self._slots.waits(slot)]
-        work = [Work(slot, len(self._slots.pending(slot)), job.is_prompt) for slot, job in jobs]
+        most_rows = max(1, self._most_rows // max(1, sum(job.weighs for _, job in jobs)))
+        work: list[Work] = []
+        for slot, job in jobs:
+            n_tokens = len(self._slots.pending(slot))
+            work.append(Work(slot, min(n_tokens, most_rows) if job.weighs else n_tokens, job.is_prompt))
         most = self._context.pass_tokens
         for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=most):
             try:

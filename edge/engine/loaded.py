@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
 from edge.engine.gguf import check_header
 from edge.engine.grammar import Grammars
 from edge.engine.lanes import Lanes
 from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Encoder, Model
 from edge.engine.memory import Claim, claim_of
+from edge.slowness import few_layers
 from gx.core.message import ModelCard, Value
 
 MakeLanes = Callable[[Model, int], Lanes]
@@ -70,6 +73,7 @@ class Loaded:
         context_tokens: int | None,
         *,
         claim: Claim = Claim(),  # noqa: B008 - a frozen value
+        gpu_layers: int | None = None,
         since_s: float = 0.0,
     ) -> None:
         self.place, self.claim, self.since_s = place, claim, since_s
@@ -77,13 +81,16 @@ class Loaded:
         self._encoder: Encoder | None = None
         self._grammars: Grammars | None = None
         self._making = threading.Lock()  # requests are encoded in several threads
-        self.model = Model(digest, place.path, place.adapters)
+        self.model = Model(digest, place.path, place.adapters, gpu_layers=gpu_layers)
         try:
             tokens = self.model.context_tokens(place.context_tokens or context_tokens)
             if self.model.can_embed:
                 tokens = min(tokens, LONGEST_TEXT_TOKENS)
             self.lanes = make_lanes(self.model, tokens)
             self.card: ModelCard = self.model.card(tokens)
+            if gpu_layers is not None:
+                warning = few_layers(claim.layers, gpu_layers)
+                self.card = msgspec.structs.replace(self.card, warnings=(warning,))
         except BaseException:
             self.model.close()
             raise

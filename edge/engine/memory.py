@@ -17,21 +17,27 @@ from gx.core.errors import ModelError
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 MOVABLE_BYTES = 256 << 20
-"""The most that a sequence may hold to be moved: `MOVABLE_BYTES` of `lane`."""
+"""What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
 _MOVES = 3
 """Two buffers, each half as large again as what was ever in it: `Context.save`."""
 _FLOATS_PER_WIDTH = 16
 """What an encoder computes of one token in a layer, by the width of a token: the wide layer's inputs and outputs."""
 _HEADS = 16
+_GPU_KEPT_BYTES = 1 << 30
+"""Of a GPU's memory, for what is computed there and for others: what llama.cpp's own tools leave free."""
 
 
 class Claim(NamedTuple):
-    """Bytes of one model: its file and adapters, what embeds texts with it, its caches, and of these one turn's."""
+    """Bytes of one model: its file and adapters, what embeds texts with it, its caches, and of these one turn's.
+
+    `layers` is how many it has.
+    """
 
     weights: int = 0
     encoder: int = 0
     cache: int = 0
     turn: int = 0
+    layers: int = 0
 
 
 def total(claims: Collection[Claim]) -> int:
@@ -68,6 +74,22 @@ class Budget:
         return max(least, min(claim.cache, left)) if left >= least or not beside else None
 
 
+def gpu_room(free_bytes: int | None) -> int | None:
+    """What models may take of a GPU's free memory; `None` where there is no GPU, or it doesn't say."""
+    return None if free_bytes is None else max(free_bytes // 2, free_bytes - _GPU_KEPT_BYTES)
+
+
+def layers_that_fit(claim: Claim, room_bytes: int) -> int | None:
+    """How many of a model's layers a GPU with so much room takes, each with its part of the cache; `None`: all.
+
+    What comes behind the last layer counts as one more, as llama.cpp counts it.
+    """
+    whole = claim.weights + claim.encoder + claim.cache
+    if whole <= room_bytes or not claim.layers:
+        return None
+    return max(0, room_bytes) * (claim.layers + 1) // whole
+
+
 def in_words(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
@@ -90,9 +112,9 @@ def claim_of(
         # All tokens attend to all where flash attention can't be had; the keys and values are for a decoder that pools.
         heads, width = header.number("attention.head_count") or _HEADS, header.number("embedding_length")
         encoder = batch * (4 * heads * batch + 4 * _FLOATS_PER_WIDTH * width + (header.token_bytes() or 0))
-        return Claim(weights=weights, encoder=encoder)
+        return Claim(weights=weights, encoder=encoder, layers=header.number("block_count"))
     turn = tokens * (header.token_bytes() or 0)
-    return Claim(weights=weights, cache=max(turn, cache_bytes), turn=turn)
+    return Claim(weights=weights, cache=max(turn, cache_bytes), turn=turn, layers=header.number("block_count"))
 
 
 def available_bytes(*, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:

@@ -82,7 +82,7 @@ def _check(model: Model) -> None:
 
 def _pair(model: Model, question: str, passage: str) -> Tokens:
     if model.pair_template is not None:
-        texts = {"query": question, "document": passage}
+        texts = {"query": model.said(question), "document": model.said(passage)}
         return model.tokenize(_PLACES.sub(lambda place: texts[place[1]], model.pair_template))
     before, between, after = (np.array(marks, np.int32) for marks in model.pair_marks)
     parts = [model.tokenize(text, reads_control=False) for text in (question, passage)]

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from edge.engine.llama import offloads
 from edge.engine.loaded import Loaded, MakeLanes, Place, Stamp
-from edge.engine.memory import Budget, Claim, in_words, total
+from edge.engine.memory import Budget, Claim, in_words, layers_that_fit, total
 from gx.core.errors import BenchError, ModelError
 
 __all__ = ["PATIENCE_S", "Loaded", "MakeLanes", "Place", "Shelf"]
@@ -46,6 +46,7 @@ class Shelf:
 
     `budget_bytes` is what all may take, None what is free now; `cache_bytes` what a model's caches may come to, and
     `least_cache_bytes` with how much it is content beside others, None with no less. How much it got, `cache_of` says.
+    `is_gpu` says that the budget is a GPU's: a model that has no room there alone is loaded with fewer layers on it.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Shelf:
         budget_bytes: int | None = None,
         cache_bytes: int = 0,
         least_cache_bytes: int | None = None,
+        is_gpu: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_lanes, self._context_tokens, self._now = make_lanes, context_tokens, now
-        self._cache_bytes = cache_bytes
+        self._cache_bytes, self._is_gpu = cache_bytes, is_gpu
         self._budget = Budget(budget_bytes, cache_bytes if least_cache_bytes is None else least_cache_bytes)
         self._changed = threading.Condition()
         self._places: dict[str, Place] = {}
@@ -157,7 +159,7 @@ class Shelf:
     def _claim(self, place: Place) -> Claim:
         """What a model will take. :raises ModelError: if that is more than there is, even without all others."""
         claim = place.claim(self._context_tokens, self._cache_bytes)
-        if not offloads():  # the weights go elsewhere then
+        if not (self._is_gpu or offloads()):  # the weights go elsewhere then
             self._budget.check(place.path, claim)
         return claim
 
@@ -215,14 +217,16 @@ class Shelf:
             return None
         if not all(loaded.users for loaded in self._retired):
             return None  # one is being put away for somebody: how much room there is shows only then
-        if want.digest in self._loaded and not (other := self._retire(want.digest)).users:  # from another place
-            self._retired.remove(other)
-            other.close()  # whether there is room is seen only then
-        unused = [loaded for loaded in self._loaded.values() if self._may_leave(loaded)]
+        before = self._loaded.get(want.digest)  # from another place
+        if before is not None and before.users:
+            self._retire(want.digest)
+        going = [] if before is None or before.users else [before]
+        unused = [loaded for loaded in self._loaded.values() if loaded not in going and self._may_leave(loaded)]
         for n in range(len(unused) + 1):
-            cache = self._budget.cache_for(want.claim, self._claims(without=unused[:n]))
+            leaving = [*going, *unused[:n]]
+            cache = self._budget.cache_for(want.claim, self._claims(without=leaving))
             if cache is not None:
-                want.makes_way += [self._retire(loaded.model.digest) for loaded in unused[:n]]
+                want.makes_way += [self._retire(loaded.model.digest) for loaded in leaving]
                 return cache
         return None
 
@@ -240,7 +244,14 @@ class Shelf:
     def _load(self, want: _Want) -> Loaded:
         """Fill the room that was granted."""
         try:
-            loaded = Loaded(want.digest, want.place, self._make_lanes, self._context_tokens, claim=want.claim)
+            loaded = Loaded(
+                want.digest,
+                want.place,
+                self._make_lanes,
+                self._context_tokens,
+                claim=want.claim,
+                gpu_layers=self._gpu_layers(want),
+            )
         except BaseException as error:
             with self._changed:
                 del self._loading[want.digest]
@@ -257,6 +268,15 @@ class Shelf:
             loaded.users, loaded.since_s = 1, self._now()
             self._loaded[want.digest] = loaded
             return loaded
+
+    def _gpu_layers(self, want: _Want) -> int | None:
+        """How many layers the GPU has room for beside what it holds; `None`: all, or there is none to be measured."""
+        if not self._is_gpu:
+            return None
+        with self._changed:
+            others = [claim for digest, claim in self._loading.items() if digest != want.digest]
+            others += [loaded.claim for loaded in (*self._loaded.values(), *self._retired)]
+        return layers_that_fit(want.claim, self._budget.bytes - total(others))
 
     def _retire(self, digest: str) -> Loaded:
         """Give a model out no more. Without users it is the caller's to put away, once the lock is free."""

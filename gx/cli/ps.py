@@ -114,6 +114,8 @@ def _bench_line(bench: BenchNow) -> str:
         parts.append(f"{bench.written_tokens_per_s:,.0f} tok/s written")
     if bench.cached_share is not None:
         parts.append(f"{100 * bench.cached_share:.0f} % of prompts from the cache")
+    if bench.mean_queue_s is not None:
+        parts.append(f"{bench.mean_queue_s:.1f} s in the queue")
     return ", ".join(parts)
 
 

@@ -148,13 +148,14 @@ class Turn(Value, frozen=True, kw_only=True):
         """The digest of everything that determines the result. Hardware, run and log positions are not in it.
 
         The chat template is part of the model's file, so the file's digest covers it. The schema counts in its own
-        order, which is the order of the answer's fields. `logprobs` counts where it is asked for, so that a turn
-        without it has the key that it had before there was such a setting.
+        order, which is the order of the answer's fields. The number before it all rises when the same turn comes to
+        another prompt than before. `logprobs` counts where it is asked for, so that a turn without it has the key that
+        it had before there was such a setting.
         """
         sampling = self.sampling.drawing if self.sampling.logprobs is None else self.sampling
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
         chosen = () if self.choice is None else (CHOICE_VERSION, self.choice, self.baselines)
-        return digest_of(1, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
+        return digest_of(2, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""

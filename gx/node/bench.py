@@ -13,6 +13,7 @@ import anyio
 from gx import wiring
 from gx.core.errors import GxError
 from gx.core.ports import Worker
+from gx.node import machine, strain
 
 
 class Bench:
@@ -49,9 +50,13 @@ class Bench:
     async def warnings(self, digests: Mapping[str, str]) -> AsyncIterator[str]:
         """What makes these models, by name, slow on this machine, each thing once; none of a model that can't be used.
 
-        It waits for a worker, for ever where none is needed. No model is loaded for it.
+        First of all, whether the machine has a GPU that lies idle. It waits for a worker, for ever where none is
+        needed. No model is loaded for it.
         """
         told = set[str]()
+        worker = await self._up()
+        if (warning := strain.idle_gpu(wiring.build_of(worker), machine.gpu())) is not None:
+            yield warning
         for name, digest in digests.items():
             for warning in await self._warnings(digest):
                 if warning not in told:
@@ -59,9 +64,12 @@ class Bench:
                     yield f"{name}: {warning}"
 
     async def _warnings(self, digest: str) -> tuple[str, ...]:
-        while (worker := self._worker) is None:
-            await self._is_up.wait()
         try:
-            return await wiring.warnings_of(worker, digest)
+            return await wiring.warnings_of(await self._up(), digest)
         except GxError:  # whatever uses the model says why
             return ()
+
+    async def _up(self) -> Worker:
+        while (worker := self._worker) is None:
+            await self._is_up.wait()
+        return worker

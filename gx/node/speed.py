@@ -13,6 +13,7 @@ from edge.cpu import SETS, cores
 from gx import wiring
 from gx.node import machine
 from gx.node.check import Check
+from gx.node.strain import ON_CPU
 from gx.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,17 +57,14 @@ def gpu(engine: machine.Engine, seen: str) -> Check:
     if not seen:
         return Check(name="gpu", status="ok", found="none; everything runs on the CPU")
     advice = rebuild(engine.version, _GPU_OPTIONS[seen])
-    found = (
-        f"the engine was built without a GPU, and this machine has one ({seen}): "
-        "all layers run on the CPU, most often ten times as slowly or worse"
-    )
+    found = f"the engine was built without a GPU, and this machine has one ({seen}): {ON_CPU}"
     return Check(name="gpu", status="warn", found=found, advice=advice)
 
 
 def of_model(model: wiring.LocalModel, engine: machine.Engine, settings: Settings) -> Iterator[Check]:
     """What can be told of a model on this machine before it is loaded."""
     from edge import tunings
-    from edge.engine.memory import available_bytes
+    from edge.engine.memory import available_bytes, gpu_room
     from edge.header import read_header
 
     file = wiring.file_of(model, settings)
@@ -78,7 +76,7 @@ def of_model(model: wiring.LocalModel, engine: machine.Engine, settings: Setting
     if not engine.offloads:
         yield format_(model.name, slowness.slow_format(file, engine.flags))
     elif machine.gpu() == "NVIDIA":
-        yield gpu_memory(weights_bytes + turn_bytes, machine.gpu_free_bytes())
+        yield gpu_memory(weights_bytes + turn_bytes, gpu_room(machine.gpu_free_bytes()))
     yield memory(weights_bytes, turn_bytes, available_bytes())
     yield pressure(machine.stalled_percent(), machine.swapped_bytes())
     yield tuned(model.name, tunings.find_note(model.sha256, str(file)), settings, is_copy=file != model.path)
@@ -118,14 +116,14 @@ def pressure(stalled_percent: float | None, swapped_bytes: int | None) -> Check:
     return Check(name="swap", status="warn", found=found, advice=advice)
 
 
-def gpu_memory(needed_bytes: int, free_bytes: int | None) -> Check:
-    """Whether a model with the cache of one turn fits on the GPU."""
-    if free_bytes is None:
+def gpu_memory(needed_bytes: int, room_bytes: int | None) -> Check:
+    """Whether a model with the cache of one turn fits on the GPU, which has room for so much."""
+    if room_bytes is None:
         return Check(name="layers", status="ok", found="the GPU's memory isn't known; nvidia-smi would tell")
-    found = f"{needed_bytes / 1e9:.1f} GB are needed on the GPU, and {free_bytes / 1e9:.1f} GB are free there"
-    if needed_bytes <= free_bytes:
+    found = f"{needed_bytes / 1e9:.1f} GB are needed on the GPU, and there is room for {room_bytes / 1e9:.1f} GB there"
+    if needed_bytes <= room_bytes:
         return Check(name="layers", status="ok", found=found)
-    share = 1 - free_bytes / needed_bytes
+    share = 1 - room_bytes / needed_bytes
     found += f": {share:.0%} of the layers have no room there, and each runs ten times as slowly or worse on the CPU"
     advice = "choose a smaller file of the model, or a smaller GX_CONTEXT_TOKENS, or free the GPU's memory"
     return Check(name="layers", status="warn", found=found, advice=advice)

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gx.node import problem, wire
 from gx.node.attached import LocalRun
+from gx.node.strain import short_of_memory
 
 PROGRESS_EVERY_S = 0.25
 
@@ -62,6 +63,8 @@ class Watch(Response):
         """Once something is computed: what is answered from the log is slow on no model."""
         await self._computes.wait()
         async for warning in self._run.warnings():
+            await self._send(send, wire.Frame(warning=warning))
+        async for warning in short_of_memory():
             await self._send(send, wire.Frame(warning=warning))
 
     async def _send(self, send: Send, frame: wire.Frame, *, is_last: bool = False) -> None:

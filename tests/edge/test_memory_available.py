@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.engine.memory import Budget, Claim, available_bytes, claim_of, total
+from edge.engine.llama import gpu_free_bytes, offloads
+from edge.engine.memory import Budget, Claim, available_bytes, claim_of, gpu_room, layers_that_fit, total
 from gx.core.errors import ModelError
 from tests.tiny_bert import write_tiny_bert
 
@@ -42,7 +43,7 @@ def claim(path: Path | str, *adapters: str, context_tokens: int = 256, cache_byt
 def test_a_model_claims_its_files_and_its_caches_of_a_turn_at_least(tiny: str, packaged: str) -> None:
     size = Path(packaged).stat().st_size
     token_bytes = 30 * 3 * (64 + 64) * 2
-    assert claim(packaged) == Claim(weights=size, cache=256 * token_bytes, turn=256 * token_bytes)
+    assert claim(packaged) == Claim(weights=size, cache=256 * token_bytes, turn=256 * token_bytes, layers=30)
     assert claim(packaged, cache_bytes=1 << 30).cache == 1 << 30
     assert claim(packaged, tiny).weights == size + Path(tiny).stat().st_size
     assert claim(tiny, context_tokens=100_000).turn == claim(tiny, context_tokens=512).turn  # as it was trained
@@ -52,6 +53,23 @@ def test_what_embeds_texts_claims_no_cache_and_what_it_computes_at_once(tmp_path
     found = claim(write_tiny_bert(tmp_path / "bert.gguf"), cache_bytes=1 << 30)
     assert (found.cache, found.turn) == (0, 0)
     assert found.encoder >= 512 * 512 * 4 * 4  # each token's attention to each other one, of four heads
+
+
+@pytest.mark.parametrize(
+    ("room", "layers"), [(100, None), (99, 10), (50, 5), (9, 0), (0, 0), (-5, 0)], ids=lambda value: str(value)
+)
+def test_a_gpu_takes_as_many_layers_as_it_has_room_for(room: int, layers: int | None) -> None:
+    assert layers_that_fit(Claim(weights=60, cache=40, layers=10), room) == layers
+
+
+def test_some_of_a_gpus_memory_is_left_for_what_is_computed_there() -> None:
+    assert gpu_room(None) is None
+    assert gpu_room(24 << 30) == 23 << 30
+    assert gpu_room(1 << 30) == 1 << 29
+
+
+def test_a_build_for_the_cpu_knows_no_gpu() -> None:
+    assert offloads() or gpu_free_bytes() is None
 
 
 def test_a_file_that_is_not_there_claims_nothing_of_its_own(tmp_path: Path) -> None:

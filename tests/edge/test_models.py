@@ -37,6 +37,7 @@ def test_an_unknown_name_gets_a_did_you_mean(tmp_path: Path, typed: str, near: s
         ("hf:acme/tiny.gguf", "hf:owner/repo/file.gguf"),
         ("hf:acme/../../x.gguf", "hf:owner/repo/file.gguf"),
         ("hf:acme/big/big-00001-of-00003.gguf", "several files"),
+        ("./big-00001-of-00003.gguf", "several files"),
     ],
 )
 def test_a_source_that_cannot_be_verified_or_read_is_refused(tmp_path: Path, source: str, said: str) -> None:

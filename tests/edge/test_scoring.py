@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge.engine import lane
 from edge.engine.engine import Completion, Engine, Request, Weights
-from edge.engine.llama import Context, Fed, Model
+from edge.engine.llama import Context, Fed, Model, Rows
 from edge.engine.scoring import Scoring, probabilities
 from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
@@ -39,6 +41,32 @@ def test_an_option_weighs_what_its_tokens_weigh(engine: Engine, tiny: str) -> No
     prompt = Model("m", tiny).render((Message(role="user", content="Ticket"),)) + '{"category": "'
     expected = [by_hand(tiny, prompt, option) for option in OPTIONS]
     assert np.allclose(result.log_likelihoods, expected, atol=1e-2)
+
+
+def test_long_options_are_weighed_in_parts_that_memory_bears(
+    tiny: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = tuple(f"{start}, and then on and on about it, as before, at some length" for start in ("a", "b", "c"))
+    whole = engine.submit(request(options=options)).result(60)
+    model = Model("m", tiny)
+    monkeypatch.setattr(lane, "LOGITS_BYTES", 4 * 4 * model.n_vocab)
+    rows: list[int] = []
+    decode = Context.decode
+
+    def told(self: Context, parts: Sequence[Fed]) -> Rows:
+        rows.append(sum(len(part.tokens) for part in parts if part.wanted == "all"))
+        return decode(self, parts)
+
+    monkeypatch.setattr(Context, "decode", told)
+    narrow = Engine(threads=1, slots=2)
+    narrow.register("tiny", tiny)
+    futures = [narrow.submit(request(options=options)) for _ in range(2)]
+    parts = [future.result(60) for future in futures]
+    narrow.close()
+    assert max(rows) == 4 and sum(rows) > 4 * len(options)
+    assert isinstance(whole, Weights)
+    for one in parts:
+        assert isinstance(one, Weights) and np.allclose(one.log_likelihoods, whole.log_likelihoods, atol=1e-2)
 
 
 def test_company_changes_no_weights(engine: Engine) -> None:

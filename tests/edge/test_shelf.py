@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.engine import lane
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model
 from edge.engine.llama.library import llama_cpp
-from edge.engine.memory import MOVABLE_BYTES, Claim, claim_of, total
+from edge.engine.memory import Claim, claim_of, total
 from edge.engine.shelf import BETWEEN_TURNS_S, PATIENCE_S, Loaded, Place, Shelf
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, ModelError
@@ -353,5 +352,14 @@ def test_a_broken_file_is_tried_once_until_it_is_another_file(
     shelf.close()
 
 
-def test_a_sequence_that_moves_takes_no_more_than_is_counted() -> None:
-    assert lane.MOVABLE_BYTES == MOVABLE_BYTES
+def test_what_has_no_room_on_a_gpu_is_loaded_with_fewer_layers_there_and_says_so(tiny: str) -> None:
+    weights = Path(tiny).stat().st_size
+    large, small = (made(tiny, budget, n=1, is_gpu=True) for budget in (2 * weights, weights // 2))
+    with large.borrow("a") as loaded:
+        assert loaded.model.gpu_layers is None and not loaded.card.warnings
+    with small.borrow("a") as loaded:
+        assert loaded.model.gpu_layers == 1 and loaded.claim.layers == 2
+        (warning,) = loaded.card.warnings
+        assert f"room for {loaded.model.gpu_layers} of its {loaded.claim.layers + 1} layers" in warning
+    large.close()
+    small.close()

@@ -15,13 +15,24 @@ from collections import deque
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp
+from llama_cpp._ggml import libggml as _ggml
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 __all__ = ["Jinja2ChatFormatter", "build", "complaint", "complaints", "default_threads", "forget", "llama_cpp"]
-__all__ += ["offloads"]
+__all__ += ["gpu_free_bytes", "offloads"]
 
 # ggml_log_level: 3 is a warning, 4 an error.
 _LOG_ERROR = 4
+
+
+# enum ggml_backend_dev_type, ggml/include/ggml-backend.h
+_GPU, _INTEGRATED_GPU = 1, 2
+_ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+_ggml.ggml_backend_dev_get.argtypes, _ggml.ggml_backend_dev_get.restype = [ctypes.c_size_t], ctypes.c_void_p
+_ggml.ggml_backend_dev_type.argtypes, _ggml.ggml_backend_dev_type.restype = [ctypes.c_void_p], ctypes.c_int
+_size_pointer = ctypes.POINTER(ctypes.c_size_t)
+_ggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, _size_pointer, _size_pointer]
+_ggml.ggml_backend_dev_memory.restype = None
 
 
 class _Complaints(threading.local):
@@ -58,6 +69,22 @@ def build() -> str:
 def offloads() -> bool:
     """Whether this build can put layers on a GPU."""
     return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def gpu_free_bytes() -> int | None:
+    """What is free in the memory of the GPUs together that this build puts layers on; `None` where none says it.
+
+    An integrated GPU computes in the host's memory, and is used where there is no other, so it counts only then.
+    """
+    free = {_GPU: 0, _INTEGRATED_GPU: 0}
+    for index in range(_ggml.ggml_backend_dev_count()):
+        device = _ggml.ggml_backend_dev_get(index)
+        kind = _ggml.ggml_backend_dev_type(device)
+        if kind in free:
+            free_bytes, total_bytes = ctypes.c_size_t(), ctypes.c_size_t()
+            _ggml.ggml_backend_dev_memory(device, ctypes.byref(free_bytes), ctypes.byref(total_bytes))
+            free[kind] += free_bytes.value
+    return free[_GPU] or free[_INTEGRATED_GPU] or None
 
 
 def default_threads() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from edge.engine.gguf import check_header
-from edge.engine.llama.library import Jinja2ChatFormatter, complaint, complaints, forget, llama_cpp
+from edge.engine.llama.chat import CHATML, CUT, Template
+from edge.engine.llama.library import complaint, complaints, forget, llama_cpp
 from edge.engine.slots import Tokens
 from edge.header import read_header
 from gx.core.errors import GxError, ModelError
@@ -28,40 +28,27 @@ DEFAULT_CONTEXT_TOKENS = 8192
 _PIECE_BYTES = 256
 _LAST_PART_TOKENS = 1024  # in so many of the last tokens the beginning of an answer is looked for
 
-# https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md; what most tuned models were tuned on.
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 _STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid)
-
-
-class _Formatter(Jinja2ChatFormatter):
-    """The chat template's runner, in which today is always the same day.
-
-    Some templates write the date into the prompt. A turn's key covers its messages and its model, not the day, so a
-    prompt that changed overnight would belie it. The day is the one that Llama 3's own template falls back on.
-    """
-
-    @staticmethod
-    def strftime_now(f: str) -> str:
-        return datetime(2024, 7, 26).strftime(f)
 
 
 class Model:
     """A loaded GGUF file: its weights, vocabulary and chat template; with LoRA `adapters`, (path, strength) each.
 
+    `gpu_layers` is how many of its layers a GPU computes, where the build can use one; None is all.
+
     :raises ModelError: if a file is missing, isn't GGUF, is damaged, has no vocabulary, or doesn't fit the model.
     """
 
-    def __init__(self, digest: str, path: str, adapters: Sequence[tuple[str, float]] = ()) -> None:
+    def __init__(
+        self, digest: str, path: str, adapters: Sequence[tuple[str, float]] = (), *, gpu_layers: int | None = None
+    ) -> None:
         check_header(path)
-        self.digest, self.path = digest, path
+        self.digest, self.path, self.gpu_layers = digest, path, gpu_layers
+        params = llama_cpp.llama_model_default_params()
+        if gpu_layers is not None:
+            params.n_gpu_layers = gpu_layers
         forget()
-        self._pointer: Any = llama_cpp.llama_model_load_from_file(
-            os.fsencode(path), llama_cpp.llama_model_default_params()
-        )
+        self._pointer: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise _load_error(path)
         self._adapters: list[tuple[Any, float]] = []
@@ -93,7 +80,6 @@ class Model:
         self.pair_template: str | None = pair.decode("utf-8", "replace") if pair else None
         self.pair_marks = self._pair_marks()
         begin = llama_cpp.llama_vocab_bos(self.vocab) if llama_cpp.llama_vocab_get_add_bos(self.vocab) else -1
-        self._begins = self._special(begin)  # what each text begins with; some templates write it, some leave it out
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
@@ -101,14 +87,26 @@ class Model:
         # Some layers look back so many tokens only, and a saved sequence holds no more of these: what is restored of it
         # can be gone on with, and not cut back.
         self.can_move = self.can_share and not llama_cpp.llama_model_n_swa(self._pointer)
+        text = template.decode("utf-8", "replace") if template else CHATML
+        controls, others = self._orders()
         try:
-            self._formatter = _Formatter(
-                template=template.decode("utf-8", "replace") if template else CHATML,
-                eos_token=self._special(llama_cpp.llama_vocab_eos(self.vocab)),
-                bos_token=self._special(llama_cpp.llama_vocab_bos(self.vocab)),
+            self._template = Template(
+                text,
+                eos=self._special(text_end),
+                bos=self._special(llama_cpp.llama_vocab_bos(self.vocab)),
+                begins=self._special(begin),  # some templates write it, some leave it out
+                controls=controls,
+                others=others,
             )
         except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
+
+    def _orders(self) -> tuple[set[str], set[str]]:
+        """The names of the tokens that mean no text, and of those that the vocabulary adds to words for some use."""
+        attributes = [llama_cpp.llama_vocab_get_attr(self.vocab, token) for token in range(self.n_vocab)]
+        kinds = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL, llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        controls, others = ({self._special(t) for t, a in enumerate(attributes) if a & kind} for kind in kinds)
+        return controls, others
 
     def _pair_marks(self) -> tuple[list[int], list[int], list[int]]:
         """The tokens that the vocabulary puts before two texts, between them and behind them."""
@@ -152,8 +150,10 @@ class Model:
     def token_bytes(self) -> int:
         """What the keys and values of one token take in the cache, in half precision."""
         architecture = self._meta("general.architecture")
-        heads: int = llama_cpp.llama_model_n_head_kv(self._pointer)
-        width = llama_cpp.llama_model_n_embd(self._pointer) // max(1, llama_cpp.llama_model_n_head(self._pointer))
+        n_heads: int = llama_cpp.llama_model_n_head(self._pointer)
+        # llama.cpp tells of the first layer, which in a hybrid model often doesn't attend, though others do.
+        heads: int = llama_cpp.llama_model_n_head_kv(self._pointer) or n_heads
+        width = llama_cpp.llama_model_n_embd(self._pointer) // max(1, n_heads)
         key, value = (int(self._meta(f"{architecture}.attention.{part}_length") or width) for part in ("key", "value"))
         layers: int = llama_cpp.llama_model_n_layer(self._pointer)
         return max(1, layers * heads * (key + value) * 2)
@@ -183,15 +183,11 @@ class Model:
 
         :raises GxError: (code "template") if the template refuses these messages.
         """
-        chat: list[Any] = [
-            {"role": m.role, "content": m.content} | ({"tool_call_id": m.call} if m.call else {}) for m in messages
-        ]
-        try:
-            prompt = str(self._formatter(messages=chat).prompt)
-        except Exception as error:  # templates raise whatever they like
-            raise GxError(f"the model's chat template refuses these messages: {error}", code="template") from error
-        has_begun = prompt.startswith(self._begins) or prompt.lstrip().startswith(self._begins)
-        return prompt if not prompt or has_begun else self._begins + prompt
+        return self._template.render(messages)
+
+    def said(self, text: str) -> str:
+        """What somebody says, to be put among control tokens: none of those that it spells out is one."""
+        return self._template.said(text)
 
     def encode(self, messages: Sequence[Message]) -> Tokens:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
@@ -200,8 +196,11 @@ class Model:
     def tokenize(self, text: str, *, adds_special: bool = False, reads_control: bool = True) -> Tokens:
         """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such if it `reads_control`.
 
-        With `adds_special` come those that the model wants at the beginning and the end of a text of its own.
+        With `adds_special` come those that the model wants at the beginning and the end of a text of its own. What is
+        on both sides of a `CUT` is tokenized apart.
         """
+        if CUT in text and not adds_special:
+            return np.concatenate([self.tokenize(part, reads_control=reads_control) for part in text.split(CUT)])
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 16
         found = np.empty(room, np.int32)
