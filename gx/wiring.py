@@ -1,6 +1,7 @@
-"""The composition root: the only file that names the benches, and only inside functions.
+"""The composition root: what a run needs of the benches is made here, and they are imported inside functions only.
 
-`gx.node` asks here for models and workers; nothing above this layer knows where they come from.
+`gx.node` asks here for models and workers, and doesn't know where they come from. Verbs and checks that are about
+models, documents, prices or the machine ask `edge` and `cloud` themselves.
 """
 
 from __future__ import annotations

@@ -141,8 +141,9 @@ def erase(
 ) -> None:
     """Erase the content of a run or a task from the disk: its rows, prompts, answers and error details.
 
-    That it existed, its times, counts and row ids stay in the log, which still verifies. What other tasks made of the
-    content is theirs: erase them too. Copies elsewhere are not reached.
+    That it existed, its times, counts and row ids stay in the log, which still verifies. With a task goes what the
+    other steps of its run made of the same row. What a reduce made of many rows, or another run of this one, stays, as
+    does what it needs of this: erase that run too. Copies elsewhere are not reached. No run may be live meanwhile.
     """
     from gx.cli.place import workspace_of
     from gx.node.start import send_home

@@ -138,7 +138,10 @@ def init(
     source: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="NAME", help="A recipe that comes with gx: triage, digest, extract, second-opinion."
+            "--from",
+            metavar="NAME",
+            help="A recipe that comes with gx: triage, digest, extract, second-opinion, ask-the-docs (without its "
+            "documents), researcher, watchful.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,

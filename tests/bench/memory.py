@@ -1,6 +1,6 @@
 """What remembering costs: searching and adding beside chromadb and lancedb, reading documents, and many clients.
 
-`python -m tests.bench.memory` takes some minutes and prints each claim of edge/README.md on the memory and its figure;
+`python -m tests.bench.memory` takes some minutes and prints each claim of README.md on the memory and its figure;
 `--only stores|documents|clients` one part of it. The stores have the same vectors and texts, each in a process of its
 own, and are asked in turn. lancedb is asked for both halves as gx is, chromadb for vectors, having no ranking of words.
 """

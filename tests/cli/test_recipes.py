@@ -124,6 +124,11 @@ def test_every_bundled_recipe_can_be_started_from(name: str, home: Path) -> None
     assert gx("validate", "mine.yaml").exit_code == 0
 
 
+def test_the_help_of_init_names_every_recipe_that_comes_with_gx() -> None:
+    told = "".join(gx("init", "--help").stdout.split())
+    assert all(path.stem in told for path in recipes.bundle().glob("*.yaml"))
+
+
 def test_a_recipe_that_does_not_come_with_gx_is_refused_with_the_nearest(home: Path) -> None:
     missing = gx("init", "--from", "digst").exception
     assert isinstance(missing, UsageError) and missing.hint == "did you mean `digest`?"

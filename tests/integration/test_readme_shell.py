@@ -57,13 +57,20 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Proj
     made.close()
 
 
-def run(place: Project, line: str) -> subprocess.CompletedProcess[str]:
-    """The line, as sh runs it."""
+def run(place: Project, line: str, *, cwd: Path | None = None, path: str = "") -> subprocess.CompletedProcess[str]:
+    """The line, as sh runs it: in the place's own folder and with its PATH, or in another one and with another."""
     for program in MAY_BE_MISSING:
         if re.search(rf"(^|\| *){program} ", line) and shutil.which(program) is None:
             pytest.skip(f"{program} isn't installed")
+    env = place.env | ({"PATH": path} if path else {})
     done = subprocess.run(
-        ["sh", "-c", line], cwd=place.folder, env=place.env, capture_output=True, text=True, timeout=180, check=False
+        ["sh", "-c", line],
+        cwd=cwd or place.folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert "Traceback" not in done.stderr and "error:" not in done.stderr, done.stderr
     return done
@@ -77,11 +84,12 @@ def test_a_line_of_the_page_runs_and_ends_well(place: Project, line: str) -> Non
     assert (place.folder / written[1]).stat().st_size if written else done.stdout.strip() or "gx wait" in line
 
 
-def test_the_line_of_the_crontab_runs(place: Project) -> None:
-    (line,) = block("cron").splitlines()
+def test_the_crontab_runs_in_another_folder_and_with_no_path_but_its_own(place: Project) -> None:
+    text = block("cron").replace("/home/ada/tickets", str(place.folder))
+    path, line = text.replace("/home/ada/gx/.venv/bin", str(place.folder / "bin")).splitlines()
     fields = line.split(" ", 5)
-    assert len(fields) == 6
-    done = run(place, fields[5])
+    assert path.startswith("PATH=") and len(fields) == 6
+    done = run(place, fields[5], cwd=Path("/"), path=path.removeprefix("PATH="))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len((place.folder / "today.jsonl").read_text().splitlines()) == 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import random
+import shlex
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,9 +49,7 @@ def open_inputs(
         return FilesSource(readable(spec), find_files(spec, path, base_dir, is_folder=is_folder), max_row_bytes)
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        raise InputError(
-            f"expected text, got a compressed file: {spec}", hint=f"{_REFUSED[suffix]} {spec} | gx run … -"
-        )
+        raise InputError(f"expected text, got a compressed file: {spec}", hint=_unpacked(path, spec, fmt))
     if suffix in _CONVERT:
         raise InputError(f"expected text, got a {suffix} file: {spec}", hint="write it as JSON lines or CSV first")
     if is_stream:
@@ -89,6 +88,13 @@ def _path(spec: str, base_dir: Path) -> Path:
         return base_dir / Path(spec).expanduser()
     except RuntimeError:  # "~nobody": there is no such user, so it is taken as a name
         return base_dir / spec
+
+
+def _unpacked(path: Path, spec: str, fmt: str | None) -> str:
+    """The command that reads what is in a compressed file: on stdin no name says the format any more."""
+    fmt = fmt or format_of(path.with_suffix(""))
+    says = f" --format {fmt}" if fmt else ""
+    return f"{_REFUSED[path.suffix.lower()]} {shlex.quote(spec)} | gx run … -i -{says}"
 
 
 def _opened(path: Path, spec: str) -> BinaryIO:

@@ -2,8 +2,9 @@
 
 It knows which blobs a body refers to, and how to write the file anew without some of them. What is erased is what the
 subject's own events refer to: its row, its prompts, its answers and how likely those were, its failures' details. A
-blob that another task with another key also refers to is kept and counted; what other tasks made from the content is
-theirs, and must be erased by their own ids. Row ids, keys and error messages stand in events and stay.
+task takes those of its run over the same row with it. What a reduce made of many rows, or another run of this one, must
+be erased by its own id; a blob that another task with another key also refers to is kept and counted. Row ids, keys and
+error messages stand in events and stay.
 
 The invariant: at any moment the folder holds one whole log, either with the content or without it and with the event
 that says so. The new file is written beside the old one and renamed over it.
