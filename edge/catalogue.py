@@ -108,7 +108,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     _chat(
         "qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf",
-        639_446_688, "Apache-2.0", "0.6B that can think first; labels and short answers",
+        639_446_688, "Apache-2.0", "0.6B; labels and short answers",
     ),
     _chat(
         "gemma3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf",
