@@ -81,9 +81,12 @@ def test_a_card_carries_the_warnings_of_what_runs_on_the_cpu(packaged: str) -> N
     has = frozenset({"avx2", "fma"})
     card = ModelCard(digest="d", path=packaged, context_tokens=1)
     build = "llama-cpp-python 1 (CPU : AVX AVX2 LLAMAFILE REPACK)"
-    warnings = slowness.warned(card, build=build, has=has, is_on_cpu=True).warnings
+    warnings = slowness.warned(card, build=build, has=has).warnings
     assert "without FMA" in warnings[0] and "makes a q8_0 copy" in warnings[1]
-    assert slowness.warned(card, build=build, has=has, is_on_cpu=False).warnings == ()
+    few = (slowness.few_layers(30, 12),)
+    card = ModelCard(digest="d", path=packaged, context_tokens=1, warnings=few)
+    assert "room for 12 of its 31 layers" in few[0]
+    assert slowness.warned(card, build=build.replace("(", "(GPU "), has=has).warnings == few
 
 
 def test_what_there_is_to_warn_of_is_read_from_the_header_alone(packaged: str, tmp_path: Path) -> None:
