@@ -11,6 +11,7 @@ import pytest
 from gx.core import event as e
 from gx.core.message import Answer, Failure, Turn, Usage
 from gx.core.view import RunStatus
+from gx.run.inputs import Row
 from tests.desk import open_desk
 from tests.fakes import ManualClock, ScriptedWorker, echo
 
@@ -129,6 +130,15 @@ async def test_a_template_that_does_not_fit_a_row_fails_that_row(tmp_path: Path)
     failed = next(r for r in records if r["id"] == "T1")
     assert failed["error"]["code"] == "template"
     assert "text" in failed["error"]["message"]
+
+
+async def test_what_nobody_foresaw_fails_the_row_it_comes_with_and_no_other(tmp_path: Path) -> None:
+    rows = [Row(index=n, id=f"T{n}", value=value) for n, value in enumerate([b'{"text":"x"}', b"{", b'{"text":"y"}'])]
+    async with open_desk(tmp_path) as desk:
+        _, records = await desk.run(FAN_OUT, iter(rows))
+    by_id = {r["id"]: r for r in records}
+    assert by_id["T1"]["error"] == {"code": "internal", "message": "DecodeError: Input data was truncated"}
+    assert by_id["T0"]["status"] == by_id["T2"]["status"] == "succeeded"
 
 
 async def test_equal_prompts_are_computed_once(tmp_path: Path) -> None:
