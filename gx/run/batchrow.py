@@ -100,6 +100,10 @@ def options(
         schema = {"type": "object"}
     elif chooses and body.get("logprobs"):
         raise BatchRowError("body.logprobs is not supported where the agent chooses: no token is written")
+    try:
+        msgspec.msgpack.encode((merged, schema))  # as they travel to the bench
+    except OverflowError:
+        raise BatchRowError("body: expected whole numbers of at most 64 bits, got a longer one") from None
     return merged, schema
 
 

@@ -65,6 +65,11 @@ def test_what_a_body_leaves_out_is_the_agents() -> None:
         ({"presence_penalty": "high"}, "body: Expected `float | null`, got `str` - at `$.presence_penalty`"),
         ({"stop": 7}, "body: Expected `array`, got `int` - at `$.stop`"),
         ({"stop": True}, "body: Expected `array`, got `bool` - at `$.stop`"),
+        ({"seed": 10**20}, "body: expected whole numbers of at most 64 bits, got a longer one"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": [10**20]}}}},
+            "body: expected whole numbers of at most 64 bits, got a longer one",
+        ),
         ({"response_format": "json_object"}, "body: Expected `object | null`, got `str` - at `$.response_format`"),
         ({"response_format": {"type": "json"}}, "body: Invalid enum value 'json' - at `$.response_format.type`"),
         (
