@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -302,6 +303,20 @@ async def test_a_resumed_run_does_the_rest_and_gives_all_records(tmp_path: Path)
     assert len(queued) == len(set(queued)) == len(succeeded) == len(set(succeeded)) == 6
     assert len(lost) == 2 and not any(body.is_suspect for body in lost)
     assert state.status is RunStatus.finished
+
+
+async def test_an_input_that_ends_in_what_nobody_foresaw_ends_its_run_and_no_other(tmp_path: Path) -> None:
+    def odd() -> Iterator[Row]:
+        yield Row(index=0, id="T0", value=b'{"text":"x"}')
+        raise RuntimeError("odd")
+
+    async with open_desk(tmp_path) as desk:
+        active = await desk.begin(FAN_OUT, odd(), run="one")
+        await desk.finish(active)
+        assert active.error is not None and active.error.code == "internal" and str(active.error) == "RuntimeError: odd"
+        assert active.state.status is RunStatus.interrupted
+        state, _ = await desk.run(FAN_OUT, texts("y"), run="two")
+        assert state.status is RunStatus.finished
 
 
 async def test_a_drained_run_lets_what_is_running_end_and_keeps_the_rest(tmp_path: Path) -> None:
