@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,10 +40,12 @@ def execute(
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool = True,
     is_ordered: bool = False,
+    with_input: bool = True,
     beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None = None,
 ) -> RunEnd:
     """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order;
-    that of the rows where the run `is_ordered`. `beside` runs as long as the run does.
+    that of the rows where the run `is_ordered`, and with what these hold if `with_input`. `beside` runs as long as the
+    run does.
 
     :raises GxError: if it can't begin, or the log can't be written any more.
     """
@@ -50,12 +53,14 @@ def execute(
     import anyio._backends._asyncio  # loaded, as the next ones are, before an event loop answers a Ctrl-C
 
     from gx.cli import interrupt, progress  # noqa: F401
-    from gx.node import remote  # noqa: F401
+    from gx.node import remote
 
     interrupt.hand_over()
     asked = _with_collector(asked, settings)
+    workspace.make()
+    begin = partial(remote.submit, workspace.folder, asked, settings, is_ordered=is_ordered, with_input=with_input)
     try:
-        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered, beside)
+        return anyio.run(_execute, begin, settings, on_records, show_progress, beside)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
         cause = _cause(group)
         if isinstance(cause, GxError):
@@ -98,22 +103,18 @@ def _with_collector(asked: Submission, settings: Settings) -> Submission:
 
 
 async def _execute(
-    asked: Submission,
+    begin: Callable[[], Coroutine[Any, Any, RemoteRun]],
     settings: Settings,
-    workspace: Workspace,
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool,
-    is_ordered: bool,
     beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None,
 ) -> RunEnd:
     import anyio
 
     from gx.cli.progress import StatusLine
     from gx.core.view import RunStatus
-    from gx.node.remote import submit
 
-    workspace.make()
-    run = await submit(workspace.folder, asked, settings, is_ordered=is_ordered)
+    run = await begin()
     _announce(run.started)
     status = StatusLine(run.started.run, is_shown=show_progress)
     delivery = _Delivery()

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ _CHUNK = 1 << 16
 class RemoteRun:
     """A run that this process is attached to. `warnings` and notes of it go to `on_note`."""
 
-    def __init__(self, folder: Path, asked: wire.Asked, is_ordered: bool = False) -> None:
-        self._folder, self._asked, self._is_ordered = folder, asked, is_ordered
+    def __init__(
+        self, folder: Path, asked: wire.Asked, *, is_ordered: bool = False, with_input: bool = True
+    ) -> None:
+        self._folder, self._asked = folder, asked
+        self._wanted = {"ordered": "true" if is_ordered else None, "input": None if with_input else "false"}
         self._frames: queue.Queue[wire.Frame | Exception] = queue.Queue(_AHEAD)
         meant = as_meant(asked.submission)
         self._stdin = _Spool(_input_of(meant), folder, self._fail) if _is_stream(meant) else None
@@ -113,8 +117,7 @@ class RemoteRun:
         try:
             while True:
                 try:
-                    ordered = "true" if self._is_ordered else None
-                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch", ordered=ordered):
+                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch", **self._wanted):
                         frame = problem.decode(line, wire.Frame)
                         self._frames.put(frame)
                         if frame.end is not None:
@@ -200,10 +203,13 @@ class RemoteRun:
         return None
 
 
-async def submit(folder: Path, asked: Submission, settings: Settings, *, is_ordered: bool = False) -> RemoteRun:
+async def submit(
+    folder: Path, asked: Submission, settings: Settings, *, is_ordered: bool = False, with_input: bool = True
+) -> RemoteRun:
     """Ask the workspace's node for a run. :raises GxError: what the node refuses, or that none can be started."""
     whole = wire.Asked(submission=msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex()), settings=settings)
-    return await anyio.to_thread.run_sync(RemoteRun, folder, whole, is_ordered, abandon_on_cancel=True)
+    begin = partial(RemoteRun, folder, whole, is_ordered=is_ordered, with_input=with_input)
+    return await anyio.to_thread.run_sync(begin, abandon_on_cancel=True)
 
 
 class _Spool:
