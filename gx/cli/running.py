@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anyio import CancelScope
 
     from gx.cli.progress import StatusLine
+    from gx.node.call import Client
     from gx.node.client import RunEnd, Started, Submission
     from gx.node.remote import RemoteRun
     from gx.node.workspace import Workspace
@@ -58,7 +59,15 @@ def execute(
     interrupt.hand_over()
     asked = _with_collector(asked, settings)
     workspace.make()
-    begin = partial(remote.submit, workspace.folder, asked, settings, is_ordered=is_ordered, with_input=with_input)
+    begin = partial(
+        remote.submit,
+        workspace.folder,
+        asked,
+        settings,
+        is_ordered=is_ordered,
+        with_input=with_input,
+        on_note=output.note,
+    )
     try:
         return anyio.run(_execute, begin, settings, on_records, show_progress, beside)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
@@ -74,7 +83,7 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     from gx.node import wire
     from gx.node.client import Started
     from gx.node.names import as_told
-    from gx.node.start import ensure
+    from gx.node.start import insist
 
     if asked.inputs == "-":
         raise UsageError("a detached run can't read stdin, which ends with this command", hint="give a file with -i")
@@ -82,7 +91,12 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     asked = _with_collector(asked, settings)
     token = msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex())
     body = wire.Asked(submission=token, settings=settings)
-    started: Started = ensure(workspace.folder).ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
+
+    def ask(node: Client) -> Started:
+        started: Started = node.ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
+        return started
+
+    started = insist(workspace.folder, ask, on_note=output.note)
     output.note(f"run {started.run} goes on by itself; `gx ps` shows it, `gx wait {started.run}` waits for it")
     return started.run
 
