@@ -204,10 +204,15 @@ def _announce(started: Started) -> None:
 
 
 async def _obey_signals(run: RemoteRun, drain_s: float, scope: CancelScope) -> None:
-    """The first Ctrl-C drains, the second stops now. Neither loses a finished task."""
+    """The first Ctrl-C drains, the second stops now. Neither loses a finished task.
+
+    A signal that the caller had ignored, as `nohup` does SIGHUP, stays ignored.
+    """
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*heeded) as signals:
         async for first in signals:
             if first is signal.SIGHUP:  # the terminal is gone, and nobody can press anything
                 await run.stop("its terminal went away")

@@ -115,6 +115,16 @@ def test_sigterm_ends_a_command_whose_shell_ignores_ctrl_c(project: Project) -> 
     assert running.end().status == ExitCode.interrupted
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_the_caller_had_ignored_stays_ignored(slow: Project, number: int) -> None:
+    running = slow.start(preexec=lambda: signal.signal(number, signal.SIG_IGN))
+    running.process.send_signal(number)  # while it starts
+    running.record()
+    running.process.send_signal(number)
+    done = running.end()
+    assert (done.status, len(done.records)) == (ExitCode.ok, 20), done.err
+
+
 def test_a_second_ctrl_c_stops_now(endless: Project) -> None:
     running = endless.start()
     assert nodes.until(lambda: endless.states == ["running"] and endless.is_running)

@@ -40,7 +40,6 @@ class Stub(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         super().__init__("", _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listen(folder)
-        self.socket.listen()
         self.says, self.asked, self.looks = says, list[wire.Asked](), 0
 
 
