@@ -44,6 +44,14 @@ def test_a_last_line_without_its_line_end_stays(tmp_path: Path) -> None:
     assert [r["id"] for r in lines(file)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("end", [b"id,text\na,hello", b"[1", b'"half', b"\xff"])
+def test_a_last_line_that_is_no_beginning_of_a_record_stays_and_is_ended(tmp_path: Path, end: bytes) -> None:
+    file = tmp_path / "in.csv"
+    file.write_bytes(end)
+    Tee(file).write([record("a")])
+    assert file.read_bytes() == end + b"\n" + json.dumps(record("a"), separators=(",", ":")).encode() + b"\n"
+
+
 def test_lines_that_are_no_records_stay_as_they_are(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_bytes(b"# notes\n[1]\n\xff\xfe\n")
