@@ -22,6 +22,8 @@ from gx.core.errors import UsageError, WorkspaceError
 
 _PASSING = ("usage", "cached", "input")
 """Fields that don't make it another record."""
+_OF_A_RUN = ("id", "request_id", "usage")
+"""Those of a batch line, in which `custom_id` says the row."""
 
 
 class Tee:
@@ -102,4 +104,14 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def _name(record: dict[str, Any]) -> int:
     kept = {name: value for name, value in record.items() if name not in _PASSING}
+    kept = _lasting(kept) if "custom_id" in record else kept
     return int.from_bytes(blake2b(msgspec.json.encode(kept, order="sorted"), digest_size=8).digest())
+
+
+def _lasting(line: dict[str, Any]) -> dict[str, Any]:
+    """What of a batch line is the same in each run: see `gx.run.record.Record.as_batch`."""
+    return {
+        name: _lasting(value) if name in ("response", "body") and isinstance(value, dict) else value
+        for name, value in line.items()
+        if name not in _OF_A_RUN
+    }
