@@ -295,9 +295,14 @@ def _is_stream(asked: Submission) -> bool:
 
 
 def _input_of(asked: Submission) -> int:
+    """:raises InputError: if it can't be read, as a pipe of another user."""
     if asked.inputs == "-":
         return sys.stdin.fileno()
-    return os.open(Path(asked.folder) / Path(str(asked.inputs)), os.O_RDONLY)
+    try:
+        return os.open(Path(asked.folder) / Path(str(asked.inputs)), os.O_RDONLY)
+    except OSError as error:
+        message = f"{asked.inputs}: expected a file that can be read, got: {error.strerror or error}"
+        raise InputError(message) from None
 
 
 def _unknown(started: Started, last: Progress | None) -> RunEnd:

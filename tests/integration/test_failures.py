@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import time
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_names_that_are_not_utf8_are_no_matter(project: Project) -> None:
     shutil.copy(project.folder / "rows.jsonl", project.folder / rows)
     done = project.run("run", recipe, "-i", rows)
     assert (done.status, len(done.records)) == (ExitCode.ok, 20)
+
+
+def test_a_socket_is_no_input_and_exits_2(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(project.folder)  # a socket has no long path
+        listening.bind("rows.sock")
+        done = project.run("run", "recipe.yaml", "-i", "rows.sock")
+    assert done.status == ExitCode.usage
+    assert "rows.sock: expected a file that can be read, got: " in done.err
 
 
 def test_a_model_that_is_not_there_exits_1_and_says_how_to_fetch_it(project: Project) -> None:
