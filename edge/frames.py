@@ -31,12 +31,16 @@ _BYTES: msgspec.msgpack.Decoder[bytes] = msgspec.msgpack.Decoder(bytes)
 
 
 def frame(message: ToBench | FromBench) -> bytes:
-    """The frame of a message. :raises BenchError: if its body is longer than `MAX_BODY_BYTES`."""
+    """The frame of a message. :raises BenchError: if its body can't be written, or is longer than `MAX_BODY_BYTES`."""
     if isinstance(message, Finished):
         message = msgspec.structs.replace(message, outcome=_shielded(message.outcome))
-    body = _ENCODER.encode(message)
+    try:
+        body = _ENCODER.encode(message)
+    except (OverflowError, RecursionError) as error:
+        raise BenchError(f"a message can't be sent: {error}") from error
     if len(body) > MAX_BODY_BYTES:
-        raise BenchError(f"a message of {len(body)} bytes is too long to send; at most {MAX_BODY_BYTES} are allowed")
+        most = f"at most {MAX_BODY_BYTES} are allowed"
+        raise BenchError(f"a message of {len(body)} bytes is too long to send; {most}", code="too_long")
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 

@@ -229,7 +229,7 @@ class EdgeWorker:
         return list(answer.scores)
 
     def submit(self, turn: Turn) -> None:
-        """Begin an attempt; it never blocks. An unknown model fails it at once, and so does one too long to be sent."""
+        """Begin an attempt; it never blocks. An unknown model fails it at once, and what can't be sent does."""
         if self._bench is None or self._is_down_untold:
             return  # its lease died with the bench, which the desk is about to read
         if turn.model not in self._places:
@@ -239,7 +239,7 @@ class EdgeWorker:
         try:
             self._bench.send(Execute(turn=turn))
         except BenchError as error:
-            self._refuse(turn, "too_long", error.message)
+            self._refuse(turn, error.code, error.message)
             return
         self._running[turn.task, turn.attempt] = now_s = time.monotonic()
         self._throughput.begin(now_s)

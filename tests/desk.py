@@ -126,7 +126,7 @@ async def open_desk(
         for event in log.read(run=""):
             fold(view, event)
         worker.epoch = view.epoch + 1
-        contents = Contents(log.blobs)
+        contents = Contents(log.blobs, log.sizes)
         dispatcher = Dispatcher(
             log=log,
             view=view,

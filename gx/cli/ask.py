@@ -78,7 +78,9 @@ def ask(
     found = msgspec.structs.replace(settings.load(workspace=workspace), drain_s=DRAIN_S)
     place = Workspace.find(found.workspace)
     answer = Answer(place.folder)
-    end = running.execute(asked, found, place, on_records=answer.take, beside=answer.follow, show_progress=False)
+    end = running.execute(
+        asked, found, place, on_records=answer.take, with_input=False, beside=answer.follow, show_progress=False
+    )
     answer.leave()
     output.set_mode(quiet=quiet)
     if answer.note:

@@ -85,7 +85,7 @@ def evaluate(
             combo, prediction = _prediction(record)
             gathered.setdefault(combo, []).append(prediction)
 
-    end = running.execute(asked, found, Workspace.find(found.workspace), on_records=gather)
+    end = running.execute(asked, found, Workspace.find(found.workspace), on_records=gather, with_input=False)
     is_over = end.error is None and not end.left
     for combo, predictions in sorted(gathered.items()):
         schema = _schema(plan, chosen, combo)

@@ -235,7 +235,9 @@ def _execute(
         sys.stdout.write(running.detach(wanted, found, place) + "\n")
         return
     printer = Printer(style)
-    end = running.execute(wanted, found, place, on_records=printer.show, is_ordered=ordered)
+    end = running.execute(
+        wanted, found, place, on_records=printer.show, is_ordered=ordered, with_input=style.needs_input
+    )
     code = running.finish(end)
     output.note(f"compare: gx diff {origin} {end.run}")
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process

@@ -75,8 +75,11 @@ def sql(
 
     Example: gx sql "select status, count(*) from tasks group by all"
     """
-    text = sys.stdin.read() if question == "-" else question
-    _ask(workspace, text, as_json=as_json, none="no rows", timeout_s=timeout, max_rows=limit, is_archived=archived)
+    if question == "-":
+        from gx.cli.memoryinput import text_of
+
+        question = text_of("-")
+    _ask(workspace, question, as_json=as_json, none="no rows", timeout_s=timeout, max_rows=limit, is_archived=archived)
 
 
 def log(

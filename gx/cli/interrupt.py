@@ -2,7 +2,8 @@
 
 Python's own answer, an exception, shows a traceback if it comes before somebody can catch it or when nobody does any
 more. It may also vanish, or become another error, where it comes while a module loads. Nothing is open at such a moment
-that a kill would harm. To be told to go (SIGTERM) is what Ctrl-C is, even where a shell has that one ignored.
+that a kill would harm. To be told to go (SIGTERM) is what Ctrl-C is, even where a shell has that one ignored; what the
+caller had ignored stays so.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def hand_over() -> None:
 
 
 def _answer(on_interrupt: object, on_terminate: object) -> None:
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, on_interrupt)
-    signal.signal(signal.SIGTERM, on_terminate)
+    for number, answer in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_terminate)):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, answer)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,13 +59,14 @@ def start(workspace: WorkspaceOpt = None) -> None:
 def stop(workspace: WorkspaceOpt = None) -> None:
     """End the node. Live runs are drained first: what is running ends, and the rest can be resumed."""
     from gx.cli.place import workspace_of
-    from gx.node.call import find
+    from gx.node.call import NodeGone, find
 
     client = find(workspace_of(workspace).folder)
     if client is None:
         output.note("no node is up")
         return
-    client.ask("POST", "/v1/node/leave")
+    with contextlib.suppress(NodeGone):  # that is what was asked for
+        client.ask("POST", "/v1/node/leave")
     while find(client.folder) is not None:
         time.sleep(0.05)
     output.note("the node ended")
@@ -97,17 +99,17 @@ def _end_of(client: Client, run: str) -> RunEnd:
 
     waited = 0
     while True:
-        try:
-            for line in client.lines(f"/v1/runs/{run}/watch", results="false"):
-                frame = decode(line, wire.Frame)
-                if frame.end is not None:
-                    return wire.ended(frame.end)
-                waited = waited + 1 if frame.progress is not None and frame.progress.waits else 0
-                if waited > WAITS_FRAMES and frame.progress is not None and not output.has_person():
-                    for text in asking(run, frame.progress):
-                        output.note(text)
-                    raise typer.Exit(output.ExitCode.waiting)
-        except NotFound:
-            return wire.ended(client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None))
-        except NodeGone:
-            client = ensure(client.folder)
+        with contextlib.suppress(NodeGone):
+            try:
+                for line in client.lines(f"/v1/runs/{run}/watch", results="false"):
+                    frame = decode(line, wire.Frame)
+                    if frame.end is not None:
+                        return wire.ended(frame.end)
+                    waited = waited + 1 if frame.progress is not None and frame.progress.waits else 0
+                    if waited > WAITS_FRAMES and frame.progress is not None and not output.has_person():
+                        for text in asking(run, frame.progress):
+                            output.note(text)
+                        raise typer.Exit(output.ExitCode.waiting)
+            except NotFound:
+                return wire.ended(client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End, timeout_s=None))
+        client = ensure(client.folder)

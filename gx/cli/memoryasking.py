@@ -81,7 +81,7 @@ class Asking:
             try:
                 return ensure(self.place.folder).ask(method, f"/v1/memory{path}", body, kind=kind, timeout_s=None)
             except NodeGone as error:
-                last = str(error)
+                last = error.why
         raise WorkspaceError(
             f"{MOST_DEATHS} nodes went away one after the other; the last time: {last}",
             code="workspace.node",

@@ -238,8 +238,11 @@ def carry_out(
     if detach:
         sys.stdout.write(running.detach(asked, settings, place) + "\n")
         return
-    printer = Printer(style or Style())
-    end = running.execute(asked, settings, place, on_records=printer.show, is_ordered=ordered)
+    style = style or Style()
+    printer = Printer(style)
+    end = running.execute(
+        asked, settings, place, on_records=printer.show, is_ordered=ordered, with_input=style.needs_input
+    )
     code = running.finish(end)
     on_end(end.run)
     if printer.is_writing:  # to somebody who takes nothing: the thread that waits for that must not keep the process

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anyio import CancelScope
 
     from gx.cli.progress import StatusLine
+    from gx.node.call import Client
     from gx.node.client import RunEnd, Started, Submission
     from gx.node.remote import RemoteRun
     from gx.node.workspace import Workspace
@@ -39,10 +41,12 @@ def execute(
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool = True,
     is_ordered: bool = False,
+    with_input: bool = True,
     beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None = None,
 ) -> RunEnd:
     """Run what was asked for, to its end or its interruption; `on_records` is called in a thread, in order;
-    that of the rows where the run `is_ordered`. `beside` runs as long as the run does.
+    that of the rows where the run `is_ordered`, and with what these hold if `with_input`. `beside` runs as long as the
+    run does.
 
     :raises GxError: if it can't begin, or the log can't be written any more.
     """
@@ -50,12 +54,22 @@ def execute(
     import anyio._backends._asyncio  # loaded, as the next ones are, before an event loop answers a Ctrl-C
 
     from gx.cli import interrupt, progress  # noqa: F401
-    from gx.node import remote  # noqa: F401
+    from gx.node import remote
 
     interrupt.hand_over()
     asked = _with_collector(asked, settings)
+    workspace.make()
+    begin = partial(
+        remote.submit,
+        workspace.folder,
+        asked,
+        settings,
+        is_ordered=is_ordered,
+        with_input=with_input,
+        on_note=output.note,
+    )
     try:
-        return anyio.run(_execute, asked, settings, workspace, on_records, show_progress, is_ordered, beside)
+        return anyio.run(_execute, begin, settings, on_records, show_progress, beside)
     except BaseExceptionGroup as group:  # the run had begun: what ends it comes out of a task group
         cause = _cause(group)
         if isinstance(cause, GxError):
@@ -69,7 +83,7 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     from gx.node import wire
     from gx.node.client import Started
     from gx.node.names import as_told
-    from gx.node.start import ensure
+    from gx.node.start import insist
 
     if asked.inputs == "-":
         raise UsageError("a detached run can't read stdin, which ends with this command", hint="give a file with -i")
@@ -77,7 +91,12 @@ def detach(asked: Submission, settings: Settings, workspace: Workspace) -> str:
     asked = _with_collector(asked, settings)
     token = msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex())
     body = wire.Asked(submission=token, settings=settings)
-    started: Started = ensure(workspace.folder).ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
+
+    def ask(node: Client) -> Started:
+        started: Started = node.ask("POST", "/v1/runs", body, kind=Started, timeout_s=None)
+        return started
+
+    started = insist(workspace.folder, ask, on_note=output.note)
     output.note(f"run {started.run} goes on by itself; `gx ps` shows it, `gx wait {started.run}` waits for it")
     return started.run
 
@@ -98,22 +117,18 @@ def _with_collector(asked: Submission, settings: Settings) -> Submission:
 
 
 async def _execute(
-    asked: Submission,
+    begin: Callable[[], Coroutine[Any, Any, RemoteRun]],
     settings: Settings,
-    workspace: Workspace,
     on_records: Callable[[list[Record], Started], None],
     show_progress: bool,
-    is_ordered: bool,
     beside: Callable[[RemoteRun], Coroutine[Any, Any, None]] | None,
 ) -> RunEnd:
     import anyio
 
     from gx.cli.progress import StatusLine
     from gx.core.view import RunStatus
-    from gx.node.remote import submit
 
-    workspace.make()
-    run = await submit(workspace.folder, asked, settings, is_ordered=is_ordered)
+    run = await begin()
     _announce(run.started)
     status = StatusLine(run.started.run, is_shown=show_progress)
     delivery = _Delivery()
@@ -189,10 +204,15 @@ def _announce(started: Started) -> None:
 
 
 async def _obey_signals(run: RemoteRun, drain_s: float, scope: CancelScope) -> None:
-    """The first Ctrl-C drains, the second stops now. Neither loses a finished task."""
+    """The first Ctrl-C drains, the second stops now. Neither loses a finished task.
+
+    A signal that the caller had ignored, as `nohup` does SIGHUP, stays ignored.
+    """
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*heeded) as signals:
         async for first in signals:
             if first is signal.SIGHUP:  # the terminal is gone, and nobody can press anything
                 await run.stop("its terminal went away")

@@ -1,10 +1,10 @@
 """`--tee FILE`: records as JSON lines in a file too, each once, however often the run is resumed.
 
-A record is in the file as a whole or not at all: what is printed together is appended by one write, and a line that a
-crash left torn is cut off before the next. A record that the file has, the same row with the same result, isn't added
-again; what it took and whether it was answered from the log make no other record of it. Which row it is, `row` says, a
-digest of what the row holds: two inputs both have a first row. A pipe or a device is only written to, never read: it
-may have no end.
+A record is in the file as a whole or not at all: what is printed together is appended by one write, and a record that a
+crash left torn is cut off before the next; what else the file ends in stays. A record that the file has, the same row
+with the same result, isn't added again; what it took and whether it was answered from the log make no other record of
+it. Which row it is, `row` says, a digest of what the row holds: two inputs both have a first row. A pipe or a device is
+only written to, never read: it may have no end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gx.core.errors import UsageError, WorkspaceError
 
 _PASSING = ("usage", "cached", "input")
 """Fields that don't make it another record."""
+_OF_A_RUN = ("id", "request_id", "usage")
+"""Those of a batch line, in which `custom_id` says the row."""
 
 
 class Tee:
@@ -68,15 +70,15 @@ class Tee:
         os.close(self._file)
 
     def _read(self) -> None:
-        """Learn what the file has, and cut off a torn last line."""
+        """Learn what the file has, and cut off a record at its end that was torn, or end its last line."""
         whole = 0
         with open(self._file, "rb", closefd=False) as lines:
             lines.seek(0)
             for line in lines:
-                record = _record(line)
-                if not line.endswith(b"\n") and record is None:
+                record, is_ended = _record(line), line.endswith(b"\n")
+                if not is_ended and record is None and line.startswith(b"{"):
                     os.ftruncate(self._file, whole)
-                elif not line.endswith(b"\n"):
+                elif not is_ended:
                     os.write(self._file, b"\n")
                 whole += len(line)
                 if record is not None:
@@ -102,4 +104,14 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def _name(record: dict[str, Any]) -> int:
     kept = {name: value for name, value in record.items() if name not in _PASSING}
+    kept = _lasting(kept) if "custom_id" in record else kept
     return int.from_bytes(blake2b(msgspec.json.encode(kept, order="sorted"), digest_size=8).digest())
+
+
+def _lasting(line: dict[str, Any]) -> dict[str, Any]:
+    """What of a batch line is the same in each run: see `gx.run.record.Record.as_batch`."""
+    return {
+        name: _lasting(value) if name in ("response", "body") and isinstance(value, dict) else value
+        for name, value in line.items()
+        if name not in _OF_A_RUN
+    }

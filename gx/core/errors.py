@@ -36,6 +36,13 @@ class GxError(Exception):
             self.code = code
 
 
+def ours(error: Exception) -> GxError:
+    """The error itself where it is one of these; any other is a bug, of the code `internal`, and says what it is."""
+    if isinstance(error, GxError):
+        return error
+    return GxError(f"{type(error).__name__}: {error}", code="internal")
+
+
 class UsageError(GxError):
     code = "usage"
 

@@ -20,6 +20,8 @@ _OF_ONE = ("additionalProperties", "additionalItems")
 _OF_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SIZES = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""The integers that msgpack has, in which a schema travels to the bench."""
 _OTHERS = (
     "type", "enum", "const", "items", "required", "pattern", "format", "$ref", "title", "description", "default",
     "examples", "example", "deprecated", "readOnly", "$schema", "$id", "$comment",
@@ -58,6 +60,7 @@ _NO_REGEX = (
 def check_output(root: Node) -> None:
     """Check the schema at `root`, a mapping. :raises RecipeError: at the part of it that can't be."""
     _check(root, root)
+    _check_integers(root)
 
 
 _OPEN = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref")
@@ -174,6 +177,15 @@ def _check_sizes(parts: dict[str, Node]) -> None:
     if "minimum" in parts and "maximum" in parts and parts["minimum"].value > parts["maximum"].value:
         got = f"{parts['minimum']} and {parts['maximum']}"
         raise parts["minimum"].error(f"expected `minimum` to be at most `maximum`, got {got}", "change one of them")
+
+
+def _check_integers(node: Node) -> None:
+    """Wherever they stand: as a bound, in an enum, or within a value."""
+    if node.kind == "integer" and not _LEAST <= node.value <= _MOST:
+        hint = "write a long id as a text, in quotes, with `type: string`; leave out a bound that is so far away"
+        raise node.error(f"expected a whole number of at most 64 bits, got {node}", hint)
+    for child in node.value.values() if node.kind == "mapping" else node.value if node.kind == "list" else ():
+        _check_integers(child)
 
 
 def _check_required(parts: dict[str, Node]) -> None:

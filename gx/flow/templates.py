@@ -31,7 +31,7 @@ _STEPS_A_LOOK = 16
 """Steps between two looks at the clock: one alone may take a tenth of a second, with a text of `MAX_OUTPUT_CHARS`."""
 
 
-_ERRORS = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
+_ERRORS = (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 _RENDERING_ERRORS = (*_ERRORS, RuntimeError, MemoryError)
 """What a template can make Python raise; RuntimeError is that of a macro that calls itself for ever."""
 _HALF = re.compile("[\ud800-\udfff]")

@@ -68,7 +68,7 @@ class Api:
             self.node.drain(run, reason, "")
 
     async def _status(self, request: Request, body: None) -> NodeStatus:
-        return status_of(self.node, stays=self.stays)
+        return status_of(self.node, stays=self.stays, is_leaving=self.is_leaving)
 
     async def _leave(self, request: Request, body: Leave) -> Done:
         if body.only_idle and (live := self.node.live()):

@@ -60,12 +60,13 @@ class LocalRun:
         return self.active.state
 
     @contextmanager
-    def watch(self, *, is_ordered: bool = False) -> Iterator[AsyncIterator[list[Record]]]:
+    def watch(self, *, is_ordered: bool = False, with_input: bool = True) -> Iterator[AsyncIterator[list[Record]]]:
         """The output step's results, as they come or in the rows' order; while the block lasts, somebody attends."""
         self.n_clients, self.had_client = self.n_clients + 1, True
         self._on_clients(self)
         try:
-            with self.active.results.watch(self.active.rows_in_order() if is_ordered else None) as chunks:
+            rows = self.active.rows_in_order() if is_ordered else None
+            with self.active.results.watch(rows, with_input=with_input) as chunks:
                 yield chunks
         finally:
             self.n_clients -= 1

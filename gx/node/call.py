@@ -24,8 +24,14 @@ PATIENCE_S = 30.0
 _BLOCK_BYTES = 1 << 18
 
 
-class NodeGone(Exception):
-    """The node isn't there, or went away in the middle of an answer."""
+class NodeGone(WorkspaceError):
+    """The node isn't there, or went away in the middle of an answer: `why`, in the system's words."""
+
+    code = "workspace.gone"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the node went away: {why}", hint="the same again is asked of the next one")
+        self.why = why
 
 
 class Client:
@@ -67,7 +73,7 @@ class Client:
             answer = _checked(connection.getresponse())
             while line := answer.readline():
                 if not line.endswith(b"\n"):
-                    raise NodeGone("the node went away in the middle of a line")
+                    raise NodeGone("in the middle of a line")
                 yield line
         except (OSError, http.client.HTTPException) as error:
             raise NodeGone(str(error)) from error
@@ -115,7 +121,7 @@ class Stream:
         finally:
             self._connection.close()
         if rest:
-            raise NodeGone("the node went away in the middle of a line")
+            raise NodeGone("in the middle of a line")
 
     def close(self) -> None:
         """End it; who iterates gets no more."""

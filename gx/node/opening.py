@@ -42,7 +42,7 @@ async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float =
         for event in log.read(run=""):
             fold(view, event)
         epoch = view.epoch + 1
-        contents = Contents(log.blobs)
+        contents = Contents(log.blobs, log.sizes)
         models: dict[str, wiring.LocalModel] = {}
         bench = Bench(lambda: wiring.edge_worker(settings, epoch, lambda: list(models.values())))
         dispatcher = Dispatcher(

@@ -97,17 +97,14 @@ def _ask_log(workspace: Workspace, question: Callable[[Reader], T]) -> T:
 @contextlib.contextmanager
 def reading(workspace: Workspace, *, wait_s: float = 0.0) -> Iterator[Reader]:
     """A reader, as long as the block lasts. :raises WorkspaceError: as `ask`."""
-    from gx.node.call import NodeGone, find
+    from gx.node.call import find
 
     client = find(workspace.folder)
     if client is None:
         with workspace.shared(wait_s=wait_s) as log:
             yield _OfFile(log)
         return
-    try:
-        yield _OfNode(client)
-    except NodeGone:
-        raise WorkspaceError("the node went away", code="workspace.gone", hint="ask again") from None
+    yield _OfNode(client)
 
 
 class _OfFile:

@@ -12,8 +12,8 @@ import queue
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,10 @@ from gx.node import problem, wire
 from gx.node.call import Client, NodeGone
 from gx.node.client import Progress, RunEnd, Started, Submission
 from gx.node.names import as_meant, as_told
-from gx.node.start import ensure
+from gx.node.start import MOST_DEATHS, insist
 from gx.run.record import Record
 from gx.settings import Settings
 
-MOST_DEATHS = 5
-"""Nodes that may die one after the other with no result between them."""
 END_S = 5.0
 _AHEAD = 8
 _PATIENCE_S = 0.2
@@ -39,10 +37,19 @@ _CHUNK = 1 << 16
 
 
 class RemoteRun:
-    """A run that this process is attached to. `warnings` and notes of it go to `on_note`."""
+    """A run that this process is attached to. What is to be told goes to `on_note` at first, and then to `notes`."""
 
-    def __init__(self, folder: Path, asked: wire.Asked, is_ordered: bool = False) -> None:
-        self._folder, self._asked, self._is_ordered = folder, asked, is_ordered
+    def __init__(
+        self,
+        folder: Path,
+        asked: wire.Asked,
+        *,
+        is_ordered: bool,
+        with_input: bool,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._folder, self._asked = folder, asked
+        self._wanted = {"ordered": "true" if is_ordered else None, "input": None if with_input else "false"}
         self._frames: queue.Queue[wire.Frame | Exception] = queue.Queue(_AHEAD)
         meant = as_meant(asked.submission)
         self._stdin = _Spool(_input_of(meant), folder, self._fail) if _is_stream(meant) else None
@@ -57,7 +64,7 @@ class RemoteRun:
         self._is_left = False
         self._warned = set[str]()
         self.notes: list[str] = []
-        self._client, self.started = self._submit()
+        self._client, self.started = self._submit(on_note)
         threading.Thread(target=self._follow, name="gx-follow", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -113,15 +120,14 @@ class RemoteRun:
         try:
             while True:
                 try:
-                    ordered = "true" if self._is_ordered else None
-                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch", ordered=ordered):
+                    for line in self._client.lines(f"/v1/runs/{self.started.run}/watch", **self._wanted):
                         frame = problem.decode(line, wire.Frame)
                         self._frames.put(frame)
                         if frame.end is not None:
                             return
                     last = "its answer ended too soon"
                 except (NodeGone, NotFound) as error:  # the next node may be there by now, and not know the run
-                    last = error.message if isinstance(error, NotFound) else str(error)
+                    last = error.message
                 if self._is_left:
                     return
                 deaths = deaths + 1 if len(self._seen) == had else 1
@@ -133,7 +139,7 @@ class RemoteRun:
                         hint="`gx doctor` may say why",
                     )
                 self.notes.append("note: the node died; the next one goes on")
-                self._client, _ = self._submit(self.started.run)
+                self._client, _ = self._submit(self.notes.append, self.started.run)
                 if self._leaves is not None:
                     self._tell(*self._leaves)
         except Exception as error:  # noqa: BLE001  raised again where the frames are taken
@@ -142,23 +148,17 @@ class RemoteRun:
     def _fail(self, error: Exception) -> None:
         self._frames.put(error)
 
-    def _submit(self, again: str | None = None) -> tuple[Client, Started]:
+    def _submit(self, on_note: Callable[[str], None], again: str | None = None) -> tuple[Client, Started]:
         """Ask for the run, of whichever node there is; `again` is the id of one that was followed before."""
-        for _ in range(MOST_DEATHS):
-            client = ensure(self._folder)
+
+        def ask(client: Client) -> tuple[Client, Started]:
             if self._stdin is not None:
                 path = f"/v1/inputs/{self._asked.submission.token}"
                 threading.Thread(target=_send, args=(client, path, self._stdin), name="gx-stdin", daemon=True).start()
-            try:
-                asked = self._asked if again is None or self._stdin is not None else of_run(client, again, self._asked)
-                return client, client.ask("POST", "/v1/runs", asked, kind=Started, timeout_s=None)
-            except NodeGone:
-                time.sleep(_PATIENCE_S)
-            except WorkspaceError as error:
-                if error.code != "workspace.leaving":
-                    raise
-                time.sleep(_PATIENCE_S)
-        raise WorkspaceError("the node dies whenever it is asked for the run", hint="`gx doctor` may say why")
+            asked = self._asked if again is None or self._stdin is not None else of_run(client, again, self._asked)
+            return client, client.ask("POST", "/v1/runs", asked, kind=Started, timeout_s=None)
+
+        return insist(self._folder, ask, on_note=on_note)
 
     def _take(self) -> wire.Frame | Exception | None:
         """The next frame; `None` if none came for a while: a thread that waits keeps the process."""
@@ -185,7 +185,7 @@ class RemoteRun:
             if self._client.ask("POST", f"/v1/runs/{self.started.run}/{how}", body).get("is_left"):
                 self._is_left = True
                 self.notes.append(f"note: {self.started.run} goes on for others who want it")
-        except (NodeGone, GxError):  # it died, and the next one is told; or the run is over
+        except GxError:  # it died, and the next one is told; or the run is over
             pass
 
     def _look_up(self) -> RunEnd | None:
@@ -195,15 +195,24 @@ class RemoteRun:
                 frame = problem.decode(line, wire.Frame)
                 if frame.end is not None:
                     return wire.ended(frame.end)
-        except (NodeGone, GxError):
+        except GxError:
             pass
         return None
 
 
-async def submit(folder: Path, asked: Submission, settings: Settings, *, is_ordered: bool = False) -> RemoteRun:
+async def submit(
+    folder: Path,
+    asked: Submission,
+    settings: Settings,
+    *,
+    is_ordered: bool,
+    with_input: bool,
+    on_note: Callable[[str], None],
+) -> RemoteRun:
     """Ask the workspace's node for a run. :raises GxError: what the node refuses, or that none can be started."""
     whole = wire.Asked(submission=msgspec.structs.replace(as_told(asked), token=os.urandom(6).hex()), settings=settings)
-    return await anyio.to_thread.run_sync(RemoteRun, folder, whole, is_ordered, abandon_on_cancel=True)
+    begin = partial(RemoteRun, folder, whole, is_ordered=is_ordered, with_input=with_input, on_note=on_note)
+    return await anyio.to_thread.run_sync(begin, abandon_on_cancel=True)
 
 
 class _Spool:
@@ -270,7 +279,7 @@ def of_run(client: Client, run: str, asked: wire.Asked) -> wire.Asked:
 def _send(client: Client, path: str, spool: _Spool) -> None:
     try:
         client.send(path, spool.chunks())
-    except (NodeGone, GxError):  # who follows the run learns of it; or the run takes no more
+    except GxError:  # who follows the run learns of it; or the run takes no more
         pass
 
 
@@ -286,9 +295,14 @@ def _is_stream(asked: Submission) -> bool:
 
 
 def _input_of(asked: Submission) -> int:
+    """:raises InputError: if it can't be read, as a pipe of another user."""
     if asked.inputs == "-":
         return sys.stdin.fileno()
-    return os.open(Path(asked.folder) / Path(str(asked.inputs)), os.O_RDONLY)
+    try:
+        return os.open(Path(asked.folder) / Path(str(asked.inputs)), os.O_RDONLY)
+    except OSError as error:
+        message = f"{asked.inputs}: expected a file that can be read, got: {error.strerror or error}"
+        raise InputError(message) from None
 
 
 def _unknown(started: Started, last: Progress | None) -> RunEnd:

@@ -33,7 +33,7 @@ class RunRoutes:
 
     def __init__(self, node: LocalNode, uploads: Uploads) -> None:
         self.node, self._uploads, self.is_leaving = node, uploads, False
-        watch = (("results", "boolean"), ("ordered", "boolean"))
+        watch = (("results", "boolean"), ("ordered", "boolean"), ("input", "boolean"))
         task = (("task", "string"),)
         self.endpoints = (
             Endpoint("POST", "/v1/runs", self._submit, "Start a run, join or resume one", wire.Asked, Started),
@@ -75,8 +75,12 @@ class RunRoutes:
         return Done()
 
     async def _watch(self, request: Request, body: None) -> Response:
-        has_results, is_ordered = flag(request, "results", default=True), flag(request, "ordered", default=False)
-        return Watch(self._run(request), has_results=has_results, is_ordered=is_ordered)
+        return Watch(
+            self._run(request),
+            has_results=flag(request, "results", default=True),
+            is_ordered=flag(request, "ordered", default=False),
+            with_input=flag(request, "input", default=True),
+        )
 
     async def _running(self, request: Request, body: None) -> RunningNow:
         return self.node.previews.of(self._run(request).state, request.query_params.get("task"))

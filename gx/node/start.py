@@ -11,7 +11,9 @@ import fcntl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gx import __version__
 from gx.core.errors import WorkspaceError
@@ -23,8 +25,13 @@ START_S = 60.0
 """How long a node may take until it listens: it folds the log, and waits for a node that is leaving."""
 MOST_KILLS = 5
 """Nodes that may be killed one after the other before they serve."""
+MOST_DEATHS = 5
+"""Nodes that may die one after the other under what is asked of them."""
 _POLL_S = 0.02
+_PATIENCE_S = 0.2
 LOG_FILE = "node.log"
+
+T = TypeVar("T")
 
 
 def ensure(folder: Path, *, lingers: bool = True, within_s: float = START_S) -> Client:
@@ -50,6 +57,43 @@ def ensure(folder: Path, *, lingers: bool = True, within_s: float = START_S) -> 
         if time.monotonic() > until:
             raise _none_came(folder, within_s)
         time.sleep(_POLL_S)
+
+
+def insist(folder: Path, ask: Callable[[Client], T], *, on_note: Callable[[str], None]) -> T:
+    """What `ask` has of the workspace's node; of the next one, where one dies, or leaves, which is noted once.
+
+    It is for what is done once however often it is asked for, such as a submission with its token.
+
+    :raises GxError: what the node refuses, or that none comes up, or that one after the other dies.
+    """
+    deaths, is_told = 0, False
+    while True:
+        client = ensure(folder)
+        try:
+            return ask(client)
+        except NodeGone as error:
+            deaths += 1
+            if deaths == MOST_DEATHS:
+                raise WorkspaceError(
+                    f"{deaths} nodes died one after the other; the last time: {error.why}",
+                    code="workspace.node",
+                    hint="`gx doctor` may say why",
+                ) from None
+            time.sleep(_PATIENCE_S)
+        except WorkspaceError as error:
+            if error.code != "workspace.leaving":
+                raise
+            if not is_told:
+                on_note("note: the node is leaving; the next one is asked when it is gone")
+            is_told = True
+            _outlast(client)
+
+
+def _outlast(client: Client) -> None:
+    """Wait until the node that leaves is gone, however long its runs take to end."""
+    with contextlib.suppress(NodeGone):
+        while client.ask("GET", "/v1/node").get("is_leaving"):
+            time.sleep(_PATIENCE_S)
 
 
 def _none_came(folder: Path, within_s: float) -> WorkspaceError:

@@ -54,7 +54,10 @@ class BenchNow(Value, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
-    """The node: its process, its runs, its benches and what is rented. `usd` is what its live runs really spent."""
+    """The node: its process, its runs, its benches and what is rented. `usd` is what its live runs really spent.
+
+    One that `is_leaving` takes up no run any more.
+    """
 
     pid: int
     gx: str
@@ -62,13 +65,14 @@ class NodeStatus(Value, frozen=True, kw_only=True, omit_defaults=False):
     epoch: int
     seq: int
     stays: bool
+    is_leaving: bool = False
     usd: float = 0.0
     runs: tuple[RunStatusNow, ...] = ()
     benches: tuple[BenchNow, ...] = ()
     rented: tuple[RentedNow, ...] = ()
 
 
-def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
+def status_of(node: LocalNode, *, stays: bool, is_leaving: bool) -> NodeStatus:
     """The node as it is now."""
     live = [run for run in node.runs.values() if not run.active.is_over]
     now_s = node.clock.now()
@@ -81,6 +85,7 @@ def status_of(node: LocalNode, *, stays: bool) -> NodeStatus:
         epoch=node.view.epoch,
         seq=node.log.last_seq,
         stays=stays,
+        is_leaving=is_leaving,
         usd=sum(run.state.rent.paid_usd for run in live if run.state.rent is not None),
         rented=rented,
         runs=tuple(map(_run, live)),

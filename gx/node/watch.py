@@ -19,13 +19,14 @@ PROGRESS_EVERY_S = 0.25
 class Watch(Response):
     """Frames until the run's end; without `has_results`, only how it stands, and that attends to nothing.
 
-    `is_ordered`: results come in the order of the rows.
+    `is_ordered`: results come in the order of the rows; `with_input`: and with what these hold.
     """
 
-    def __init__(self, run: LocalRun, *, has_results: bool, is_ordered: bool = False) -> None:
+    def __init__(self, run: LocalRun, *, has_results: bool, is_ordered: bool = False, with_input: bool = True) -> None:
         super().__init__(media_type="application/x-ndjson")
         del self.headers["content-length"]
-        self._run, self._has_results, self._is_ordered = run, has_results, is_ordered
+        self._run, self._has_results = run, has_results
+        self._is_ordered, self._with_input = is_ordered, with_input
         self._sending, self._computes = anyio.Lock(), anyio.Event()
         self._is_told = False
 
@@ -41,7 +42,7 @@ class Watch(Response):
     async def _tell_results(self, send: Send) -> None:
         run = self._run
         if self._has_results:
-            with run.watch(is_ordered=self._is_ordered) as chunks:
+            with run.watch(is_ordered=self._is_ordered, with_input=self._with_input) as chunks:
                 async for records in chunks:
                     await self._send(send, wire.results_of(records))
                 await self._send(send, self._end(), is_last=True)

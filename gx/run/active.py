@@ -6,6 +6,7 @@ Turns at hand (a bounded window), the results that there are for its watchers, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import anyio
 
@@ -22,7 +23,7 @@ from gx.run.memory.learning import Learner
 from gx.run.prepare import Preparer
 from gx.run.record import Record
 from gx.run.rent.renter import Renter
-from gx.run.results import Results
+from gx.run.results import CHUNK_BYTES, Results
 
 STREAM_AHEAD = 8192
 """Tasks that may wait to be begun before a stream is read on: more than any worker takes at once."""
@@ -139,17 +140,22 @@ class ActiveRun:
         self.over.set()
         self.results.end()
 
-    def _read(self, task_ids: Sequence[str]) -> list[Record]:
+    def _read(self, task_ids: Sequence[str], with_input: bool) -> list[Record]:
+        """The records of the first of these tasks: as many as `CHUNK_BYTES` hold, but one at the least."""
         tasks = [self.state.tasks[task_id] for task_id in task_ids]
-        found = self._contents.find({ref for t in tasks for ref in (t.output, t.input, t.likelihoods) if ref})
+        refs = [[ref for ref in (t.output, t.likelihoods, t.input if with_input else None) if ref] for t in tasks]
+        sizes = self._contents.sizes({ref for own in refs for ref in own})
+        totals = accumulate(sum(sizes.get(ref, 0) for ref in own) for own in refs)
+        count = max(1, sum(total <= CHUNK_BYTES for total in totals))
+        found = self._contents.find({ref for own in refs[:count] for ref in own})
         return [
             Record(
                 task=t,
                 output=found.get(t.output or ""),
-                input=found.get(t.input or ""),
+                input=found.get(t.input or "") if with_input else None,
                 likelihoods=found.get(t.likelihoods or ""),
             )
-            for t in tasks
+            for t in tasks[:count]
         ]
 
     def _queue_earlier_results(self) -> None:

@@ -27,6 +27,21 @@ _REFUSED = ("tools", "functions", "n")
 _MOST_TOP_LOGPROBS = 20
 
 
+class _JsonSchema(msgspec.Struct):
+    schema: dict[str, Any] | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: _JsonSchema | None = None
+
+
+class _Body(msgspec.Struct):
+    """What of a body says how the answer is written."""
+
+    response_format: _ResponseFormat | None = None
+
+
 class BatchRowError(GxError):
     """A batch row that asks for what gx can't give."""
 
@@ -50,10 +65,10 @@ def _text(content: Any, number: int) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        kinds = {part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content}
+        kinds = {str(part.get("type")) if isinstance(part, dict) else type(part).__name__ for part in content}
         if kinds <= {"text"}:
             return "\n".join(str(part.get("text", "")) for part in content)
-        raise BatchRowError(f"messages[{number}]: expected text, got {', '.join(sorted(map(str, kinds - {'text'})))}")
+        raise BatchRowError(f"messages[{number}]: expected text, got {', '.join(sorted(kinds - {'text'}))}")
     raise BatchRowError(f"messages[{number}]: expected text, got {type(content).__name__}")
 
 
@@ -71,20 +86,24 @@ def options(
             raise BatchRowError(f"body.{name} is not supported")
     changes: dict[str, Any] = {ours: body[theirs] for theirs, ours in _SAMPLING.items() if body.get(theirs) is not None}
     if stop := body.get("stop"):
-        changes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        changes["stop"] = (stop,) if isinstance(stop, str) else stop
     if body.get("logprobs") is not None or body.get("top_logprobs"):
         changes["logprobs"] = _logprobs(body)
     try:
         merged = msgspec.convert(msgspec.structs.asdict(sampling) | changes, Sampling)
+        asked = msgspec.convert(body, _Body).response_format or _ResponseFormat()
     except msgspec.ValidationError as error:
         raise BatchRowError(f"body: {error}") from None
-    asked = body.get("response_format") or {}
-    if asked.get("type") == "json_schema":
-        schema = (asked.get("json_schema") or {}).get("schema")
-    elif asked.get("type") == "json_object":
+    if asked.type == "json_schema":
+        schema = None if asked.json_schema is None else asked.json_schema.schema
+    elif asked.type == "json_object":
         schema = {"type": "object"}
     elif chooses and body.get("logprobs"):
         raise BatchRowError("body.logprobs is not supported where the agent chooses: no token is written")
+    try:
+        msgspec.msgpack.encode((merged, schema))  # as they travel to the bench
+    except OverflowError:
+        raise BatchRowError("body: expected whole numbers of at most 64 bits, got a longer one") from None
     return merged, schema
 
 

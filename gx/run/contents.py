@@ -30,12 +30,17 @@ def blob_of(content: bytes, label: Label = Label.shared) -> Blob:
 
 
 class Contents:
-    """A least-recently-used cache before the log's blobs. `load` fetches those that are not here."""
+    """A least-recently-used cache before the log's blobs. `load` fetches those that are not here, `measure` says how
+    many bytes they have.
+    """
 
     def __init__(
-        self, load: Callable[[Collection[Ref]], dict[Ref, bytes]], capacity_bytes: int = CAPACITY_BYTES
+        self,
+        load: Callable[[Collection[Ref]], dict[Ref, bytes]],
+        measure: Callable[[Collection[Ref]], dict[Ref, int]],
+        capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
-        self._load = load
+        self._load, self._measure = load, measure
         self._capacity = capacity_bytes
         self._kept: OrderedDict[Ref, bytes] = OrderedDict()
         self._bytes = 0
@@ -80,6 +85,12 @@ class Contents:
                 self._keep(ref, content)
             found.update(loaded)
         return found
+
+    def sizes(self, refs: Collection[Ref]) -> dict[Ref, int]:
+        """The bytes of each content that is still there, which isn't read for that."""
+        found = {ref: len(self._kept[ref]) for ref in refs if ref in self._kept}
+        missing = [ref for ref in refs if ref not in found]
+        return found | self._measure(missing) if missing else found
 
     def _keep(self, ref: Ref, content: bytes) -> None:
         if ref in self._kept:

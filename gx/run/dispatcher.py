@@ -17,7 +17,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gx.core import event as e
-from gx.core.errors import BenchError, GxError
+from gx.core.errors import BenchError, GxError, ours
 from gx.core.ports import Clock, Landlord, Worker
 from gx.core.projection import fold
 from gx.core.protocol import Measured, Signal
@@ -427,8 +427,8 @@ class Dispatcher:
 
         try:
             await feeder.feed(run.state, rows, self._contents, commit, private=private_fields(run.plan.recipe))
-        except GxError as error:
-            self._fail(run, error)
+        except Exception as error:  # noqa: BLE001  whatever one input does to us, the other runs go on
+            self._fail(run, ours(error))
 
     def _start_grouping(self, run: ActiveRun) -> None:
         for wanted in graph.groupings(run.plan, run.state):

@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from gx.core import event as e
-from gx.core.errors import GxError
+from gx.core.errors import GxError, ours
 from gx.core.message import Label, Turn
 from gx.core.ports import Memory, Near
 from gx.core.recipe import Agent
@@ -107,16 +107,16 @@ class Preparer:
                     continue
                 short = self._shortened(task)
                 turn = self._turns.turn(task, found, is_whole=True, shortened=short)
-            except GxError as error:
-                made.bodies.append(self._failed(task, error.code, error.message))
+                if turn is None:
+                    made.bodies.append(self._skipped(task))
+                    continue
+                why, key = self._why_private(task, turn, found, short), turn.key()
+            except Exception as error:  # noqa: BLE001  whatever a row does to us, the others go on
+                made.bodies.append(self._failed(task, ours(error).code, ours(error).message))
                 continue
-            if turn is None:
-                reason = f"when: {self._plan.step(task.step).step.when}"
-                made.bodies.append(e.TaskSkipped(run=self._run.id, task=task.id, attempt=task.attempt, reason=reason))
-                continue
-            if reason := self._why_private(task, turn, found, short):
-                made.private[task.id], turn = reason, PrivateTurn.of(turn)
-            turns.append((task, turn, turn.key(), short))
+            if why:
+                made.private[task.id], turn = why, PrivateTurn.of(turn)
+            turns.append((task, turn, key, short))
         answers = self._answers({key: turn for _, turn, key, _ in turns})
         for task, turn, key, short in turns:
             is_news = task.label is not _label(turn) or (self._recalls(task) and task.found is None)
@@ -275,6 +275,10 @@ class Preparer:
 
     def _failed(self, task: TaskState, code: str, message: str) -> e.TaskFailed:
         return e.TaskFailed(run=self._run.id, task=task.id, attempt=task.attempt, code=code, message=message)
+
+    def _skipped(self, task: TaskState) -> e.TaskSkipped:
+        reason = f"when: {self._plan.step(task.step).step.when}"
+        return e.TaskSkipped(run=self._run.id, task=task.id, attempt=task.attempt, reason=reason)
 
     # ── what is there already ────────────────────────────────────────────────────────────────────────────────────
 

@@ -69,7 +69,7 @@ class Rehearsal:
     def __init__(self, plan: Plan, step: StepPlan, rows: Sequence[Row], models: dict[str, str]) -> None:
         created = e.RunCreated(run="dry-run", name=plan.recipe.name, fingerprint="", recipe="", params="")
         view = fold(View(), e.Event(seq=0, ts=0, source="dry-run", body=created))
-        contents = Contents(lambda refs: {}, capacity_bytes=1 << 62)  # the sample is in memory as it is
+        contents = Contents(lambda refs: {}, lambda refs: {}, 1 << 62)  # the sample is in memory as it is
         run = view.runs["dry-run"]
         read = sorted((_read(row, contents) for row in rows), key=lambda row: row.index)
         for body in (e.InputsRead(run=run.id, rows=tuple(read)), e.InputsEnded(run=run.id, rows=len(read))):

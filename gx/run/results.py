@@ -18,12 +18,17 @@ from gx.run.record import Record
 CREDITS = 1024
 """Results that a watcher may leave untaken before its run gets no new grants (DESIGN §6)."""
 CHUNK = 256
+CHUNK_BYTES = 16 << 20
+"""The most content of what is handed over at a time, unless one result has more: `history.export.PAGE_BYTES`."""
+
+Read = Callable[[Sequence[str], bool], list[Record]]
+"""Brings the records of the first of some tasks, of one at the least, with their rows or without."""
 
 
 class Results:
-    """The results so far. `read` brings the records of some tasks, `on_room` is called as credits return."""
+    """The results so far. `read` brings the records of tasks, `on_room` is called as credits return."""
 
-    def __init__(self, read: Callable[[Sequence[str]], list[Record]]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._tasks: list[str] = []
         self._watchers = set[_Watcher]()
@@ -50,16 +55,19 @@ class Results:
         self._tell()
 
     @contextmanager
-    def watch(self, rows: Sequence[TaskState] | None = None) -> Iterator[AsyncIterator[list[Record]]]:
+    def watch(
+        self, rows: Sequence[TaskState] | None = None, *, with_input: bool = True
+    ) -> Iterator[AsyncIterator[list[Record]]]:
         """All results from the first on, until the run is over; as long as the block lasts, its pace counts.
 
         They come as the tasks end, or in the order of `rows`, which are those tasks, more of which may be added: a
-        result then waits for those before it. What was yielded counts as taken with the next step.
+        result then waits for those before it. What was yielded counts as taken with the next step. Records come with
+        the rows that they are about, or, where nobody looks at these, without.
         """
         watcher = _Watcher(self._tasks) if rows is None else _InOrder(rows)
         self._watchers.add(watcher)
         try:
-            yield self._chunks(watcher)
+            yield self._chunks(watcher, with_input)
         finally:
             self._watchers.discard(watcher)
             self.on_room()
@@ -69,12 +77,13 @@ class Results:
         while not self._is_over:
             await self._news.wait()
 
-    async def _chunks(self, watcher: _Watcher) -> AsyncIterator[list[Record]]:
+    async def _chunks(self, watcher: _Watcher, with_input: bool) -> AsyncIterator[list[Record]]:
         while True:
             if chunk := watcher.next(is_over=self._is_over):
-                yield self._read(chunk)
+                records = self._read(chunk, with_input)
+                yield records
                 was_slow = self.is_slow
-                watcher.taken += len(chunk)
+                watcher.taken += len(records)
                 if was_slow and not self.is_slow:
                     self.on_room()
             elif self._is_over:

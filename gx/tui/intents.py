@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gx.core.errors import GxError, UsageError, WorkspaceError
+from gx.core.errors import GxError, UsageError
 from gx.core.terms import Terms
 from gx.node import wire
-from gx.node.call import Client, NodeGone
+from gx.node.call import Client
 from gx.node.client import Started, Submission
 from gx.node.start import ensure
 
@@ -97,10 +97,7 @@ class Intents:
 
     def _ask(self, method: str, path: str, body: Any = None, *, kind: Any = dict[str, Any]) -> Any:
         client: Client = ensure(self._folder)
-        try:
-            return client.ask(method, path, body, kind=kind, timeout_s=None)
-        except NodeGone as error:
-            raise WorkspaceError(f"the node went away: {error}", hint="try again") from None
+        return client.ask(method, path, body, kind=kind, timeout_s=None)
 
 
 def told(error: GxError) -> str:

@@ -113,6 +113,14 @@ def test_a_row_that_lacks_what_the_template_needs_is_named() -> None:
     assert made.prompt == () and "text" in made.problem and made.tokens_in == 0
 
 
+def test_a_batch_row_that_is_mistyped_is_named() -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "stop": 7}
+    value = json.dumps({"id": "c", "messages": body["messages"], "body": body, "text": "x"}).encode()
+    batch = Row(index=0, line=1, id="c", value=value, is_batch=True)
+    (made,) = forecast(plan_of("  - {id: one, for_each: inputs, agent: a}\n"), [batch])
+    assert made.prompt == () and "$.stop" in made.problem
+
+
 def test_steps_over_results_show_their_template_and_are_bounded() -> None:
     two = '  - {id: two, for_each: one, agent: a, prompt: "Again: {{ item }}"}\n'
     three = '  - {id: three, reduce: two, agent: a, prompt: "{{ items }}"}\n'

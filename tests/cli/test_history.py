@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from gx.cli import history
 from gx.core import event as e
-from gx.core.errors import GxError, NotFound, UsageError
+from gx.core.errors import GxError, InputError, NotFound, UsageError
 from gx.core.ids import digest
 from gx.core.task import EdgeLease
 from gx.node.workspace import Workspace
@@ -61,10 +61,10 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def call(*args: str, place: Path) -> Result:
+def call(*args: str, place: Path, stdin: bytes | None = None) -> Result:
     app = typer.Typer()
     history.register(app)
-    result = CliRunner().invoke(app, [*args, "--workspace", str(place)])
+    result = CliRunner().invoke(app, [*args, "--workspace", str(place)], input=stdin)
     if isinstance(result.exception, GxError):
         raise result.exception
     return result
@@ -86,6 +86,12 @@ def test_sql_answers_in_json_lines(place: Path) -> None:
     assert rows("sql", "SELECT 1 AS a, 2 AS a, data FROM events WHERE seq = 2", place=place) == [
         {"a": 1, "a_2": 2, "data": {"type": "run.resumed", "run": RUN, "budget_tokens": 99}}
     ]
+
+
+def test_a_question_on_stdin_that_is_no_text_is_refused(place: Path) -> None:
+    with pytest.raises(InputError, match="expected text in UTF-8, got byte 0xe9 at 8"):
+        call("sql", "-", place=place, stdin=b"select '\xe9'")
+    assert json.loads(call("sql", "-", "--json", place=place, stdin="select 'é' as e".encode()).stdout) == {"e": "é"}
 
 
 def test_the_log_is_printed_with_filters(place: Path) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from gx.cli.tee import Tee
 from gx.core.errors import GxError
+from gx.core.task import Status
+from gx.core.view import TaskState
+from gx.run.record import Record
 
 
 def record(name: str, output: Any = "yes", **more: Any) -> dict[str, Any]:
@@ -30,6 +33,23 @@ def test_a_record_that_the_file_has_is_not_added_again(tmp_path: Path) -> None:
     assert [(r["id"], r["output"]) for r in lines(file)] == [("a", "yes"), ("b", "yes"), ("b", "no"), ("c", "yes")]
 
 
+def batch_line(run: str, name: str, answer: str) -> dict[str, Any]:
+    task = TaskState(id=f"{run}-{name}", step="s", path="0", index=0, row_id=name, order=0, is_batch=True)
+    task.status, task.tokens_out = Status.succeeded, len(run)
+    return Record(task=task, output=json.dumps(answer).encode()).as_batch(model="m")
+
+
+def test_a_batch_line_that_another_run_gives_again_is_not_added_again(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    first = Tee(file)
+    first.write([batch_line("one", "a", "yes"), batch_line("one", "b", "yes")])
+    first.close()
+    again = [batch_line("other", "a", "yes"), batch_line("other", "b", "no"), batch_line("other", "c", "yes")]
+    Tee(file).write(again)
+    kept = [(r["custom_id"], r["response"]["body"]["choices"][0]["message"]["content"]) for r in lines(file)]
+    assert kept == [("a", "yes"), ("b", "yes"), ("b", "no"), ("c", "yes")]
+
+
 def test_a_line_that_a_crash_left_torn_is_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_bytes(json.dumps(record("a")).encode() + b'\n{"id": "b", "out')
@@ -42,6 +62,14 @@ def test_a_last_line_without_its_line_end_stays(tmp_path: Path) -> None:
     file.write_bytes(json.dumps(record("a")).encode())
     Tee(file).write([record("a"), record("b")])
     assert [r["id"] for r in lines(file)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", [b"id,text\na,hello", b"[1", b'"half', b"\xff"])
+def test_a_last_line_that_is_no_beginning_of_a_record_stays_and_is_ended(tmp_path: Path, end: bytes) -> None:
+    file = tmp_path / "in.csv"
+    file.write_bytes(end)
+    Tee(file).write([record("a")])
+    assert file.read_bytes() == end + b"\n" + json.dumps(record("a"), separators=(",", ":")).encode() + b"\n"
 
 
 def test_lines_that_are_no_records_stay_as_they_are(tmp_path: Path) -> None:

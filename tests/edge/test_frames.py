@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -53,3 +55,16 @@ def test_a_stray_line_in_the_stream_is_an_error_and_not_a_frame() -> None:
         list(frames.Splitter().feed(b"Loading model, please wait\n"))
     with pytest.raises(BenchError, match="can't read"):
         frames.from_bench(b"\xc1")
+
+
+def nested(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(depth):
+        made = {"a": made}
+    return made
+
+
+@pytest.mark.parametrize("schema", [{"maximum": 10**20}, nested(5_000)], ids=["a long integer", "a deep schema"])
+def test_what_msgpack_cannot_write_is_an_error_of_ours(schema: dict[str, Any]) -> None:
+    with pytest.raises(BenchError, match="can't be sent"):
+        frames.frame(Execute(turn=msgspec.structs.replace(TURN, output_schema=schema)))

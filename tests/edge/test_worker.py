@@ -219,6 +219,18 @@ async def test_a_turn_that_is_too_long_to_be_sent_fails_and_no_other(
     assert "at most 5000 are allowed" in refused.message
 
 
+async def test_a_turn_that_cannot_be_written_fails_and_no_other(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        await until(edge, BenchUp)
+        edge.submit(msgspec.structs.replace(turn("odd"), output_schema={"type": "integer", "maximum": 10**20}))
+        (ended,) = await until(edge, AttemptEnded)
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Failure)
+        assert (ended.outcome.code, ended.outcome.retryable) == ("bench", False)
+        edge.submit(turn("good"))
+        (ended,) = await until(edge, AttemptEnded)
+        assert isinstance(ended, AttemptEnded) and isinstance(ended.outcome, Answer)
+
+
 async def test_a_restart_is_expected_and_gives_its_reason(tiny: str) -> None:
     async with worker(tiny) as edge:
         await until(edge, BenchUp)

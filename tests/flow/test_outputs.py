@@ -125,3 +125,25 @@ def test_a_refusal_says_what_to_write_instead() -> None:
     assert error.hint == "leave it out, and say it in the persona or the prompt"
     error = refusal({"type": "string", "pattern": r"\bfoo"})
     assert error is not None and "a word boundary" in error.message
+
+
+LONG = 99999999999999999999
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "maximum": LONG},
+        {"type": "integer", "minimum": -LONG},
+        {"enum": [12345678901234567890, LONG]},
+        {"const": {"a": [LONG]}},
+        {"type": "string", "maxLength": LONG},
+    ],
+    ids=json.dumps,
+)
+def test_an_integer_that_does_not_travel_is_refused_at_its_place(schema: dict[str, Any]) -> None:
+    for placed in (place(schema) for place in PLACES):
+        error = refusal(placed)
+        assert error is not None and "at most 64 bits" in error.message
+        assert error.snippet[(error.col or 0) - 1 :].lstrip("-").startswith(str(LONG))
+    assert refusal({"enum": [2**64 - 1, -(2**63)]}) is None

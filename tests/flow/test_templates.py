@@ -20,6 +20,7 @@ from gx.flow.templates import MAX_CPU_S, TemplateFailure, render
         ("{{ 'x' * 99999999999 }}", "repetition"),
         ("{{ '\\ud800' }}", "surrogate"),
         ("{{ item.text[::0] }}", "slice step"),
+        ("{{ item.text | truncate(2) }}", "expected length >= 3"),
         ("{{ item.nothing }}", "lacks"),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import time
 from typing import Any
 
@@ -68,6 +69,15 @@ def test_names_that_are_not_utf8_are_no_matter(project: Project) -> None:
     assert (done.status, len(done.records)) == (ExitCode.ok, 20)
 
 
+def test_a_socket_is_no_input_and_exits_2(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(project.folder)  # a socket has no long path
+        listening.bind("rows.sock")
+        done = project.run("run", "recipe.yaml", "-i", "rows.sock")
+    assert done.status == ExitCode.usage
+    assert "rows.sock: expected a file that can be read, got: " in done.err
+
+
 def test_a_model_that_is_not_there_exits_1_and_says_how_to_fetch_it(project: Project) -> None:
     (project.folder / "recipe.yaml").write_text(RECIPE.replace("./model.gguf", "hf:nobody/nothing/none.gguf"))
     done = project.run(GX_OFFLINE="1")
@@ -113,6 +123,16 @@ def test_sigterm_ends_a_command_whose_shell_ignores_ctrl_c(project: Project) -> 
         time.sleep(0.005)
     running.process.send_signal(signal.SIGTERM)
     assert running.end().status == ExitCode.interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_the_caller_had_ignored_stays_ignored(slow: Project, number: int) -> None:
+    running = slow.start(preexec=lambda: signal.signal(number, signal.SIG_IGN))
+    running.process.send_signal(number)  # while it starts
+    running.record()
+    running.process.send_signal(number)
+    done = running.end()
+    assert (done.status, len(done.records)) == (ExitCode.ok, 20), done.err
 
 
 def test_a_second_ctrl_c_stops_now(endless: Project) -> None:

@@ -260,6 +260,32 @@ def test_a_node_that_is_told_to_end_drains_its_runs(slow: Project) -> None:
     slow.assert_nothing_was_computed_twice()
 
 
+def test_a_run_that_is_asked_of_a_node_that_leaves_is_the_next_ones(endless: Project) -> None:
+    for name in ("here", "detached"):
+        (endless.folder / f"{name}.yaml").write_text(RECIPE.replace("name: test", f"name: {name}"))
+    first = endless.start()
+    assert nodes.until(lambda: endless.states == ["running"] and endless.is_running)
+    node = endless.node or 0
+    nodes.kill(node, signal.SIGTERM)
+    assert nodes.until(lambda: endless.states == ["draining"])
+    first.process.kill()
+    asked = (("run", "here.yaml", "-i", "rows.jsonl"), ("run", "detached.yaml", "-i", "rows.jsonl", "--detach"))
+    waiting = [endless.start(*words) for words in asked]
+    for one in waiting:
+        assert one.process.stderr is not None
+        assert b"the node is leaving" in one.process.stderr.readline()
+    nodes.kill(node, signal.SIGTERM)  # at once
+    attached = waiting[0].end()
+    assert (attached.status, len(attached.ids)) == (ExitCode.ok, 3)
+    assert "leaving" not in attached.err
+    out, err = waiting[1].process.communicate(timeout=180)
+    assert waiting[1].process.returncode == ExitCode.ok and b"Traceback" not in err
+    assert nodes.until(lambda: not endless.live() and endless.node is not None)
+    ended = endless.ask("SELECT name, run, status FROM runs WHERE name <> 'test' ORDER BY name")
+    assert [(name, status) for name, _, status in ended] == [("detached", "finished"), ("here", "finished")]
+    assert out.decode().strip() == ended[0][1]
+
+
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

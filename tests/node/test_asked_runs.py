@@ -17,7 +17,7 @@ from gx.core import event as e
 from gx.core.errors import GxError, NotFound, RecipeError, UsageError
 from gx.core.task import Status
 from gx.core.view import RunStatus
-from gx.node import wire
+from gx.node import problem, wire
 from gx.node.client import Started
 from gx.node.status import NodeStatus, RunStatusNow
 from gx.node.watch import PROGRESS_EVERY_S, Watch
@@ -46,6 +46,16 @@ def test_a_run_is_followed_to_its_end(served: Served) -> None:
     assert any(frame.progress is not None and frame.progress.total == 5 for frame in frames)
     (created,) = served.bodies(started.run, e.RunCreated)
     assert created.asked is not None
+
+
+@pytest.mark.parametrize(("asked", "has_rows"), [(None, True), ("false", False)])
+def test_results_come_with_their_rows_unless_nobody_looks_at_these(
+    served: Served, asked: str | None, has_rows: bool
+) -> None:
+    run = served.submit(recipe(f"lean {asked}"), rows=2).run
+    frames = [problem.decode(line, wire.Frame) for line in served.client.lines(f"/v1/runs/{run}/watch", input=asked)]
+    results = [result for frame in frames for result in frame.results]
+    assert [result.input is not msgspec.UNSET for result in results] == [has_rows] * 2
 
 
 def test_who_asked_for_a_run_stands_in_its_event_and_not_what_the_body_says(served: Served) -> None:

@@ -21,7 +21,7 @@ PACES = st.lists(st.integers(0, 3), max_size=4)
 ADDED = st.lists(st.integers(0, 2 * CHUNK), max_size=8)
 
 
-def read(tasks: Sequence[str]) -> list[Record]:
+def read(tasks: Sequence[str], with_input: bool) -> list[Record]:
     assert 0 < len(tasks) <= CHUNK
     return [Record(task=TaskState(id=t, step="s", path="", index=0, row_id="", order=0)) for t in tasks]
 
@@ -130,8 +130,17 @@ async def test_the_end_is_told_to_those_who_want_no_results() -> None:
     assert ended == ["ended"]
 
 
+async def test_who_is_brought_some_of_a_chunk_gets_the_rest_after_it() -> None:
+    begins = anyio.Event()
+    begins.set()
+    results = Results(lambda tasks, with_input: read(tasks[:3], with_input))
+    results.add(names(0, 10))
+    results.end()
+    assert await follow(results, 0, begins) == names(0, 10)
+
+
 async def test_a_watcher_that_fails_while_it_reads_is_one_that_left() -> None:
-    def fail(tasks: Sequence[str]) -> list[Record]:
+    def fail(tasks: Sequence[str], with_input: bool) -> list[Record]:
         raise ValueError("the log can't be read")
 
     results = Results(fail)

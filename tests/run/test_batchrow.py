@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from gx.core.ids import canonical
 from gx.core.message import Answer, Sampling, TokenLogprob, Turn, Usage
-from gx.run.batchrow import BatchRowError, options
-from gx.run.inputs import Row
+from gx.run.batchrow import BatchRowError, messages, options
+from gx.run.inputs import Row, open_inputs
 from tests.desk import open_desk
 from tests.fakes import ScriptedWorker
 
@@ -61,6 +63,23 @@ def test_what_a_body_leaves_out_is_the_agents() -> None:
         ({"logit_bias": {"7": "x"}}, "body: Expected `float`, got `str` - at `$.logit_bias[...]`"),
         ({"logit_bias": [7]}, "body: Expected `object | null`, got `array` - at `$.logit_bias`"),
         ({"presence_penalty": "high"}, "body: Expected `float | null`, got `str` - at `$.presence_penalty`"),
+        ({"stop": 7}, "body: Expected `array`, got `int` - at `$.stop`"),
+        ({"stop": True}, "body: Expected `array`, got `bool` - at `$.stop`"),
+        ({"seed": 10**20}, "body: expected whole numbers of at most 64 bits, got a longer one"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": [10**20]}}}},
+            "body: expected whole numbers of at most 64 bits, got a longer one",
+        ),
+        ({"response_format": "json_object"}, "body: Expected `object | null`, got `str` - at `$.response_format`"),
+        ({"response_format": {"type": "json"}}, "body: Invalid enum value 'json' - at `$.response_format.type`"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": "x"}},
+            "body: Expected `object | null`, got `str` - at `$.response_format.json_schema`",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
+            "body: Expected `object | null`, got `bool` - at `$.response_format.json_schema.schema`",
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -68,6 +87,29 @@ def test_what_cant_be_honoured_is_refused_by_name(body: dict[str, Any], told: st
     with pytest.raises(BatchRowError) as caught:
         sampling(body)
     assert str(caught.value) == told
+
+
+def test_a_part_of_a_message_that_has_no_proper_type_is_refused_by_name() -> None:
+    content = [{"type": "text", "text": "a"}, {"type": []}, 3]
+    with pytest.raises(BatchRowError, match=r"messages\[0\]: expected text, got \[\], int"):
+        messages({"messages": [{"role": "user", "content": content}]}, ())
+
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "asked, schema",
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": SCHEMA}}, SCHEMA),
+    ],
+    ids=str,
+)
+def test_a_response_format_is_the_schema_of_the_answer(asked: Any, schema: Any) -> None:
+    assert options({"body": {"response_format": asked}}, Sampling(), None)[1] == schema
 
 
 def test_a_choice_writes_no_tokens_to_tell_of() -> None:
@@ -114,3 +156,16 @@ async def test_logprobs_stand_in_the_choice_of_the_answer(tmp_path: Path) -> Non
     assert told["message"]["content"] == "Hi"
     assert told["logprobs"] == {"content": [token], "refusal": None}
     assert plain["logprobs"] is None
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_mistyped_fails_its_row_and_no_other(tmp_path: Path) -> None:
+    lines = [
+        {"custom_id": f"c{n}", "body": {"messages": [{"role": "user", "content": "Hello"}]} | body}
+        for n, body in enumerate([{"response_format": "json_object"}, {"stop": 7}, {}])
+    ]
+    source = open_inputs("-", base_dir=tmp_path, stdin=io.BytesIO(b"\n".join(map(canonical, lines))))
+    async with open_desk(tmp_path) as desk:
+        records = await desk.finish(await desk.begin(RECIPE, source.rows()))
+    ended = {record.task.row_id: record.task.error and record.task.error[0] for record in records}
+    assert ended == {"c0": "row", "c1": "row", "c2": None}

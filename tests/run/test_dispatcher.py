@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 from gx.core import event as e
 from gx.core.message import Answer, Failure, Turn, Usage
 from gx.core.view import RunStatus
+from gx.run.inputs import Row
 from tests.desk import open_desk
 from tests.fakes import ManualClock, ScriptedWorker, echo
 
@@ -129,6 +131,15 @@ async def test_a_template_that_does_not_fit_a_row_fails_that_row(tmp_path: Path)
     failed = next(r for r in records if r["id"] == "T1")
     assert failed["error"]["code"] == "template"
     assert "text" in failed["error"]["message"]
+
+
+async def test_what_nobody_foresaw_fails_the_row_it_comes_with_and_no_other(tmp_path: Path) -> None:
+    rows = [Row(index=n, id=f"T{n}", value=value) for n, value in enumerate([b'{"text":"x"}', b"{", b'{"text":"y"}'])]
+    async with open_desk(tmp_path) as desk:
+        _, records = await desk.run(FAN_OUT, iter(rows))
+    by_id = {r["id"]: r for r in records}
+    assert by_id["T1"]["error"] == {"code": "internal", "message": "DecodeError: Input data was truncated"}
+    assert by_id["T0"]["status"] == by_id["T2"]["status"] == "succeeded"
 
 
 async def test_equal_prompts_are_computed_once(tmp_path: Path) -> None:
@@ -292,6 +303,20 @@ async def test_a_resumed_run_does_the_rest_and_gives_all_records(tmp_path: Path)
     assert len(queued) == len(set(queued)) == len(succeeded) == len(set(succeeded)) == 6
     assert len(lost) == 2 and not any(body.is_suspect for body in lost)
     assert state.status is RunStatus.finished
+
+
+async def test_an_input_that_ends_in_what_nobody_foresaw_ends_its_run_and_no_other(tmp_path: Path) -> None:
+    def odd() -> Iterator[Row]:
+        yield Row(index=0, id="T0", value=b'{"text":"x"}')
+        raise RuntimeError("odd")
+
+    async with open_desk(tmp_path) as desk:
+        active = await desk.begin(FAN_OUT, odd(), run="one")
+        await desk.finish(active)
+        assert active.error is not None and active.error.code == "internal" and str(active.error) == "RuntimeError: odd"
+        assert active.state.status is RunStatus.interrupted
+        state, _ = await desk.run(FAN_OUT, texts("y"), run="two")
+        assert state.status is RunStatus.finished
 
 
 async def test_a_drained_run_lets_what_is_running_end_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 
 from gx.core.errors import InputError, UsageError
 from gx.core.ids import canonical
+from gx.flow.withheld import named_in, row_without
 from gx.run.inputs import Row, Source, open_inputs, take
 from gx.run.inputs.rowids import RowIds
+from gx.run.inputs.rows import MAX_DEPTH
 
 FAST = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+X = frozenset(("x",))
 
 
 def stdin(content: bytes, fmt: str | None = None, **options: Any) -> Source:
@@ -199,6 +202,18 @@ def test_bad_lines_fail_with_their_reason_and_the_rest_goes_on() -> None:
         "expected JSON that is nested less deeply",
         {"a": 2},
     ]
+
+
+@pytest.mark.parametrize(("open_", "close"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
+def test_a_row_may_be_nested_as_deep_as_python_can_walk_and_no_deeper(open_: bytes, close: bytes) -> None:
+    deepest = (MAX_DEPTH - 1) // (open_.count(b"[") + open_.count(b"{"))
+    lines = (open_ * depth + b'{"x":1}' + close * depth for depth in (deepest, deepest + 1))
+    fits, deeper = rows(b"\n".join(lines), "jsonl")
+    assert fits.error is None and fits.value is not None
+    row = json.loads(fits.value)
+    assert named_in(row, X) == "x" and repr(row_without(row, X, "item")) == "<withheld item>"
+    assert deeper.error == "expected JSON that is nested less deeply"
+    assert rows(b'{"a":"' + b"[" * 999 + b'"}', "jsonl")[0].error is None
 
 
 @pytest.mark.parametrize("fmt", ["jsonl", "lines", "csv", "json"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gx.core.task import Status
 from gx.core.view import RunState
 from gx.run import egress, scheduler
 from gx.run.egress import PrivateTurn
+from gx.run.inputs import open_inputs
 from gx.run.inputs.lines import Line
 from gx.run.inputs.rows import Row, json_row
 from tests.desk import Desk, open_desk
@@ -213,6 +215,15 @@ async def test_an_answer_from_the_log_has_the_label_of_the_task_that_needs_it_no
         assert {task.label for task in again.tasks.values()} == {Label.shared}
         rows = desk.log.file.ask("SELECT DISTINCT label FROM tasks WHERE run = 'two'", [])
     assert rows == [("private",)]
+
+
+async def test_a_row_that_is_too_deep_to_be_looked_through_fails_and_no_other(tmp_path: Path) -> None:
+    content = b'{"id":"deep","text":' + b"[" * 600 + b"]" * 600 + b'}\n{"id":"flat","text":"x"}\n'
+    source = open_inputs("-", base_dir=tmp_path, fmt="jsonl", stdin=io.BytesIO(content))
+    step = '  - {id: s, for_each: inputs, agent: t, prompt: "{{ item.text }}"}\n'
+    async with open_desk(tmp_path) as desk:
+        _, records = await desk.run(HEAD + step, source.rows())
+    assert {r["id"]: r["status"] for r in records} == {"0": "failed", "flat": "succeeded"}
 
 
 async def test_prompts_of_private_turns_are_private_blobs(tmp_path: Path) -> None:

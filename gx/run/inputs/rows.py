@@ -13,6 +13,9 @@ from gx.run.inputs.lines import Line
 
 _BYTE = re.compile(r" ?\(byte (\d+)\)$")
 _PATH = re.compile(r" - at `[^`]*`$")  # msgspec's, which says nothing where no type was asked for
+MAX_DEPTH = 200
+"""How deep a row may be nested: Python's stack holds some 300 for who walks through it (`gx.flow.withheld`)."""
+_TOO_DEEP = "expected JSON that is nested less deeply"
 
 
 class Row(Value, frozen=True, kw_only=True):
@@ -72,13 +75,26 @@ def json_row(line: Line, max_bytes: int) -> Read:
         return Read(line.number, error=fault)
     try:
         value = msgspec.json.decode(line.content)
+        if _is_deep(value, line.content):
+            return Read(line.number, error=_TOO_DEEP)
         if isinstance(value, dict):
             return _object_row(line.number, value)
         return Read(line.number, canonical({"text": value} if isinstance(value, str) else {"value": value}))
     except msgspec.DecodeError as error:  # its subclass says that a number is out of range
         return Read(line.number, error=_malformed(str(error), line.content))
     except RecursionError:
-        return Read(line.number, error="expected JSON that is nested less deeply")
+        return Read(line.number, error=_TOO_DEEP)
+
+
+def _is_deep(value: Any, content: bytes) -> bool:
+    """Whether it is nested more than `MAX_DEPTH` deep, level by level; most texts haven't so many brackets."""
+    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+        return False
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        parts = (part for one in level for part in (one.values() if isinstance(one, dict) else one))
+        level = [part for part in parts if isinstance(part, dict | list)]
+    return bool(level)
 
 
 def _malformed(message: str, content: bytes) -> str:

@@ -40,7 +40,7 @@ def erase_archived(log: EventLog, run: str, *, now: Callable[[], float] = time.t
         needing = "run <> ? AND NOT list_contains(?::VARCHAR[], run)"
         others = _refs(archived, needing, [run, erased := _erased_runs(log)])
         others |= _refs(log, f"{needing} AND run IN (SELECT run FROM runs)", [run, erased]) | live_refs(log).keys()
-        there = _sizes(archived, own) | _sizes(log, own)
+        there = archived.sizes(own) | log.sizes(own)
     gone = {ref: size for ref, size in there.items() if ref not in others}
     kept = dict.fromkeys(there.keys() - gone.keys(), "another run")
     tail, path, folder = log.file.tail(), log.file.path, log.folder
@@ -79,11 +79,6 @@ def _erased_runs(log: EventLog) -> list[str]:
 def _refs(source: EventLog, where: str, values: list[Any]) -> set[Ref]:
     sql = f"SELECT DISTINCT {DIGESTS} FROM events WHERE {where} AND type <> 'content.erased'"
     return {ref for (ref,) in source.file.ask(sql, values)}
-
-
-def _sizes(source: EventLog, refs: set[Ref]) -> dict[Ref, int]:
-    sql = "SELECT digest, any_value(size) FROM contents WHERE digest = any(?::VARCHAR[]) GROUP BY digest"
-    return dict(source.file.ask(sql, [sorted(refs)]))
 
 
 def _remove(folder: Path, archives: Sequence[LogArchived], gone: list[Ref]) -> None:

@@ -83,6 +83,11 @@ class LogReader:
                 found[digest] = content
         return found
 
+    def sizes(self, digests: Collection[str]) -> dict[str, int]:
+        """The bytes of each of those contents that is there."""
+        sql = "SELECT digest, any_value(size) FROM contents WHERE digest = any(?::VARCHAR[]) GROUP BY digest"
+        return dict(self.file.ask(sql, [list(digests)]))
+
     def join_parts(self, asked: Collection[tuple[int, str]]) -> dict[tuple[int, str], bytes]:
         """What there is of the large blobs with those (seq, digest), as far as their parts go on without a gap."""
         seqs = [seq for seq, _ in asked]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import anyio
 
-from gx.core.errors import BenchError, GxError
+from gx.core.errors import BenchError, GxError, ours
 from gx.core.event import Shortened
 from gx.core.message import Turn
 from gx.core.ports import Near, Worker
@@ -112,8 +112,8 @@ class Looks:
             try:
                 asked = wanted()
                 self._known[task] = await self._look(asked)
-            except GxError as error:
-                self._known[task] = error
+            except Exception as error:  # noqa: BLE001  whatever a row does to us, the others go on
+                self._known[task] = ours(error)
             finally:
                 self._under_way.discard(task)
             on_seen()
