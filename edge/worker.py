@@ -91,7 +91,6 @@ class EdgeWorker:
         self._places: dict[str, Load] = {}
         self._told: set[str] = set()  # the models that this incarnation knows
         self._cards: dict[str, ModelCard] = {}  # of the models that were ever loaded, as they were last
-        self._is_loaded = anyio.Event()  # another one was
         self._running: dict[tuple[str, int], float] = {}
         self._questions = Questions()
         self._throughput = Throughput()
@@ -182,19 +181,18 @@ class EdgeWorker:
         """What the engine calls itself; empty until a bench was up."""
         return self._build
 
-    async def warnings(self, model: str) -> tuple[str, ...]:
+    async def warnings(self, model: str) -> tuple[str, ...] | None:
         """What makes that model slow on this machine, in sentences; it isn't loaded for that, but a bench must be up.
 
-        How much of it a GPU has room for shows when it is loaded: on a GPU this waits until it is, for ever if need be.
+        `None` on a GPU until it was loaded: how much of it there is room for shows only then.
 
         :raises ModelError: if it isn't registered. :raises BenchError: if no bench can be kept up.
         """
         path = self._place(model).path
         await self._up()
         if is_gpu_build(self._build):
-            while (card := self._cards.get(model)) is None:
-                await self._is_loaded.wait()
-            return card.warnings
+            card = self._cards.get(model)
+            return None if card is None else card.warnings
         return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets()))
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
@@ -337,8 +335,6 @@ class EdgeWorker:
                     task_status.started()
             case Loaded(card=card):
                 self._cards[card.digest] = card
-                self._is_loaded.set()
-                self._is_loaded = anyio.Event()
                 self._questions.settle(message)
             case Counted() | Embedded() | Ranked() | Refused():
                 self._questions.settle(message)

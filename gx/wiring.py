@@ -216,8 +216,9 @@ class _Lazily:
         )
 
 
-async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...]:
-    """What makes a model slow on a worker's machine, which isn't told to load it; nothing if it doesn't know.
+async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...] | None:
+    """What makes a model slow on a worker's machine, which isn't told to load it; nothing if it doesn't know, `None`
+    if it doesn't know yet.
 
     :raises GxError: if the worker doesn't know the model, or ends.
     """

@@ -30,7 +30,7 @@ _GPU_KEPT_BYTES = 1 << 30
 class Claim(NamedTuple):
     """Bytes of one model: its file and adapters, what embeds texts with it, its caches, and of these one turn's.
 
-    `layers` is how many it has.
+    `layers` is how many it has, and `share` how much of it is where the budget is: on a GPU, maybe not all.
     """
 
     weights: int = 0
@@ -38,12 +38,13 @@ class Claim(NamedTuple):
     cache: int = 0
     turn: int = 0
     layers: int = 0
+    share: float = 1.0
 
 
 def total(claims: Collection[Claim]) -> int:
     """What models take together: their claims, and the buffers that sequences are moved through, which they share."""
     moves = _MOVES * min(MOVABLE_BYTES, max((claim.weights for claim in claims if claim.cache), default=0))
-    return moves + sum(claim.weights + claim.encoder + claim.cache for claim in claims)
+    return moves + sum(int(claim.share * (claim.weights + claim.encoder + claim.cache)) for claim in claims)
 
 
 class Budget:
@@ -82,12 +83,13 @@ def gpu_room(free_bytes: int | None) -> int | None:
 def layers_that_fit(claim: Claim, room_bytes: int) -> int | None:
     """How many of a model's layers a GPU with so much room takes, each with its part of the cache; `None`: all.
 
-    What comes behind the last layer counts as one more, as llama.cpp counts it.
+    What comes behind the last layer counts as one more, as llama.cpp counts it, which puts it there first; where not
+    all have room, that one may be the largest, so one layer fewer is taken.
     """
     whole = claim.weights + claim.encoder + claim.cache
     if whole <= room_bytes or not claim.layers:
         return None
-    return max(0, room_bytes) * (claim.layers + 1) // whole
+    return max(0, max(0, room_bytes) * (claim.layers + 1) // whole - 1)
 
 
 def in_words(n_bytes: int) -> str:

@@ -244,13 +244,14 @@ class Shelf:
     def _load(self, want: _Want) -> Loaded:
         """Fill the room that was granted."""
         try:
+            gpu_layers = self._gpu_layers(want)
             loaded = Loaded(
                 want.digest,
                 want.place,
                 self._make_lanes,
                 self._context_tokens,
                 claim=want.claim,
-                gpu_layers=self._gpu_layers(want),
+                gpu_layers=gpu_layers,
             )
         except BaseException as error:
             with self._changed:
@@ -270,13 +271,19 @@ class Shelf:
             return loaded
 
     def _gpu_layers(self, want: _Want) -> int | None:
-        """How many layers the GPU has room for beside what it holds; `None`: all, or there is none to be measured."""
+        """How many layers the GPU has room for beside what it holds, which is claimed then; `None`: all, or there is
+        no GPU to be measured.
+        """
         if not self._is_gpu:
             return None
         with self._changed:
             others = [claim for digest, claim in self._loading.items() if digest != want.digest]
             others += [loaded.claim for loaded in (*self._loaded.values(), *self._retired)]
-        return layers_that_fit(want.claim, self._budget.bytes - total(others))
+            layers = layers_that_fit(want.claim, self._budget.bytes - total(others))
+            if layers is not None:
+                want.claim = want.claim._replace(share=layers / (want.claim.layers + 1))
+                self._loading[want.digest] = want.claim
+        return layers
 
     def _retire(self, digest: str) -> Loaded:
         """Give a model out no more. Without users it is the caller's to put away, once the lock is free."""

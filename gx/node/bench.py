@@ -15,6 +15,9 @@ from gx.core.errors import GxError
 from gx.core.ports import Worker
 from gx.node import machine, strain
 
+LOOK_EVERY_S = 1.0
+"""How often is looked whether a model was loaded of which that is to be known."""
+
 
 class Bench:
     """Opens the worker when the dispatcher first needs one, and another one when that has ended."""
@@ -57,13 +60,20 @@ class Bench:
         worker = await self._up()
         if (warning := strain.idle_gpu(wiring.build_of(worker), machine.gpu())) is not None:
             yield warning
-        for name, digest in digests.items():
-            for warning in await self._warnings(digest):
-                if warning not in told:
-                    told.add(warning)
-                    yield f"{name}: {warning}"
+        untold = dict(digests)
+        while untold:
+            for name, digest in list(untold.items()):
+                if (warnings := await self._warnings(digest)) is None:
+                    continue
+                del untold[name]
+                for warning in warnings:
+                    if warning not in told:
+                        told.add(warning)
+                        yield f"{name}: {warning}"
+            if untold:
+                await anyio.sleep(LOOK_EVERY_S)
 
-    async def _warnings(self, digest: str) -> tuple[str, ...]:
+    async def _warnings(self, digest: str) -> tuple[str, ...] | None:
         try:
             return await wiring.warnings_of(await self._up(), digest)
         except GxError:  # whatever uses the model says why

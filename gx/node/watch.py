@@ -36,6 +36,7 @@ class Watch(Response):
             group.start_soon(_until_gone, receive, group.cancel_scope)
             group.start_soon(self._tell_progress, send)
             group.start_soon(self._tell_warnings, send)
+            group.start_soon(self._tell_strain, send)
             await self._tell_results(send)
             group.cancel_scope.cancel()
 
@@ -65,6 +66,9 @@ class Watch(Response):
         await self._computes.wait()
         async for warning in self._run.warnings():
             await self._send(send, wire.Frame(warning=warning))
+
+    async def _tell_strain(self, send: Send) -> None:
+        await self._computes.wait()
         async for warning in short_of_memory():
             await self._send(send, wire.Frame(warning=warning))
 

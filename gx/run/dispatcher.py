@@ -227,23 +227,29 @@ class Dispatcher:
             if run.renter is not None:
                 bodies.extend(self._rent(run, run.renter, at, blobs))
         free = min(edge.room, scheduler.free_leases(edge.leases or 0, self._states(), inbox))
-        shares = self._shares(free, at)
+        shares, alone = self._shares(free, at)
         for run in list(self._active.values()):
-            bodies.extend(self._advance(run, at, shares.get(run.state.id, 0), blobs, bodies))
+            share = shares.get(run.state.id, 0)
+            bodies.extend(self._advance(run, at, share, blobs, bodies, is_alone=run.state.id == alone))
         return learned(self._active, bodies, at.wall, blobs), blobs
 
-    def _shares(self, free: int, at: scheduler.Moment) -> dict[str, int]:
-        """How many leases each run may grant. One that has a task which must run alone waits until no run has any on
-        this machine, and then nobody else gets one: two such tasks would each be blamed for the other.
+    def _shares(self, free: int, at: scheduler.Moment) -> tuple[dict[str, int], str]:
+        """How many leases each run may grant, and which run may have a task run alone, if its turn has come.
+
+        Such a task waits until no run has any lease on this machine, and then nobody else gets one: two of them would
+        each be blamed for the other.
         """
         leased = [t for run in self._states() for t in run.leased.values() if isinstance(t.lease, EdgeLease)]
         if any(task.is_alone for task in leased):
-            return {}
-        runs = [run for run in self._active.values() if not run.is_held_up]
-        for run in runs:
-            if run.draining is None and scheduler.wants_to_be_alone(run.state, at.wall, run.turns):
-                return {} if leased else {run.state.id: free}
-        return self._fairness.share(free, (run.state for run in runs), at.wall)
+            return {}, ""
+        runs = {run.state.id: run for run in self._active.values() if not run.is_held_up and run.draining is None}
+        states = [run.state for run in runs.values()]
+        lonely = {n for n, run in runs.items() if scheduler.wants_to_be_alone(run.state, at.wall, run.turns)}
+        if lonely:
+            first = next((name for name, n in self._fairness.share(min(1, free), states, at.wall).items() if n), "")
+            if first in lonely:
+                return ({}, "") if leased else ({first: 1}, first)
+        return self._fairness.share(free, states, at.wall), ""
 
     def _is_still_meant(self, body: e.Body) -> bool:
         """Not so terms that were asked for while what they don't go with was written: containers of the other kind."""
@@ -297,7 +303,14 @@ class Dispatcher:
         return (run.state for run in self._active.values())
 
     def _advance(
-        self, run: ActiveRun, at: scheduler.Moment, free: int, blobs: list[e.Blob], before: list[e.Body]
+        self,
+        run: ActiveRun,
+        at: scheduler.Moment,
+        free: int,
+        blobs: list[e.Blob],
+        before: list[e.Body],
+        *,
+        is_alone: bool,
     ) -> list[e.Body]:
         """Do what a run does next, and return its events; `before` are those that are to be committed already."""
         edge = self._edge
@@ -322,13 +335,17 @@ class Dispatcher:
             run.turns.update(prepared.turns)
             blobs.extend(prepared.blobs)
             bodies.extend(prepared.bodies)
+            if any(task in run.state.suspects for task in prepared.turns):
+                self._wake()  # it runs alone as soon as that is asked again
         if move.wants_worker:
             edge.want()
         if move.wants_worker and move.may_grant:
             lease = edge.lease()
             at_hand = lending.to_begin(run, edge, at)
             bodies.extend(
-                scheduler.decide(run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=at_hand)
+                scheduler.decide(
+                    run.state, at.wall, worker=edge.name, lease=lease, free=free, at_hand=at_hand, is_alone=is_alone
+                )
             )
             if renter is not None:
                 granted = {body.task for body in bodies if isinstance(body, e.TaskLeased)}

@@ -21,6 +21,8 @@ from gx.core.task import CloudLease, EdgeLease, Lease, Status
 from gx.core.view import RunState, TaskState
 
 LOSSES_ALONE_BEFORE_FAILED = 2
+MOST_LOSSES = 6
+"""Of a task that runs alone, also beside questions that nobody holds back."""
 """A task that was lost alone this often fails as `crashed` (DESIGN §3)."""
 
 
@@ -203,14 +205,15 @@ def lose(
 ) -> list[e.Body]:
     """The leases bound to a bench that ended. A task that was lost alone too often fails as `crashed`.
 
-    With company that has no lease, nobody was alone.
+    With company that has no lease, nobody was alone; but a task whose bench died so often is to blame all the same.
     """
     made: list[e.Body] = []
     for task in run.leased.values():
         if task.lease != lease:
             continue
         alone = task.is_alone and not had_company
-        if is_suspect and alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED:
+        is_to_blame = alone and task.losses_alone + 1 >= LOSSES_ALONE_BEFORE_FAILED
+        if is_suspect and (is_to_blame or (task.is_alone and task.losses + 1 >= MOST_LOSSES)):
             message = f"the bench died each time it ran this task, {task.losses + 1} times in all; last: {reason}"
             made.append(_failed(run, task, "crashed", message))
         else:

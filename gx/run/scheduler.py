@@ -104,12 +104,19 @@ def advance(
 
 
 def decide(
-    run: RunState, now: float, *, worker: str, lease: Lease | None, free: int, at_hand: Collection[str]
+    run: RunState,
+    now: float,
+    *,
+    worker: str,
+    lease: Lease | None,
+    free: int,
+    at_hand: Collection[str],
+    is_alone: bool = True,
 ) -> list[e.Body]:
     """The leases to grant now: at most `free`, and only to tasks whose turn is `at_hand`.
 
-    A task that was lost too often runs alone: it waits until nothing runs, and nothing is granted beside it, nor by
-    other runs (`wants_to_be_alone`).
+    A task that was lost too often runs alone: it waits until nothing runs, also of other runs (`is_alone`), and nothing
+    is granted beside it.
     """
     if lease is None or free <= 0 or any(task.is_alone for task in run.leased.values()):
         return []
@@ -120,7 +127,7 @@ def decide(
             if len(chosen) == free:
                 break
     alone = False
-    if not chosen and not run.leased:
+    if is_alone and not chosen and not run.leased:
         chosen = [run.tasks[task_id] for task_id in run.suspects if task_id in at_hand][:1]
         alone = True
     return [
@@ -130,10 +137,10 @@ def decide(
 
 
 def wants_to_be_alone(run: RunState, now: float, at_hand: Collection[str]) -> bool:
-    """Whether what the run would be granted next is a task that runs alone."""
-    if run.leased or not any(task in at_hand for task in run.suspects):
+    """Whether what the run would be granted next is a task that runs alone, whose turn is `at_hand`."""
+    if run.leased or run.ready or due(run, now):
         return False
-    return not any(task in at_hand for task in chain(due(run, now), run.ready))
+    return any(task in at_hand for task in run.suspects)
 
 
 def may_travel(run: RunState, task_id: str, at_hand: Mapping[str, Turn]) -> bool:

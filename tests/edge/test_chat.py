@@ -58,10 +58,20 @@ def test_no_text_adds_an_order_or_loses_a_letter(model: Model, text: str, role: 
     assert text.replace(CUT, "") in text_of(model, chat)
 
 
-def test_words_that_the_template_speaks_in_are_orders_to_others_and_not_to_the_model_itself() -> None:
-    template = Template("{{ messages[0].content }}<turn>", eos="", bos="", begins="", others=["<turn>", "<td>"])
-    assert template.render(said("a<turn>b<td>")) == f"a<{CUT}turn>b<td><turn>"
-    assert template.render(said("a<turn>", "assistant")) == "a<turn><turn>"
+def test_marks_that_the_template_speaks_in_are_orders_and_its_other_words_are_not() -> None:
+    names = ["<turn>", "<td>", "</think>", "<|end|>", "    ", "\n\n"]
+    template = Template(
+        "    {{ messages[0].content }}\n\n<turn></think><|end|>", eos="", bos="", begins="", others=names
+    )
+    assert template.said("a<turn>\n\n    b<td>") == f"a<{CUT}turn>\n\n    b<td>"
+    assert template.said("a<turn></think><|end|>", is_own=True) == f"a<turn></think><{CUT}|end|>"
+
+
+def test_names_of_any_shape_are_cut() -> None:
+    template = Template("x", eos="", bos="", begins="", controls=["[INST]", "<s>", "@@END@@", "<|a b|>", "x"])
+    assert template.said("<x[INST]> <<s>> @@END@@ <|a b|> x <t>") == (
+        f"<x[{CUT}INST]> <<{CUT}s>> @{CUT}@END@@ <{CUT}|a b|> x <t>"
+    )
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_what_embeds_texts_claims_no_cache_and_what_it_computes_at_once(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("room", "layers"), [(100, None), (99, 10), (50, 5), (9, 0), (0, 0), (-5, 0)], ids=lambda value: str(value)
+    ("room", "layers"), [(100, None), (99, 9), (50, 4), (9, 0), (0, 0), (-5, 0)], ids=lambda value: str(value)
 )
 def test_a_gpu_takes_as_many_layers_as_it_has_room_for(room: int, layers: int | None) -> None:
     assert layers_that_fit(Claim(weights=60, cache=40, layers=10), room) == layers

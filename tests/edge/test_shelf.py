@@ -354,11 +354,11 @@ def test_a_broken_file_is_tried_once_until_it_is_another_file(
 
 def test_what_has_no_room_on_a_gpu_is_loaded_with_fewer_layers_there_and_says_so(tiny: str) -> None:
     weights = Path(tiny).stat().st_size
-    large, small = (made(tiny, budget, n=1, is_gpu=True) for budget in (2 * weights, weights // 2))
+    large, small = (made(tiny, budget, n=1, is_gpu=True) for budget in (2 * weights, 3 * weights // 4))
     with large.borrow("a") as loaded:
         assert loaded.model.gpu_layers is None and not loaded.card.warnings
     with small.borrow("a") as loaded:
-        assert loaded.model.gpu_layers == 1 and loaded.claim.layers == 2
+        assert loaded.model.gpu_layers == 1 and loaded.claim.layers == 2 and loaded.claim.share == 1 / 3
         (warning,) = loaded.card.warnings
         assert f"room for {loaded.model.gpu_layers} of its {loaded.claim.layers + 1} layers" in warning
     large.close()

@@ -183,6 +183,15 @@ def test_who_ran_beside_a_question_was_not_alone(had_questions: bool) -> None:
         assert isinstance(ended, e.TaskFailed)
 
 
+def test_who_is_lost_again_and_again_beside_questions_is_to_blame_all_the_same() -> None:
+    run = run_of(2, leased=1)
+    (task,) = run.leased.values()
+    task.is_alone, task.losses = True, outcomes.MOST_LOSSES - 1
+    down = BenchDown(incarnation=1, reason="gone", had_questions=True)
+    _, ended = outcomes.bench_down(down, [run], worker="edge", epoch=1, hung=())
+    assert isinstance(ended, e.TaskFailed)
+
+
 def test_what_is_kept_of_an_outcome_is_its_answer_or_its_detail() -> None:
     assert outcomes.content_of(Answer(value=msgspec.Raw(b'"x"'))) == b'"x"'
     assert outcomes.content_of(Failure(code="x", message="y", detail="z")) == b"z"

@@ -26,6 +26,8 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_MARK = re.compile(r"<[^<>\[\]\s]{1,64}>|\[[^<>\[\]\s]{1,64}\]")
+"""What names of orders look like, and what is looked at in a text; no mark is a part of another one."""
 _THOUGHT = re.compile(r"<think>\s*\Z")
 # https://github.com/openai/harmony: what an assistant says to the user is on the channel "final".
 _HARMONY_TURN, _HARMONY_ANSWER = "<|start|>assistant", "<|channel|>final<|message|>"
@@ -47,7 +49,8 @@ class Template:
     """A chat template, `text`. `begins` is what each prompt begins with, once.
 
     `controls` are the names of the tokens that are orders in any text, `others` of those that the vocabulary adds to
-    words: they are orders where the template speaks in them, and not in what the model itself has said.
+    words: they are orders where they are marks, and the template speaks in them. In what the model itself has said,
+    only those of OpenAI's kind are, since templates look there for others, such as the end of a thought.
 
     :raises Exception: whatever jinja2 finds wrong about the text.
     """
@@ -57,13 +60,17 @@ class Template:
     ) -> None:
         self._formatter = _Formatter(template=text, eos_token=eos, bos_token=bos)
         self._begins, self._is_harmony = begins, "<|channel|>" in text
-        self._own = _any_of(controls)
-        self._orders = _any_of({*controls, *(name for name in others if name in text)})
+        spoken = {name for name in others if name in text and _MARK.fullmatch(name)}
+        self._orders = _Names({*controls, *spoken})
+        self._own = _Names({*controls, *(name for name in spoken if name.startswith("<|"))})
 
     def said(self, text: str, *, is_own: bool = False) -> str:
-        """What somebody says, or, if it `is_own`, the model said, with the names of orders cut."""
+        """What somebody says, or, if it `is_own`, the model said, with the names of orders cut.
+
+        Where a vocabulary puts a space before each text, there is one more behind a cut.
+        """
         names = self._own if is_own else self._orders
-        return names.sub(lambda name: name[0][0] + CUT + name[0][1:], text.replace(CUT, ""))
+        return names.cut(text.replace(CUT, ""))
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt of a chat, up to where the assistant begins to answer.
@@ -87,7 +94,18 @@ class Template:
         return prompt if not prompt or has_begun else self._begins + prompt
 
 
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Whatever is one of these names, of more than one character; the longest counts."""
-    found = sorted({name for name in names if len(name) > 1}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, found)) or r"(?!)")
+class _Names:
+    """Names that are to be cut: marks are looked up, since a vocabulary may have thousands; the others are few."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._marks = {name for name in names if _MARK.fullmatch(name)}
+        longest_first = sorted((name for name in names if name not in self._marks and len(name) > 1), key=len)[::-1]
+        self._rest = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def cut(self, text: str) -> str:
+        text = self._rest.sub(lambda found: _halved(found[0]), text)
+        return _MARK.sub(lambda found: _halved(found[0]) if found[0] in self._marks else found[0], text)
+
+
+def _halved(name: str) -> str:
+    return name[0] + CUT + name[1:]
