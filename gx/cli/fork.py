@@ -75,7 +75,8 @@ def fork(
 ) -> None:
     """Start a new run from what RUN was asked for, with changes: what they don't touch is answered from the log.
 
-    The recipe is that of RUN, as it was then. Afterwards `gx diff RUN NEW` compares the two.
+    The recipe is that of RUN, as it was then. Afterwards `gx diff RUN NEW` compares the two. Dollars that were agreed
+    to for RUN are not handed on: beyond the recipe's own budget, `gx burst --cloud NEW` lets the new run rent.
 
     Example: gx fork triage-k3m9xq --set product="Acme Books" --model small=./tuned.gguf
     """
@@ -114,6 +115,7 @@ def retry(
     """Run the failed rows of RUN once more, in a new run: what succeeded is answered from the log.
 
     A row fails again if nothing but chance could change it, and chance is seeded: change something with `gx fork`.
+    Dollars that were agreed to for RUN are not handed on: `gx burst --cloud NEW` lets the new run rent.
 
     Example: gx retry triage-k3m9xq | jq 'select(.status == "failed")'
     """
@@ -135,12 +137,11 @@ def retry(
 
 
 def _asked(run: str, workspace: Path | None) -> tuple[Workspace, Past, Submission]:
-    """The run, and what it was asked with. :raises NotFound: if the log doesn't say."""
-    import msgspec
-
+    """The run, and what it was asked with, as a new one is. :raises NotFound: if the log doesn't say."""
     from gx.cli.asking import asked
     from gx.cli.place import workspace_of
     from gx.node import wire
+    from gx.node.again import once_more
     from gx.node.start import ensure
     from gx.run.history.past import look_at
 
@@ -154,7 +155,9 @@ def _asked(run: str, workspace: Path | None) -> tuple[Workspace, Past, Submissio
             f"the log doesn't have what {past.run} was asked with: it is of an older gx, or was erased",
             hint=f"give the command itself, and equal work is answered from the log all the same: {words}",
         ) from None
-    kept = msgspec.structs.replace(found.submission, fresh=False, fresh_from=None, token="", name=None)
+    kept = once_more(found.submission)
+    if kept.burst != found.submission.burst:
+        output.note(f"note: dollars were agreed to for {past.run} alone; `gx burst --cloud` lets the new run rent")
     return place, past, kept
 
 

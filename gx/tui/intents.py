@@ -16,6 +16,7 @@ import msgspec
 from gx.core.errors import GxError, UsageError
 from gx.core.terms import Terms
 from gx.node import wire
+from gx.node.again import once_more
 from gx.node.call import Client
 from gx.node.client import Started, Submission
 from gx.node.start import ensure
@@ -76,7 +77,7 @@ class Intents:
         return f"{run} may rent up to {terms.max_containers} containers for at most ${terms.usd or 0:.2f}"
 
     def retry(self, run: str) -> Started:
-        """A new run of what failed; what succeeded is answered from the log."""
+        """A new run of what failed; what succeeded is answered from the log. It may spend what its recipe allows."""
         return self._again(run, name=f"retry of {run}")
 
     def fork(self, run: str, step: str) -> Started:
@@ -88,9 +89,8 @@ class Intents:
         wanted = asked.submission
         if wanted.inputs == "-":
             raise UsageError(f"the input of {run} was a stream, and is gone", hint=f"gx retry {run} -i FILE")
-        token = os.urandom(6).hex()
-        again = {"fresh": False, "fresh_from": None, "token": token, "is_detached": True} | changes
-        submission: Submission = msgspec.structs.replace(wanted, **again)
+        changes |= {"token": os.urandom(6).hex(), "is_detached": True}
+        submission: Submission = msgspec.structs.replace(once_more(wanted), **changes)
         body = msgspec.structs.replace(asked, submission=submission)
         started: Started = self._ask("POST", "/v1/runs", body, kind=Started)
         return started
