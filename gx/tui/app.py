@@ -328,18 +328,23 @@ class Monitor(Acting):
         elif tab == "asked":
             self.action_answer()
         elif isinstance(row, Seat) and row.place is not None:
-            self.push_screen(Detail(row.place))
+            self.show_task(row.place)
         elif isinstance(row, Cause) and row.tasks:
-            self.push_screen(Detail(row.tasks[0]))
+            self.show_task(row.tasks[0])
         elif isinstance(row, Line) and row.task in self.model.places:
-            self.push_screen(Detail(self.model.places[row.task]))
+            self.show_task(self.model.places[row.task])
         elif isinstance(row, Line):
             self.push_screen(Tell(f"Event {row.seq}", panes.event_whole(row)))
         elif isinstance(row, Decision):
             self.push_screen(Tell(f"Event {row.seq}: {row.kind}", row.text))
 
+    def show_task(self, place: int) -> None:
+        """Open a task, if the run has it: what was pressed may be of the one that was shown before."""
+        if place < self.model.total:
+            self.push_screen(Detail(self.model, place))
+
     def on_task_grid_chosen(self, message: TaskGrid.Chosen) -> None:
-        self.push_screen(Detail(message.place))
+        self.show_task(message.place)
 
     def on_task_grid_moved(self) -> None:
         self.views.tell_place()

@@ -9,6 +9,7 @@ from textual.widgets import DataTable, Input
 
 from gx.core.errors import SettingsError
 from gx.tui import keys
+from gx.tui.feed import Began
 from gx.tui.screens.detail import Detail, edited
 from gx.tui.screens.dialogs import Choose, Confirm, Fill, Tell
 from gx.tui.screens.help import Help
@@ -18,7 +19,7 @@ from gx.tui.themes import PALETTES
 from gx.tui.widgets.grid import TaskGrid
 from gx.tui.widgets.longtext import LongText
 from gx.tui.widgets.rows import Rows
-from tests.tui.screens import monitor, screen_of, settled, until, watching
+from tests.tui.screens import monitor, screen_of, settled, stand_still, until, watching
 from tests.tui.written import OLDER, RUN, a_run
 
 pytestmark = pytest.mark.anyio
@@ -264,6 +265,33 @@ async def test_enter_on_a_run_shows_it(place: Path) -> None:
         await pilot.press("j", "enter")
         await settled(pilot)
         assert monitor(pilot).model.run == OLDER
+
+
+async def test_a_task_closes_when_another_run_is_shown(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("2", "G", "enter")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, Detail)
+        await pilot.press("left_square_bracket")
+        await settled(pilot)
+        assert monitor(pilot).model.run == OLDER
+        assert not isinstance(pilot.app.screen, Detail)
+        assert OLDER in screen_of(pilot).splitlines()[0]
+
+
+async def test_a_task_whose_log_was_written_anew_closes_once_nothing_is_asked_about_it(place: Path) -> None:
+    async with watching(place) as pilot:
+        app = monitor(pilot)
+        stand_still(app)
+        await pilot.press("2", "enter")
+        await settled(pilot)
+        await pilot.press("f")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        app.feed.blocks.put(Began(RUN))
+        await until(pilot, lambda: app.model.total == 0)
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("n")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
 
 
 async def test_sql_is_answered_in_a_table(place: Path) -> None:

@@ -28,27 +28,31 @@ from gx.tui.widgets.longtext import LongText, Part
 
 if TYPE_CHECKING:
     from gx.tui.app import Monitor
+    from gx.tui.model import RunModel
 
 
 _EDITOR_HINT = "set $VISUAL or $EDITOR to a command that opens a file and waits"
 
 
 class Detail(Screen[None]):
-    """The task at `place` of the monitor's run. It is asked for anew whenever its state has changed."""
+    """The task at `place` of `model`, a run's. It is asked for anew whenever its state has changed.
+
+    It closes when the monitor shows another model: another run, or this one of a log that was written anew.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [*DETAIL]
     app: Monitor
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, model: RunModel, place: int) -> None:
         super().__init__()
-        self._place = place
+        self._model, self._place = model, place
         self._story: dict[str, Any] = {}
         self._seen: tuple[int, int] | None = None
         self._why: list[Part] = []
 
     @property
     def task(self) -> str:  # type: ignore[override]
-        return self.app.model.ids[self._place]
+        return self._model.ids[self._place]
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -67,8 +71,11 @@ class Detail(Screen[None]):
         """Ask for the story if the task's state has changed; show what is written of its answer."""
         if not self.query("#title"):  # it is opening, or closing
             return
-        model = self.app.model
-        now = model.states[self._place], model.attempts[self._place]
+        if self._model is not self.app.model:
+            if self.app.screen is self:  # else it waits for what is asked above it
+                self.dismiss()
+            return
+        now = self._model.states[self._place], self._model.attempts[self._place]
         if now != self._seen:
             self._seen = now
             self._ask()
@@ -88,8 +95,8 @@ class Detail(Screen[None]):
         self.follow()
 
     def _show(self) -> None:
-        state = State(self.app.model.states[self._place])
-        row = inert_line(self.app.model.rows[self._place])
+        state = State(self._model.states[self._place])
+        row = inert_line(self._model.rows[self._place])
         title = Text(f" {self.app.glyphs.state(state)} {row}: {state.name}", self.app.paint["title"])
         self.query_one("#title", Static).update(title, layout=False)
         if self._story:
@@ -133,11 +140,11 @@ class Detail(Screen[None]):
     @work
     async def action_retry(self) -> None:
         """A running task waits again; the failed ones of a run that is over are tried in a new run."""
-        app, state = self.app, State(self.app.model.states[self._place])
+        app, state = self.app, State(self._model.states[self._place])
         if state is State.running:
             lines = [f"Take {self.task} back from its worker? It runs anew, and costs no retry."]
             if await app.push_screen_wait(Confirm("Retry", lines)):
-                app.ask_node(lambda: app.intents.requeue(app.model.run, self.task))
+                app.ask_node(lambda: app.intents.requeue(self._model.run, self.task))
         elif state.is_terminal:
             await app.retry_run()
         else:
@@ -146,18 +153,18 @@ class Detail(Screen[None]):
     @work
     async def action_fork(self) -> None:
         app = self.app
-        step = app.model.steps[app.model.steps_of[self._place]].name
-        lines = [f"Start a new run from {app.model.run}?", f"Step {step} and what follows from it is computed anew."]
+        run, step = self._model.run, self._model.steps[self._model.steps_of[self._place]].name
+        lines = [f"Start a new run from {run}?", f"Step {step} and what follows from it is computed anew."]
         if await app.push_screen_wait(Confirm("Fork from here", lines)):
-            app.ask_node(lambda: f"{app.intents.fork(app.model.run, step).run} was begun; 9 lists it")
+            app.ask_node(lambda: f"{app.intents.fork(run, step).run} was begun; 9 lists it")
 
     @work
     async def action_cancel(self) -> None:
         app = self.app
-        if State(app.model.states[self._place]).is_terminal:
+        if State(self._model.states[self._place]).is_terminal:
             self.notify("the task has ended: there is nothing to cancel")
         elif await app.push_screen_wait(Confirm("Cancel", [f"Give the task {self.task} up for good?"])):
-            app.ask_node(lambda: app.intents.cancel(app.model.run, self.task))
+            app.ask_node(lambda: app.intents.cancel(self._model.run, self.task))
 
     @work(thread=True, exclusive=True, group="why")
     def action_why(self) -> None:
