@@ -279,6 +279,8 @@ class Monitor(Acting):
 
     def show_run(self, run: str) -> None:
         """Show that run from now on."""
+        if run == self.model.run:  # its events are here already, and would not come again
+            return
         self.model, self.vertices, self._recipe_read = RunModel(run), [], None
         self.feed.attend(run)
 

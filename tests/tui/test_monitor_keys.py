@@ -294,6 +294,16 @@ async def test_a_task_whose_log_was_written_anew_closes_once_nothing_is_asked_ab
         await until(pilot, lambda: len(app.screen_stack) == 1)
 
 
+async def test_enter_on_the_run_that_is_shown_leaves_it_on_the_screen(place: Path) -> None:
+    async with watching(place) as pilot:
+        await pilot.press("9")
+        await settled(pilot)
+        await pilot.press("enter")
+        await pilot.pause()
+        app = monitor(pilot)
+        assert (app.tab, app.model.run, app.model.total) == ("run", RUN, 63)
+
+
 async def test_sql_is_answered_in_a_table(place: Path) -> None:
     async with watching(place) as pilot:
         await pilot.press("8")
