@@ -142,7 +142,7 @@ def _show_totals(counts: Counter[str], left: Totals, right: Totals) -> None:
     if counts.total() > counts["same"]:
         _write("")
     rows = [
-        {"": shown, left.run: _number(getattr(left, name)), right.run + " ": _number(getattr(right, name))}
+        {"": shown, left.run: _figure(left, name), right.run + " ": _figure(right, name)}
         for name, shown in names.items()
     ]
     output.emit(rows, as_json=False)
@@ -150,8 +150,9 @@ def _show_totals(counts: Counter[str], left: Totals, right: Totals) -> None:
     _write(f"\nrows: {told or 'none in either run'}")
 
 
-def _number(value: float) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+def _figure(totals: Totals, name: str) -> str:
+    value, digits = getattr(totals, name), 4 if name == "usd" else 2
+    return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _write(text: str) -> None:

@@ -14,6 +14,7 @@ from gx.cli import diff
 from gx.core.errors import NotFound
 from gx.core.task import Status
 from gx.run.history.diff import Brief, compare, is_same, pairs_of
+from tests.verbs.test_spend import burst
 from tests.verbs.writing import ONE, TWO
 
 Call = Callable[..., Result]
@@ -69,3 +70,10 @@ def test_an_answer_that_was_erased_is_said_to_be() -> None:
 def test_a_run_that_there_is_not_is_refused(place: Path, call: Call) -> None:
     with pytest.raises(NotFound, match="nope"):
         call(diff.register, "diff", ONE, "nope")
+
+
+def test_dollars_are_those_that_were_paid_and_a_rehearsal_has_none(tmp_path: Path, call: Call) -> None:
+    burst().write(tmp_path / ".gx")
+    totals = json.loads(call(diff.register, "diff", ONE, TWO).stdout.splitlines()[-1])
+    assert (totals["left"]["usd"], totals["right"]["usd"]) == (pytest.approx(0.12), 0.0)
+    assert "0.1200" in call(diff.register, "diff", ONE, TWO, "--plain").stdout

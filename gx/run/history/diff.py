@@ -19,6 +19,7 @@ from gx.core.task import Status
 from gx.core.view import TaskState
 from gx.run.history import past
 from gx.run.history.past import Ask, Past, Place
+from gx.run.history.spent import containers
 
 PAGE = 5000
 CHUNK = 500
@@ -167,14 +168,14 @@ def _changes(left: dict[str, Any], right: dict[str, Any]) -> Iterator[Change]:
 
 
 def totals_of(ask: Ask, run: Past) -> Totals:
-    """What a run took, as of the `seq` that it was looked at."""
+    """What a run took, as of the `seq` that it was looked at; its dollars are those of `gx spend`, as of now."""
     named = past.text(run.run)
     (row,) = ask(
         f"""SELECT count(*) FILTER (type = 'task.queued') AS tasks, count(*) FILTER (type = 'task.failed') AS failed,
             count(*) FILTER (type = 'task.succeeded' AND data->>'$.cached' IS NOT NULL) AS from_log,
             coalesce(sum(tok_in), 0)::BIGINT AS tokens_in, coalesce(sum(tok_out), 0)::BIGINT AS tokens_out,
-            (max(ts) - min(ts)) / 1e6 AS seconds,
-            (SELECT coalesce(sum(usd), 0.0)::DOUBLE FROM spend WHERE run = {named}) AS usd
+            (max(ts) - min(ts)) / 1e6 AS seconds
         FROM events WHERE run = {named} AND seq <= {run.seq} AND type NOT IN {AFTERWARDS}"""
     )
-    return Totals(run=run.run, status=run.status, **row)
+    usd = sum((one.usd for one in containers(ask, run.run) if not one.is_rehearsal), 0.0)
+    return Totals(run=run.run, status=run.status, usd=usd, **row)

@@ -147,12 +147,12 @@ VIEWS = {
                 count(*) FILTER (type = 'task.failed') AS failed,
                 coalesce(sum(coalesce(tok_in, 0) + coalesce(tok_out, 0)), 0)::BIGINT AS tokens, max(ts) AS until
             FROM events WHERE run IS NOT NULL AND type NOT IN {AFTERWARDS} GROUP BY run) a USING (run)""",
-    # What each model computed for each step of each run; nothing on this machine costs money.
+    # What each model computed for each step of each run. Dollars are a container's, so of a run: `gx spend` has them.
     "spend": """
         SELECT t.run, t.step, t.model, sum(coalesce(e.tok_in, 0))::BIGINT AS tok_in,
             sum(coalesce(e.tok_out, 0))::BIGINT AS tok_out,
             sum(coalesce(e.tok_in, 0) + coalesce(e.tok_out, 0))::BIGINT AS tokens,
-            coalesce(sum(e.ms), 0) / 1e3 AS seconds, 0.0::DOUBLE AS usd
+            coalesce(sum(e.ms), 0) / 1e3 AS seconds
         FROM events e JOIN tasks t USING (task)
         WHERE e.type IN ('task.succeeded', 'attempt.failed', 'attempt.superseded')
         GROUP BY t.run, t.step, t.model""",
