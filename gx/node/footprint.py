@@ -12,9 +12,13 @@ from gx.core.message import Value
 from gx.node.start import LOG_FILE as NODE_LOG
 from gx.run.log.archive import ARCHIVE_FOLDER, NEW
 from gx.run.log.head import HEAD_FILE
-from gx.run.log.making import LOG_FILE, WAL_FILE
+from gx.run.log.making import LOG_FILE
 from gx.run.log.repair import DAMAGED, WORK_FOLDER
 
+_BESIDE = (".wal", ".wal.checkpoint", ".wal.recovery")
+"""Ends of the names that DuckDB 2.0.0 gives to what belongs to a database file; what a question spills is in `.tmp`."""
+_LOG = (*(LOG_FILE + end for end in ("", *_BESIDE)), HEAD_FILE)
+_LEFT = (*(f"{LOG_FILE}.new{end}" for end in ("", *_BESIDE, ".tmp")), LOG_FILE + ".tmp", WORK_FOLDER)
 _SALVAGE = "salvage-"
 """How older versions named the copies of a damaged log."""
 
@@ -38,9 +42,9 @@ def footprint(folder: Path) -> list[Part]:
 
 def part_of(name: str) -> str:
     """Which part of a workspace a name in its folder belongs to."""
-    if name in (LOG_FILE, WAL_FILE, WAL_FILE + ".checkpoint", HEAD_FILE):
+    if name in _LOG:
         return "log"
-    if name.startswith(LOG_FILE) or name == WORK_FOLDER:  # log.duckdb.new, log.duckdb.tmp
+    if name in _LEFT:
         return "leftovers"
     if name == ARCHIVE_FOLDER:
         return "archives"
@@ -48,7 +52,7 @@ def part_of(name: str) -> str:
         return "damaged copies"
     if name.startswith("memory.db"):
         return "memory"
-    if name.startswith(NODE_LOG):
+    if name == NODE_LOG:
         return "node log"
     return "other"
 

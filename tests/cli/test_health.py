@@ -157,14 +157,17 @@ def test_gc_removes_leftovers_and_old_copies_and_nothing_of_the_users(place: Pat
     for name in (*old, "mine", "damaged-20990101-000000"):
         (place / name).mkdir(parents=True)
         (place / name / "file").write_bytes(b"x" * 1000)
-    for name in ("log.duckdb.new", "node.log", "memory.db"):
+    new = ("log.duckdb.new", "log.duckdb.new.wal", "log.duckdb.tmp")
+    mine = ("log.duckdb.bak", "log.duckdb.gz", "log.duckdb.new.mine", "node.log.1")
+    for name in (*new, *mine, "node.log", "memory.db"):
         (place / name).write_bytes(b"y" * 10)
-    for name in (*old, "node.log", "memory.db", "mine"):
+    for name in (*old, *mine, "node.log", "memory.db", "mine"):
         os.utime(place / name, (1, 1))
     result = call("gc", "--keep-days", "1", "--yes", place=place)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in place.iterdir()} >= {"mine", "memory.db", "log.duckdb", "damaged-20990101-000000"}
-    assert [name for name in (*old, "log.duckdb.new") if (place / name).exists()] == []
+    kept = {*mine, "mine", "memory.db", "log.duckdb", "damaged-20990101-000000"}
+    assert {path.name for path in place.iterdir()} >= kept
+    assert [name for name in (*old, *new, "node.log") if (place / name).exists()] == []
 
 
 def test_an_archive_that_a_killed_gc_left_behind_is_made_again(place: Path, tmp_path: Path) -> None:
