@@ -10,6 +10,7 @@ import typer
 
 from gx import output
 from gx.cli.place import RunArg, WorkspaceOpt
+from gx.core.terms import REHEARSAL
 
 if TYPE_CHECKING:
     from gx.run.history.past import Ask
@@ -72,18 +73,30 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def total(run: str, rows: Sequence[dict[str, Any]]) -> str:
-    """All of it in a sentence."""
-    if not rows:
-        return f"nothing of {run} left this machine"
-    places = ", ".join(sorted({row["to"] for row in rows}))
+    """All of it in a sentence; what went to a rehearsal is told apart, for it did not leave."""
+    left = [row for row in rows if row["to"] != REHEARSAL]
+    rehearsed = [row for row in rows if row["to"] == REHEARSAL]
+    told = []
+    if left:
+        places = ", ".join(sorted({row["to"] for row in left}))
+        told.append(f"{_things(left)} of {run} left this machine for {places}: {_size(left)}")
+    if rehearsed:
+        told.append(
+            f"{_things(rehearsed)} of {run} went to a rehearsal and did not leave this machine: {_size(rehearsed)}"
+        )
+    return "; ".join(told) or f"nothing of {run} left this machine"
+
+
+def _things(rows: Sequence[dict[str, Any]]) -> str:
+    """What went, by its kinds: `2 tasks in 3 turns and 1 notice`."""
     turns = [row["task"] for row in rows if row["task"] is not None]
     sorts = [row["sort"] for row in rows if row["sort"] is not None]
     told = {"task": len(set(turns)), "turn": len(turns), "notice": len(rows) - len(turns) - len(sorts)}
     parts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in told.items() if count]
     counted = {sort: sorts.count(sort) for sort in sorted(set(sorts))}
     parts += [f"{count:,} batch{'' if count == 1 else 'es'} of {sort}" for sort, count in counted.items()]
-    things = " and ".join([" in ".join(parts[:2]), *parts[2:]] if turns else parts)
-    size = f"{sum(row['bytes'] for row in rows):,} bytes"
-    if places == "rehearsal":
-        return f"{things} of {run} went to a rehearsal and did not leave this machine: {size}"
-    return f"{things} of {run} left this machine for {places}: {size}"
+    return " and ".join([" in ".join(parts[:2]), *parts[2:]] if turns else parts)
+
+
+def _size(rows: Sequence[dict[str, Any]]) -> str:
+    return f"{sum(row['bytes'] for row in rows):,} bytes"

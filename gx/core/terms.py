@@ -17,6 +17,9 @@ AT_CAP: dict[AtCap, str] = {
 GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
 """The GPUs that can be asked for, by Modal's names of them. Their prices are `cloud.cost`'s."""
 
+REHEARSAL = "rehearsal"
+"""Where turns go that are rehearsed, as events of egress have it: to processes on this machine."""
+
 MOST_CONTAINERS = 100
 """At once, on Modal's Starter plan."""
 

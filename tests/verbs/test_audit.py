@@ -68,3 +68,14 @@ def test_a_run_that_there_is_not_is_an_error(call: Call) -> None:
 def test_what_went_to_a_rehearsal_did_not_leave_this_machine() -> None:
     row = {"to": "rehearsal", "task": "t", "sort": None, "bytes": 355}
     assert total("r", [row]) == "1 task in 1 turn of r went to a rehearsal and did not leave this machine: 355 bytes"
+
+
+def test_a_run_that_was_rehearsed_and_then_rented_tells_apart_what_left_this_machine() -> None:
+    rows = [
+        {"to": to, "task": task, "sort": None, "bytes": size}
+        for to, task, size in (("rehearsal", "a", 300), ("rehearsal", "b", 55), ("modal", "b", 70))
+    ]
+    assert total("r", rows) == (
+        "1 task in 1 turn of r left this machine for modal: 70 bytes; "
+        "2 tasks in 2 turns of r went to a rehearsal and did not leave this machine: 355 bytes"
+    )

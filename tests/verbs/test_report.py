@@ -262,6 +262,19 @@ def test_the_page_stands_alone_and_what_a_model_wrote_is_inert(slow: Path, call:
     assert "default-src 'none'" in str(policy["content"])
 
 
+def test_what_was_rehearsed_is_not_told_as_having_left_this_machine(tmp_path: Path, call: Call) -> None:
+    w = Told(tmp_path / ".gx")
+    w.begin(RUN)
+    task = w.queue(RUN, 0, "T-0")
+    for to, size in (("rehearsal", 300), ("modal", 70)):
+        w.bodies.append(e.Egress(run=RUN, task=task, attempt=1, to=to, fields=(), bytes=size, digest="d" * 32))
+    w.close()
+    words = Page(call(verb.register, "report", RUN, "-o", "-").stdout).words
+    assert "Left this machine1turns, 70 bytes" in words
+    assert "1 turns left this machine for modal, 70 bytes." in words
+    assert "1 turns went to a rehearsal and did not leave this machine, 300 bytes." in words
+
+
 def test_behind_each_chart_stands_a_table_and_a_sentence(slow: Path, call: Call) -> None:
     page = Page(call(verb.register, "report", RUN, "-o", "-").stdout)
     charts = page.all("svg")

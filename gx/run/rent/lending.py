@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from gx.core import event as e
 from gx.core.message import Turn
 from gx.core.ports import Worker
+from gx.core.terms import REHEARSAL
 from gx.run import egress, scheduler
 from gx.run.active import ActiveRun
 from gx.run.rent.outlook import Here
@@ -69,6 +70,6 @@ def _leaving(run: ActiveRun, task_id: str) -> e.Egress:
     """What of a task is about to leave this machine."""
     task, rent = run.state.tasks[task_id], run.state.rent
     turn = scheduler.own_turn(task, run.turns[task_id])
-    to = "rehearsal" if rent is not None and rent.terms.is_rehearsal else "modal"
+    to = REHEARSAL if rent is not None and rent.terms.is_rehearsal else "modal"
     read = egress.fields(run.plan, run.state, task)
     return egress.leaving(turn, read, run=run.state.id, task=task_id, attempt=task.attempt, to=to)

@@ -94,7 +94,7 @@ def containers_of(ask: Ask, scope: Scope) -> tuple[tuple[Rented, ...], int]:
 
 
 def departures_of(ask: Ask, scope: Scope) -> tuple[Departure, ...]:
-    """What left this machine, and where to."""
+    """What was sent to other machines, or to a rehearsal's processes on this one."""
     rows = ask(f"""
         SELECT data->>'$.to' AS destination, count(*) AS turns, sum(CAST(data->>'$.bytes' AS BIGINT))::BIGINT AS bytes
         FROM events WHERE {scope.own} AND type = 'egress.declared' GROUP BY destination ORDER BY turns DESC""")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from gx.core.message import Value
+from gx.core.terms import REHEARSAL
 from gx.run.history.spent import Spent
 
 Unit = Literal["s", "tokens"]
@@ -125,11 +126,16 @@ class Row(Value, frozen=True, kw_only=True):
 
 
 class Departure(Value, frozen=True, kw_only=True):
-    """Turns that left this machine for `destination`, and their bytes."""
+    """Turns that were sent to `destination`, and their bytes. A rehearsal's went to processes on this machine."""
 
     destination: str
     turns: int
     bytes: int
+
+    @property
+    def has_left(self) -> bool:
+        """Whether they left this machine."""
+        return self.destination != REHEARSAL
 
 
 class Report(Value, frozen=True, kw_only=True):
