@@ -9,8 +9,10 @@ import typer
 from gx import output
 from gx.cli.place import WorkspaceOpt
 from gx.core.errors import UsageError
+from gx.core.words import counted
 
 if TYPE_CHECKING:
+    from gx.run.history.past import Ask
     from gx.run.history.spent import Spent
 
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
@@ -32,28 +34,30 @@ def spend(
     """Show what runs took: tokens and seconds on this machine, and rented containers with what they cost.
 
     A container costs from its reservation to its end, or to when it was last seen. What a rehearsal would have cost has
-    a column of its own. Dollars by step or model are shares, by the tokens that containers computed.
+    a column of its own. Dollars by step or model are shares, by the tokens that containers computed. Archived runs are
+    told one by one: name RUN.
 
     Example: gx spend --by gpu --json | jq -s 'map(.usd) | add'
     """
     from gx.cli.asking import asked
     from gx.cli.place import workspace_of
     from gx.run.history.past import find_run
-    from gx.run.history.spent import By, spent
+    from gx.run.history.spent import By, archived, spent
 
     chosen: By | None = next((one for one in get_args(By) if one == by), None)
     if chosen is None:
         raise UsageError(f"--by: expected {', '.join(get_args(By)[:-1])} or {get_args(By)[-1]}, got {by!r}")
     place = workspace_of(workspace)
-    lines = asked(
-        place,
-        lambda ask: spent(ask, chosen, None if run is None else find_run(ask, run)),
-        runs=[] if run is None else [run],
-    )
+
+    def told(ask: Ask) -> tuple[list[Spent], int]:
+        name = None if run is None else find_run(ask, run)
+        return spent(ask, chosen, name), archived(ask) if run is None else 0
+
+    lines, gone = asked(place, told, runs=[] if run is None else [run])
     is_json = output.wants_json(as_json)
     has_rented = any(line.containers or line.tokens_rented for line in lines)
     output.emit([_row(line, by, has_rented=has_rented, is_json=is_json) for line in lines], as_json=as_json)
-    _notes(lines, by)
+    _notes(lines, by, gone)
 
 
 def _row(line: Spent, by: str, *, has_rented: bool, is_json: bool) -> dict[str, Any]:
@@ -74,8 +78,10 @@ def _row(line: Spent, by: str, *, has_rented: bool, is_json: bool) -> dict[str, 
     return row
 
 
-def _notes(lines: list[Spent], by: str) -> None:
-    if not lines:
+def _notes(lines: list[Spent], by: str, gone: int) -> None:
+    if gone:
+        output.note(f"note: without {counted(gone, 'archived run')}: `gx runs` lists them, `gx spend RUN` tells of one")
+    if not lines and not gone:
         output.note("nothing was computed yet")
         return
     usd, rehearsed = sum(line.usd for line in lines), sum(line.usd_rehearsed for line in lines)

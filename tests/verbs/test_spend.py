@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from gx.cli import spend
+from gx.cli import gc, spend
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.task import CloudLease
@@ -97,6 +97,21 @@ def test_runs_that_rented_nothing_have_tokens_and_no_dollars(place: Path, call: 
     found = rows(call)
     assert found[ONE]["tokens"] > 0 and found[ONE]["usd"] == 0
     assert "rented" not in call(spend.register, "spend", "--plain").stdout
+
+
+def test_runs_that_were_archived_are_not_forgotten_without_a_word(bursts: Path, call: Call) -> None:
+    w = Writing()
+    w.begin("done-ccc444")
+    w.bodies.append(e.RunFinished(run="done-ccc444", succeeded=0, failed=0))
+    w.bodies += [e.RunFinished(run=ONE, succeeded=2, failed=0)]
+    w.write(bursts)
+    assert "archived" not in call(spend.register, "spend", "--json").stderr
+    call(gc.register, "gc", "--keep-days", "0", "--yes")
+    result = call(spend.register, "spend", "--json")
+    assert ONE not in result.stdout and TWO in result.stdout
+    assert "note: without 2 archived runs: `gx runs` lists them, `gx spend RUN` tells of one" in result.stderr
+    found = call(spend.register, "spend", ONE, "--json")
+    assert json.loads(found.stdout)["usd"] == pytest.approx(0.12) and "archived" not in found.stderr
 
 
 def test_what_is_no_run_or_no_list_is_refused(bursts: Path, call: Call) -> None:

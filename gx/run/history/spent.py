@@ -81,6 +81,14 @@ def spent(ask: Ask, by: By, run: str | None = None) -> list[Spent]:
     return listed(works(ask, run), containers(ask, run), by)
 
 
+def archived(ask: Ask) -> int:
+    """How many runs stand in archives alone, so that a list of all runs is without them."""
+    from gx.run.log.schema import VIEWS
+
+    (row,) = ask(f"SELECT count(*) AS n FROM ({VIEWS['archived']})")  # not the view: an older file may not have it
+    return int(row["n"])
+
+
 def containers(ask: Ask, run: str | None = None) -> list[Container]:
     """Every container that was reserved."""
     only = "" if run is None else f"AND run = {text(run)}"
