@@ -156,4 +156,4 @@ def _figure(totals: Totals, name: str) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(output.shown(text, sys.stdout) + "\n")

@@ -110,10 +110,11 @@ def log(
         for line in _followed(place, run=run, kind=kind, after=after):
             _write(line)
     else:
+        out = output.data_out()
         with reading(place) as reader:
             for page in reader.pages(run=run, kind=kind, after=after):
-                sys.stdout.buffer.write(page)
-        sys.stdout.buffer.flush()
+                out.write(page)
+        out.flush()
 
 
 def show(
