@@ -6,11 +6,12 @@ Nothing here knows what is shown. Rows are JSON lines when stdout is not a termi
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
@@ -113,6 +114,39 @@ class _Inert(io.RawIOBase):
         sys.stdout.buffer.flush()
 
 
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """What can't be written in the block, and flushed, is stdout's; afterwards nothing is left for the interpreter.
+
+    :raises GxError: if stdout can't be written. :raises BrokenPipeError: if whoever read it went away.
+    """
+    try:
+        yield
+    except OSError as error:
+        forget_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
+        why = error.strerror or str(error)
+        raise GxError(f"stdout can't be written: {why}", hint="make room there, or send it elsewhere") from None
+
+
+def forget_stdout() -> None:
+    """Let what was not written go to nobody: else the interpreter tries again at its end, and exits with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write(text: str) -> None:
+    """Text on stdout, at once; on a terminal with nothing in it that it would obey. :raises GxError: as `writing`."""
+    put(shown(text, sys.stdout))
+
+
+def put(text: str) -> None:
+    """Text on stdout, at once and as it is. :raises GxError: as `writing`."""
+    with writing():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """One line of narration on stderr; silence once nobody reads it."""
     if _Mode.quiet:
@@ -125,11 +159,15 @@ def note(text: str) -> None:
 
 
 def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None, as_json: bool | None = None) -> None:
-    """Rows on stdout: JSON lines as they come, or one aligned table of `columns` (all keys of the first row)."""
+    """Rows on stdout: JSON lines as they come, or one aligned table of `columns` (all keys of the first row).
+
+    :raises GxError: as `writing`.
+    """
     if wants_json(as_json):
-        for row in rows:
-            sys.stdout.write(shown(json.dumps(row, ensure_ascii=False, default=str), sys.stdout) + "\n")
-        sys.stdout.flush()
+        with writing():
+            for row in rows:
+                sys.stdout.write(shown(json.dumps(row, ensure_ascii=False, default=str), sys.stdout) + "\n")
+            sys.stdout.flush()
         return
     from rich.table import Table
 
@@ -142,7 +180,10 @@ def emit(rows: Iterable[dict[str, Any]], *, columns: Sequence[str] | None = None
         table.add_column(cell(name), overflow="fold")
     for row in kept:
         table.add_row(*(cell(row.get(name)) for name in names))
-    console(sys.stdout).print(table)
+    drawn = console(sys.stdout)
+    drawn.file = made = io.StringIO()  # rich itself would end the process where nobody reads
+    drawn.print(table)
+    put(made.getvalue())
 
 
 def cell(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,8 +65,7 @@ def _show(run: str, questions: tuple[OpenQuestion, ...], paused: tuple[str, ...]
         for one in questions:
             choices = " | ".join(shlex.quote(choice) for choice in one.choices)
             text = f"{one.question}: {one.text}\n  gx answer {run} {choices}\n"
-            sys.stdout.write(output.shown(text, sys.stdout))
-        sys.stdout.flush()
+            output.write(text)
     if paused:
         output.note(f"paused: step {', '.join(paused)}; let it go on with: gx resume {run}")
     elif not questions:

@@ -5,12 +5,11 @@ Verbs import what they need when they run, so that `gx --help` loads no engine, 
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from gx import __version__
+from gx import __version__, output
 from gx.cli import (
     answer,
     ask,
@@ -63,7 +62,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        sys.stdout.write(f"gx {__version__}\n")
+        output.write(f"gx {__version__}\n")
         raise typer.Exit(0)
 
 

@@ -5,7 +5,6 @@ Parse, call, print: what is done there is `cloud.deploy`'s. The SDK is loaded wh
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,8 +130,7 @@ def doctor(recipe: RecipeOpt = None, as_json: JsonOpt = None) -> None:
             output.emit([row], as_json=True)
         else:
             advice = f"{'':17}→ {check.advice}\n" if check.advice else ""
-            sys.stdout.write(f"{check.status:<4}  {check.name:<9}  {check.found}\n{advice}")
-            sys.stdout.flush()
+            output.write(f"{check.status:<4}  {check.name:<9}  {check.found}\n{advice}")
     raise typer.Exit(ExitCode.error if failed else ExitCode.ok)
 
 
@@ -154,13 +152,12 @@ def _show(found: Deployed, rates: Mapping[str, Rates] | None, files: Mapping[str
     state = "not deployed" if found.app is None else found.app
     if found.app is not None:
         state += f", {found.version or 'of an unknown gx'}" + ("" if found.is_current() else "  (not this gx's)")
-    sys.stdout.write(f"app: {state}\n")
+    output.write(f"app: {state}\n")
     if not found.models:
-        sys.stdout.write("models: none on the volume\n")
-    sys.stdout.flush()
+        output.write("models: none on the volume\n")
     output.emit([row for row in rows if row["kind"] == "model"], columns=["sha256", "size", "name"], as_json=False)
     if rates:
-        sys.stdout.write("\n")
+        output.write("\n")
         columns = ["gpu", "usd_per_s", "usd_per_hour", "source", "date"]
         shown = [row | {"usd_per_s": f"{row['usd_per_s']:.6f}"} for row in rows if row["kind"] == "rate"]
         output.emit(shown, columns=columns, as_json=False)
@@ -202,8 +199,7 @@ def _write_line(line: Line, *, is_json: bool) -> None:
         output.emit([row], as_json=True)
         return
     text = "".join(c if c.isprintable() or c == "\t" else "�" for c in line.text)
-    sys.stdout.write(f"{_time(line.at)[11:23]}  {line.container[-8:]:<8}  {text}\n")
-    sys.stdout.flush()
+    output.write(f"{_time(line.at)[11:23]}  {line.container[-8:]:<8}  {text}\n")
 
 
 def _time(at: float) -> str:

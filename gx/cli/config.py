@@ -54,7 +54,7 @@ def path() -> None:
     from gx import settings
 
     file = settings.user_config_file()
-    typer.echo(str(file))
+    output.write(f"{file}\n")
     if not file.is_file():
         output.note("it does not exist yet; it holds TOML, such as: threads = 4")
     if (project := settings.project_config_file(Path.cwd())) is not None:

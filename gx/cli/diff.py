@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +64,6 @@ def diff(
         _write(json.dumps(_totals_line(counts, *totals)))
     else:
         _show_totals(counts, *totals)
-    sys.stdout.flush()
     for past in (one, other):
         if past.status != "finished":
             output.note(f"{past.run} is {past.status}: its rows are those that there are so far")
@@ -156,4 +154,4 @@ def _figure(totals: Totals, name: str) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(output.shown(text, sys.stdout) + "\n")
+    output.write(text + "\n")

@@ -65,8 +65,7 @@ def doctor(
             row = {"check": check.name, "status": check.status, "found": check.found, "advice": check.advice}
             output.emit([row], as_json=True)
         else:
-            sys.stdout.write(_line(check))
-            sys.stdout.flush()
+            output.put(_line(check))
     raise typer.Exit(ExitCode.error if failed else ExitCode.ok)
 
 

@@ -151,8 +151,7 @@ def _show(made: list[Forecast], *, has_labels: bool) -> None:
         time = f", {_time(sum(known))}" if len(known) == len(times) else ""
         tokens_in, tokens_out = sum(s.tokens_in for s in made), sum(s.tokens_out for s in made)
         lines.append(f"in all: about {tokens_in:,} tokens in, {tokens_out:,} out{time}")
-    sys.stdout.write(output.shown("\n".join(lines), sys.stdout) + "\n")
-    sys.stdout.flush()
+    output.write("\n".join(lines) + "\n")
 
 
 def _row(step: Forecast) -> dict[str, Any]:

@@ -208,8 +208,7 @@ def _table(heading: str, rows: list[dict[str, Any]], columns: list[str] | None =
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(output.shown(line, sys.stdout) + "\n")
-    sys.stdout.flush()
+    output.write(line + "\n")
 
 
 def _percent(share: float | None) -> str:

@@ -215,9 +215,10 @@ def _target(out: Path | None) -> Iterator[tuple[IO[bytes], Path | None]]:
     """
     try:
         if out is None:
-            stream = output.data_out()
-            yield stream, None
-            stream.flush()
+            with output.writing():
+                stream = output.data_out()
+                yield stream, None
+                stream.flush()
             return
         if out.exists() and not out.is_file():  # a pipe or a device
             with out.open("wb") as stream:
@@ -233,6 +234,4 @@ def _target(out: Path | None) -> Iterator[tuple[IO[bytes], Path | None]]:
     except BrokenPipeError:  # whoever read it has enough
         raise
     except OSError as error:
-        raise GxError(
-            f"{out or 'stdout'} can't be written: {error.strerror or error}", hint="name another file with -o"
-        ) from None
+        raise GxError(f"{out} can't be written: {error.strerror or error}", hint="name another file with -o") from None

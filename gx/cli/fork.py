@@ -8,7 +8,6 @@ interrupted, as `gx run` does.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -235,7 +234,7 @@ def _execute(
     wanted = msgspec.structs.replace(wanted, is_detached=detach)
     found = settings.load(workspace=workspace)
     if detach:
-        sys.stdout.write(running.detach(wanted, found, place) + "\n")
+        output.write(running.detach(wanted, found, place) + "\n")
         return
     printer = Printer(style)
     end = running.execute(

@@ -110,11 +110,11 @@ def log(
         for line in _followed(place, run=run, kind=kind, after=after):
             _write(line)
     else:
-        out = output.data_out()
-        with reading(place) as reader:
+        with reading(place) as reader, output.writing():
+            out = output.data_out()
             for page in reader.pages(run=run, kind=kind, after=after):
                 out.write(page)
-        out.flush()
+            out.flush()
 
 
 def show(
@@ -258,5 +258,4 @@ class _Numbered(msgspec.Struct):
 
 
 def _write(line: bytes) -> None:
-    sys.stdout.write(output.shown(line.decode(), sys.stdout) + "\n")
-    sys.stdout.flush()
+    output.write(line.decode() + "\n")

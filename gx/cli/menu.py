@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 import typer
@@ -102,5 +100,5 @@ class Verbs(Menu):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            output.forget_stdout()
             raise typer.Exit(output.ExitCode.closed_pipe) from None

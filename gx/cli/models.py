@@ -96,7 +96,7 @@ def path_of(name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = F
     if json:
         output.emit([_row(found)], columns=["path"], as_json=True)
     else:
-        typer.echo(str(found.path))
+        output.write(f"{found.path}\n")
 
 
 @app.command("rm")

@@ -118,8 +118,7 @@ def show(plan: Plan, as_json: bool | None) -> None:
         output.emit(rows, as_json=True)
     else:
         output.emit([row_of(plan, n) for n in range(len(plan.sheet.choices))], as_json=False)
-        sys.stdout.write("\n" + "".join(f"{line}\n" for line in bars(plan, sys.stdout.encoding or "ascii")))
-        sys.stdout.flush()
+        output.write("\n" + "".join(f"{line}\n" for line in bars(plan, sys.stdout.encoding or "ascii")))
     for note in plan.scene.notes:
         output.note(f"note: {note}")
     for text in plan.sheet.assumed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,14 +44,13 @@ def tell(found: NodeStatus, as_json: bool | None) -> None:
         return
     output.emit([_shown_run(run) for run in found.runs], as_json=False)
     if not found.runs:
-        sys.stdout.write("no live run\n")
+        output.write("no live run\n")
     for bench in found.benches:
-        sys.stdout.write(_bench_line(bench) + "\n")
+        output.write(_bench_line(bench) + "\n")
     for rented in found.rented:
-        sys.stdout.write(_rented_line(rented) + "\n")
+        output.write(_rented_line(rented) + "\n")
     output.emit([_shown_container(one) for rented in found.rented for one in rented.containers], as_json=False)
-    sys.stdout.write(f"node: process {found.pid}, {found.seq + 1:,} events, {found.usd:.2f} USD spent\n")
-    sys.stdout.flush()
+    output.write(f"node: process {found.pid}, {found.seq + 1:,} events, {found.usd:.2f} USD spent\n")
 
 
 def status_of(workspace: Path | None) -> NodeStatus | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,8 +110,7 @@ def schema() -> None:
     """
     from gx.flow.schema import recipe_schema
 
-    sys.stdout.write(json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    output.write(json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n")
 
 
 def validate(

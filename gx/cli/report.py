@@ -88,24 +88,14 @@ def _charts(found: Report, folder: Path) -> None:
 
 def _put(content: bytes, out: Path, found: Report) -> None:
     if str(out) == "-":
-        _print(content)
+        with output.writing():
+            stdout = output.data_out()
+            stdout.write(content)
+            stdout.flush()
         return
     _write(out, content)
     more = "; its contents are withheld, as it is private (--with-content)" if found.is_withheld else ""
     output.note(f"the report of {found.run} is in {out}{more}")
-
-
-def _print(content: bytes) -> None:
-    """:raises GxError: if stdout can't be written, but for a reader that went away, which raises BrokenPipeError."""
-    out = output.data_out()
-    try:
-        out.write(content)
-        out.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left for the interpreter to flush
-        raise GxError(f"stdout can't be written: {error.strerror}", hint="name a file with -o") from None
 
 
 def _write(out: Path, content: bytes) -> None:

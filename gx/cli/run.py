@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -236,7 +235,7 @@ def carry_out(
     from gx.cli import running
 
     if detach:
-        sys.stdout.write(running.detach(asked, settings, place) + "\n")
+        output.write(running.detach(asked, settings, place) + "\n")
         return
     style = style or Style()
     printer = Printer(style)

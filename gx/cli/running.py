@@ -178,7 +178,7 @@ class _Delivery:
                     await anyio.to_thread.run_sync(on_records, chunk, run.started, abandon_on_cancel=True)
                 except OSError as error:
                     self.refused = error
-                    _forget_stdout()
+                    output.forget_stdout()
                     await run.drain("its reader went away" if self.has_no_reader else "its results can't be written")
                     scope.deadline = anyio.current_time() + drain_s
             self.is_complete = self.refused is None
@@ -252,11 +252,6 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     for error in group.exceptions:
         leaves.append(_cause(error) if isinstance(error, BaseExceptionGroup) else error)
     return next((leaf for leaf in leaves if isinstance(leaf, GxError)), leaves[0])
-
-
-def _forget_stdout() -> None:
-    """Keep the interpreter from flushing into a closed pipe when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def finish(end: RunEnd) -> ExitCode:

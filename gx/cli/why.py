@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,8 +54,7 @@ def why(
         row["lines"] = [{"seq": line.seq, "time": _time(line.at), "text": line.text} for line in found.lines]
         output.emit([row], as_json=True)
     else:
-        sys.stdout.write(as_text(found))
-        sys.stdout.flush()
+        output.write(as_text(found))
 
 
 def as_text(found: Why) -> str:
