@@ -13,6 +13,7 @@ import typer
 from gx import output
 from gx.cli.run import FormatOpt, InputsOpt, RecipeArg, SetOpt, WorkspaceOpt
 from gx.core.errors import InputError, UsageError
+from gx.core.ids import canonical
 from gx.output import ExitCode
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ Examples:
     gx eval recipe.yaml --labels labels.jsonl --limit 20
     gx eval recipe.yaml --labels labels.csv --set tone=formal --json | jq .accuracy
 """
-
-Combo = tuple[tuple[str, str], ...]
-"""A combination of the step's matrix as records show it; () without one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -78,21 +76,21 @@ def evaluate(
     if labels == "-" and inputs == "-":
         raise UsageError("--labels and --inputs can't both be stdin")
     wanted = read_labels(labels, found.max_row_bytes)
-    gathered: dict[Combo, list[Prediction]] = {}
+    gathered: dict[bytes, list[Prediction]] = {}
 
     def gather(records: list[Record], _started: Started) -> None:
         for record in records:
-            combo, prediction = _prediction(record)
-            gathered.setdefault(combo, []).append(prediction)
+            matrix, prediction = _prediction(record)
+            gathered.setdefault(canonical(matrix), []).append(prediction)
 
     end = running.execute(asked, found, Workspace.find(found.workspace), on_records=gather, with_input=False)
     is_over = end.error is None and not end.left
-    for combo, predictions in sorted(gathered.items()):
-        schema = _schema(plan, chosen, combo)
+    for matrix, predictions in in_order(gathered):
+        schema = schema_of(plan, chosen, matrix)
         made = compare(predictions, wanted, schema=schema, ignore_case=ignore_case)
         if is_over:
             _check(made, predictions)
-        _show(made, {"run": end.run, "step": chosen} | ({"matrix": dict(combo)} if combo else {}))
+        _show(made, {"run": end.run, "step": chosen} | ({"matrix": matrix} if matrix else {}))
     raise typer.Exit(running.finish(end) if gathered or not is_over else _nothing(running.finish(end)))
 
 
@@ -127,21 +125,29 @@ def _with_output(asked: Submission, recipe: Recipe, step: str) -> Submission:
     return msgspec.structs.replace(asked, recipe_text=json.dumps(plain, ensure_ascii=False))
 
 
-def _prediction(record: Record) -> tuple[Combo, Prediction]:
+def _prediction(record: Record) -> tuple[dict[str, Any], Prediction]:
     from gx.run.evaluate import Prediction
 
     row = record.as_dict()
     is_failed = "error" in row and row["status"] != "skipped"  # a skipped row has nothing, as was asked for
     error = f"{row['error']['code']}: {row['error']['message']}" if is_failed else None
-    combo = tuple(sorted(row.get("matrix", {}).items()))
-    return combo, Prediction(id=row["id"], output=row.get("output"), error=error)
+    return row.get("matrix", {}), Prediction(id=row["id"], output=row.get("output"), error=error)
 
 
-def _schema(plan: Plan, step_id: str, combo: Combo) -> dict[str, Any] | None:
+def in_order(gathered: dict[bytes, list[Prediction]]) -> list[tuple[dict[str, Any], list[Prediction]]]:
+    """The predictions of each combination of the matrix, which is given as JSON: numbers by size, then all else."""
+    found = [(msgspec.json.decode(combo), predictions) for combo, predictions in gathered.items()]
+    return sorted(found, key=lambda one: [(name, *_rank(value)) for name, value in sorted(one[0].items())])
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, value if is_number else 0, str(value)
+
+
+def schema_of(plan: Plan, step_id: str, matrix: dict[str, Any]) -> dict[str, Any] | None:
     """The output schema of the agent that this combination of the step's matrix runs with."""
-    step = plan.step(step_id)
-    named = [tuple(sorted((name, str(value)) for name, value in one.items())) for one in step.combos]
-    return plan.recipe.agents[step.agents[named.index(combo) if combo in named else 0]].output
+    return plan.recipe.agents[plan.step(step_id).agent_of(matrix)].output
 
 
 def _check(made: Evaluation, predictions: list[Prediction]) -> None:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gx.cli.evaluate import read_labels
+from gx.cli.evaluate import in_order, read_labels, schema_of
 from gx.core.errors import InputError
+from gx.core.ids import canonical
+from gx.flow.parse import plan_recipe
 from gx.run.evaluate import Evaluation, Prediction, compare, enumerations, equal
 from tests.nodes import LINGERS_S
 
@@ -189,6 +191,32 @@ steps:
 output: again
 inputs: in.jsonl
 """
+
+
+MATRIX = """\
+version: 1
+name: matrix
+models: {m: ./model.gguf}
+agents:
+  a1: {model: m, output: {enum: [one]}}
+  a2: {model: m, output: {enum: [two]}}
+  ax: {model: m, output: {enum: [other]}}
+steps:
+  - {id: s, for_each: inputs, matrix: {n: [1, 2, x], m: [0.5]}, agent: "a{{ matrix.n }}", prompt: "{{ item.text }}"}
+inputs: in.jsonl
+"""
+
+
+def test_each_combination_of_a_matrix_is_compared_by_the_schema_of_its_own_agent() -> None:
+    plan = plan_recipe(MATRIX, {})
+    schemas = [schema_of(plan, "s", {"n": n, "m": 0.5, "before": True}) for n in (1, 2, "x")]
+    assert schemas == [{"enum": ["one"]}, {"enum": ["two"]}, {"enum": ["other"]}]
+
+
+def test_combinations_of_a_matrix_of_any_types_stand_in_order() -> None:
+    matrices: list[dict[str, Any]] = [{"n": n} for n in ("b", 10, "a", 2, 1.5, True)]
+    ordered = in_order({canonical(matrix): [] for matrix in matrices})
+    assert [matrix["n"] for matrix, _ in ordered] == [True, 1.5, 2, 10, "a", "b"]
 
 
 def gx(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
