@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gx import output
-from gx.core.errors import NotFound
 
 if TYPE_CHECKING:
     from gx.node.client import OpenQuestion
@@ -40,14 +39,10 @@ def answer(
 
     Example: gx answer triage-k3x9ab continue
     """
-    from gx.cli.place import workspace_of
+    from gx.cli.place import node_of
     from gx.node.endpoints import OpenQuestions
-    from gx.node.start import ensure
 
-    place = workspace_of(workspace)
-    if not (place.folder / "log.duckdb").exists():
-        raise NotFound(f"there is no run in {place.folder}", hint="`gx run RECIPE` makes one")
-    client = ensure(place.folder)
+    client = node_of(workspace)
     if choice is None:
         found = client.ask("GET", f"/v1/runs/{run}/questions", kind=OpenQuestions, timeout_s=None)
         _show(found.run, found.questions, found.paused_steps, as_json=as_json)

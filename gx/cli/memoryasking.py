@@ -65,7 +65,7 @@ class Asking:
         from gx.cli.place import workspace_of
 
         self.place: Workspace = workspace_of(workspace)
-        if not makes and not (self.place.folder / "log.duckdb").exists():
+        if not makes and not self.place.has_log():
             raise NotFound(f"nothing is remembered in {self.place.folder}", hint='gx memory add "…" begins it')
         self.place.make()
 

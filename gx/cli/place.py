@@ -36,7 +36,7 @@ def node_of(flag: Path | None, *, lingers: bool = True) -> Client:
     from gx.node.start import ensure
 
     place = workspace_of(flag)
-    if lingers and not (place.folder / "log.duckdb").exists():
+    if lingers and not place.has_log():
         raise NotFound(f"there is no run in {place.folder}", hint="`gx run RECIPE` makes one")
     place.make()
     return ensure(place.folder, lingers=lingers)

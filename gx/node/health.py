@@ -154,7 +154,7 @@ def _workspace(place: Workspace) -> Check:
         found = f"{place.folder} can't be used: {folder} can't be written or locked: {error.strerror}"
         advice = "choose a folder on a local disk with GX_WORKSPACE or --workspace"
         return Check(name="workspace", status="fail", found=found, advice=advice)
-    if not place.folder.exists():
+    if folder != place.folder:
         return Check(name="workspace", status="ok", found=f"{place.folder}, to be made by the first run")
     return Check(name="workspace", status="ok", found=str(place.folder))
 
@@ -189,8 +189,8 @@ def _log(place: Workspace) -> Check:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the first above it that is there, be it a folder or not."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    """The folder itself, or the first above it that can be seen, be it a folder or not."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110  Path raises
 
 
 # ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────────

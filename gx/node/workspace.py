@@ -48,6 +48,20 @@ class Workspace(msgspec.Struct, frozen=True):
                 return cls(folder / ".gx")
         return cls(settings.user_data_dir() / "workspace")
 
+    def has_log(self) -> bool:
+        """Whether there is a log. :raises WorkspaceError: if the folder can't be looked into, as another user's."""
+        try:
+            (self.folder / "log.duckdb").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise WorkspaceError(
+                f"the workspace {self.folder} can't be looked into: {error.strerror}",
+                code="workspace.unreadable",
+                hint="choose a folder of your own with `--workspace DIR` or GX_WORKSPACE",
+            ) from None
+        return True
+
     @contextlib.contextmanager
     def exclusive(self, *, wait_s: float = 0.0) -> Iterator[EventLog]:
         """The log, for writing, as long as the block lasts.
@@ -72,7 +86,7 @@ class Workspace(msgspec.Struct, frozen=True):
         """The log, for reading. :raises WorkspaceError: if there is none, or a writer holds it longer than `wait_s`."""
         from gx.run.log import EventLog
 
-        if not (self.folder / "log.duckdb").exists():
+        if not self.has_log():
             raise WorkspaceError(
                 f"there is no log in {self.folder}",
                 code="workspace.empty",

@@ -213,11 +213,9 @@ class Feed:
             self.status = self.running = None
 
     def _look_at_runs(self) -> None:
-        if not (self.workspace.folder / "log.duckdb").exists():
-            self.runs = []
-            return
         try:
-            self.runs = overview.runs_of(self.table(overview.SQL, overview.MOST_RUNS).rows)
+            rows = self.table(overview.SQL, overview.MOST_RUNS).rows if self.workspace.has_log() else []
+            self.runs = overview.runs_of(rows)
             self.problem = ""
         except GxError as error:
             self.problem = str(error)
