@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -50,7 +51,7 @@ def monitor(
 
     require_terminal()
     found = settings.load(workspace=workspace, monitor_theme=theme, monitor_ascii=is_ascii)
-    show(run, found, Workspace.find(found.workspace))
+    leave(show(run, found, Workspace.find(found.workspace)))
 
 
 def begin(asked: Submission, found: Settings, place: Workspace) -> None:
@@ -61,8 +62,7 @@ def begin(asked: Submission, found: Settings, place: Workspace) -> None:
 
     require_terminal()
     run = running.detach(msgspec.structs.replace(asked, is_detached=True), found, place)
-    show(run, found, place)
-    raise typer.Exit(_exit_code(run, place))
+    leave(show(run, found, place) or _exit_code(run, place))
 
 
 def require_terminal() -> None:
@@ -71,13 +71,15 @@ def require_terminal() -> None:
         raise UsageError("the monitor needs a terminal", hint="`gx ps` and `gx log --follow` do without one")
 
 
-def show(run: str | None, found: Settings, place: Workspace) -> None:
-    """The monitor, until it is left. :raises SettingsError: if its theme or a key is none."""
+def show(run: str | None, found: Settings, place: Workspace) -> ExitCode:
+    """The monitor, until it is left; an error if it failed. :raises SettingsError: if its theme or a key is none."""
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_S)
     from gx.tui.feed import Feed
 
     feed = Feed(place)
     feed.start()  # the log is asked while Textual is loaded
+
+    import asyncio
 
     from gx.core.errors import SettingsError
     from gx.tui import keys
@@ -95,10 +97,19 @@ def show(run: str | None, found: Settings, place: Workspace) -> None:
         keymap=keys.keymap(found.monitor_keys or {}),
         plan_burst=lambda name: planned(name, place),
     )
-    app.run()
+    app.run(loop=asyncio.new_event_loop())  # asyncio.run would wait for whoever asks the log
     if app.return_code:
-        raise typer.Exit(ExitCode.error)
+        return ExitCode.error
     output.note(app.farewell)
+    return ExitCode.ok
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End the process now: a thread that waits for an answer would keep the shell waiting."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            stream.flush()
+    os._exit(code)
 
 
 def planned(run: str, place: Workspace) -> Offer:

@@ -11,7 +11,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import work
@@ -20,6 +20,7 @@ from textual.binding import BindingType
 from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, DataTable, Footer, Input, Static
+from textual.worker import Worker
 
 from gx.core.errors import GxError, UsageError
 from gx.core.inert import inert
@@ -93,6 +94,7 @@ class Monitor(Acting):
         self.views = Views(self)
         self.remapped = keymap or {}
         self._recipe_read: str | None = None
+        self._is_leaving = False
         for one in themes():
             self.register_theme(one)
         self.theme = theme
@@ -245,7 +247,17 @@ class Monitor(Acting):
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def action_leave(self) -> None:
-        """Leave; the run goes on."""
+        """Leave, once the node was told what was asked of it; at once if the key is pressed again. The run goes on."""
+        asked = [one for one in self.workers if one.group == "asked" and not one.is_finished]
+        if not asked or self._is_leaving:
+            self.exit()
+            return
+        self._is_leaving = True
+        self.tell("leaving, once the node was told what was asked for; q leaves at once")
+        self.run_worker(self._leave_after(asked), exit_on_error=False)  # it is cancelled when the key is pressed again
+
+    async def _leave_after(self, asked: list[Worker[Any]]) -> None:
+        await self.workers.wait_for_complete(asked)
         self.exit()
 
     def action_help(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from gx.tui.themes import PALETTES
 from gx.tui.widgets.grid import TaskGrid
 from gx.tui.widgets.longtext import LongText
 from gx.tui.widgets.rows import Rows
-from tests.tui.screens import monitor, screen_of, settled, stand_still, until, watching
+from tests.tui.screens import PATIENCE_S, monitor, screen_of, settled, stand_still, until, watching
 from tests.tui.written import OLDER, RUN, a_run
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +44,18 @@ async def test_q_leaves_and_says_how_to_come_back(place: Path) -> None:
         await pilot.pause()
         assert not pilot.app.is_running
         assert RUN in monitor(pilot).farewell
+
+
+async def test_q_leaves_once_the_node_was_told_and_at_once_when_it_is_pressed_again(place: Path) -> None:
+    for keys_pressed, waits in (("q", True), ("qq", False)):
+        said = threading.Event()
+        async with watching(place) as pilot:
+            monitor(pilot).ask_node(lambda: str(said.wait(PATIENCE_S)))  # noqa: B023
+            await pilot.press(*keys_pressed)
+            await pilot.pause()
+            assert pilot.app.is_running is waits
+            said.set()
+            await until(pilot, lambda: not pilot.app.is_running)
 
 
 async def test_vim_keys_and_arrows_walk_the_grid(place: Path) -> None:

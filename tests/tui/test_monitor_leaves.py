@@ -1,0 +1,105 @@
+"""`gx monitor` in a terminal of its own: q gives the shell back, whoever is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gx.node.address import listen
+from tests.integration.project import GX
+from tests.tui.screens import PATIENCE_S
+from tests.tui.written import a_run
+
+LEAVES_S = 30.0
+"""How long a process that leaves may take on a busy machine; one that waits for the answer never does."""
+
+
+class Terminal:
+    """A command in a terminal."""
+
+    def __init__(self, *words: str, workspace: Path) -> None:
+        self._ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        env = os.environ | {"TERM": "xterm-256color", "GX_WORKSPACE": str(workspace), "HOME": str(workspace)}
+        command = [*GX, *words]
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=workspace)
+        os.close(theirs)
+        self.screen = b""
+
+    def press(self, keys: str) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            os.write(self._ours, keys.encode())
+
+    def look(self, seconds: float, until: bytes | None = None) -> bool:
+        """Read for so long, or until the screen says that, or the command has ended; whether it came to either."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if self.process.poll() is not None or (until is not None and until in self.screen):
+                return True
+            if select.select([self._ours], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):  # it is about to end
+                    self.screen += os.read(self._ours, 1 << 16)
+        return False
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
+@contextlib.contextmanager
+def node_that_never_answers(workspace: Path) -> Iterator[list[bytes]]:
+    """Takes whatever is asked of it, as long as the block lasts: the beginnings of it."""
+    asked: list[bytes] = []
+    kept: list[socket.socket] = []
+
+    def take() -> None:
+        with contextlib.suppress(OSError):  # the block has ended
+            while True:
+                kept.append(sock.accept()[0])
+                asked.append(kept[-1].recv(1 << 12))
+
+    sock = listen(workspace)
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in (sock, *kept):
+            one.close()
+
+
+def press_until(terminal: Terminal, key: str, look: Callable[[], object]) -> None:
+    """Press it again and again until that is so: on a busy machine a key may come before anything takes it."""
+    ends = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < ends and terminal.process.poll() is None, terminal.screen
+        terminal.press(key)
+        terminal.look(2.0)
+
+
+def test_q_gives_the_shell_back_while_the_answer_to_a_question_is_waited_for(tmp_path: Path) -> None:
+    place = a_run().write(tmp_path / ".gx")
+    with node_that_never_answers(place) as asked, contextlib.closing(Terminal("monitor", workspace=place)) as terminal:
+        assert terminal.look(PATIENCE_S, until=b"reading the log"), terminal.screen
+        press_until(terminal, "8", lambda: b"select step" in terminal.screen)
+        press_until(terminal, "\r", lambda: any(request.startswith(b"POST /v1/query") for request in asked))
+        ends = time.monotonic() + LEAVES_S
+        while terminal.process.poll() is None and time.monotonic() < ends:
+            terminal.press("\x1b")  # out of the box where it is written
+            terminal.look(0.5)
+            terminal.press("q")
+            terminal.look(2.0)
+        assert terminal.process.poll() == 0
