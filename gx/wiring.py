@@ -153,11 +153,15 @@ def landlord(settings: Settings, folder: Path, *, epoch: int, runs: Callable[[st
 
 
 class Rented(Value, frozen=True, kw_only=True):
-    """What is to be known of a run that rents: its models, and the longest time-out of its steps, None without one."""
+    """What is to be known of a run that rents: its models, and the longest time-out of its steps, None without one.
+
+    It `is_offline` where whoever asked for it is: that counts as much as the node's own setting.
+    """
 
     models: tuple[LocalModel, ...]
     timeout_s: float | None
     is_rehearsal: bool
+    is_offline: bool = False
 
 
 LONGEST_S = 600.0
@@ -172,12 +176,15 @@ class _Lazily:
         self._found: Landlord | None = None
 
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
-        return self._landlord().offers(run, edge_tokens_per_s)
+        return self._landlord(run).offers(run, edge_tokens_per_s)
 
     def rent(self, run: str, gpu: str) -> AbstractAsyncContextManager[RentedWorker]:
-        return self._landlord().rent(run, gpu)
+        return self._landlord(run).rent(run, gpu)
 
-    def _landlord(self) -> Landlord:
+    def _landlord(self, run: str) -> Landlord:
+        wanted = self._runs(run)
+        if not wanted.is_rehearsal and (self._settings.offline or wanted.is_offline):
+            raise CloudError("nothing is rented, as gx is offline (GX_OFFLINE)", code="cloud.offline")
         if self._found is None:
             if find_spec("modal") is None:
                 raise CloudError("renting needs Modal's SDK", code="cloud.sdk", hint="pip install 'gx[cloud]'")
