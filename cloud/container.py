@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cloud import message as m
@@ -19,7 +20,7 @@ from cloud import roll
 from edge.frames import pack_outcome
 from edge.worker import EdgeWorker
 from gx.core.errors import GxError, ModelError
-from gx.core.message import Failure, Outcome, Turn
+from gx.core.message import Failure, Turn
 from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
 
 
@@ -46,7 +47,8 @@ class Container:
 
     async def start(self) -> None:
         """Bring the bench up. What keeps it from coming up is told by the jobs that come."""
-        await self._bench()
+        with suppress(GxError):
+            await self._bench()
         self._presence = asyncio.create_task(roll.answer_to(self._board, self._seat))
 
     async def stop(self) -> None:
@@ -78,10 +80,8 @@ class Container:
             self._register(worker, job.weights)
             while worker.lease() is None:  # another bench is coming up
                 await worker.describe(job.weights.digest)
-        except ModelError as error:
-            return _done(Failure(code=error.code, message=error.message, retryable=False), 0.0)
         except GxError as error:
-            return m.Lost(reason=error.message, is_suspect=False)
+            return m.Lost(reason=error.message, is_suspect=False, is_model=isinstance(error, ModelError))
         return await self._run(worker, job.turn)
 
     def _register(self, worker: EdgeWorker, weights: m.Weights) -> None:
@@ -139,7 +139,7 @@ class Container:
         if isinstance(event, AttemptEnded):
             waiting = self._running.get((event.task, event.attempt))
             if waiting is not None and not waiting.done():
-                waiting.set_result(_done(event.outcome, event.ms))
+                waiting.set_result(_end_of(event))
         elif isinstance(event, BenchDown):
             self._lose(event.reason)
 
@@ -150,5 +150,11 @@ class Container:
             waiting.set_result(m.Lost(reason=reason, alone=len(lost) == 1))
 
 
-def _done(outcome: Outcome, ms: float) -> m.Done:
-    return m.Done(packed=pack_outcome(outcome), ms=ms)
+def _end_of(event: AttemptEnded) -> m.Done | m.Lost:
+    """How an attempt ended. What a container says of a model is true of that container only: another machine may have
+    the file whole, and room for it.
+    """
+    outcome = event.outcome
+    if isinstance(outcome, Failure) and outcome.code.split(".")[0] == ModelError.code:
+        return m.Lost(reason=outcome.message, is_suspect=False, is_model=True)
+    return m.Done(packed=pack_outcome(outcome), ms=event.ms)

@@ -53,11 +53,14 @@ class Pool(Value, frozen=True, kw_only=True):
 
 
 class Gone(Exception):
-    """A call that will never give a result. `is_expired`: it may have given one, which is no longer kept."""
+    """A call that will never give a result: its container did not do what it should.
 
-    def __init__(self, reason: str, *, is_expired: bool = False) -> None:
+    `is_expired`: it may have given one, which is no longer kept. `is_suspect`: it may be what ended its containers.
+    """
+
+    def __init__(self, reason: str, *, is_expired: bool = False, is_suspect: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.is_expired = reason, is_expired
+        self.reason, self.is_expired, self.is_suspect = reason, is_expired, is_suspect
 
 
 class Refused(Exception):
@@ -101,11 +104,13 @@ class Rented:
             return bytes(await found.get.aio(timeout=0))
         except (refused.OutputExpiredError, refused.NotFoundError):
             raise Gone("its result is no longer kept", is_expired=True) from None
+        except refused.InternalFailure as error:
+            raise Gone(_words(error) or "its containers died", is_suspect=True) from None
         except refused.FunctionTimeoutError:
             raise Gone(f"it took longer than {self.pool.timeout_s} s") from None
         except TimeoutError:
             return None
-        except (refused.RemoteError, refused.InternalFailure, refused.ExecutionError) as error:
+        except (refused.RemoteError, refused.ExecutionError) as error:
             raise Gone(_words(error) or "it was cancelled") from None
         except _ERRORS as error:
             raise cloud_error(error) from None

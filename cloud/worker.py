@@ -80,6 +80,8 @@ class CloudWorker:
         """Attempts that are wanted back and have not ended yet."""
         self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
+        self._has_worked = False
+        """Whether a container has done what it was given, since the last one that could not."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -167,8 +169,8 @@ class CloudWorker:
         """Begin an attempt, also one that may have been begun before under a call that nobody knows: the containers
         see to it that only one of the two runs."""
         if turn.model not in self._weights:
-            message = f"no model with the digest {turn.model[:12]} is on the volume"
-            self._end(turn.task, turn.attempt, Failure(code="model.missing", message=message, retryable=False))
+            reason = f"no model with the digest {turn.model[:12]} is on the volume"
+            self._fail((turn.task, turn.attempt), reason, is_model=True)
             return
         self._spawning.add(turn)
 
@@ -245,7 +247,10 @@ class CloudWorker:
         except Gone as gone:
             if self._open.get(name) == call:
                 del self._open[name]
-                self._lose(name, gone.reason, is_suspect=not gone.is_expired)
+                if gone.is_expired or gone.is_suspect:
+                    self._lose(name, gone.reason, is_suspect=gone.is_suspect)
+                else:
+                    self._fail(name, gone.reason)
             return
         except CloudError:
             return  # the next round asks again
@@ -275,22 +280,21 @@ class CloudWorker:
             report = m.read_report(payload)
             outcome = report.reply.outcome if isinstance(report.reply, m.Done) else None
         except (msgspec.MsgspecError, BenchError) as error:
-            self._lose(name, f"its container's answer can't be read: {error}", is_suspect=False)
+            self._fail(name, f"its answer can't be read: {error}")
             return
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
         match reply:
             case m.Done() if outcome is not None:
-                self._spawning.rest_s = 0.0
+                self._spawning.rest_s, self._has_worked = 0.0, True
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
+            case m.Lost() if reply.is_suspect:
+                self._lose(name, reply.reason, is_suspect=True, alone=reply.alone)
             case m.Lost():
-                if not reply.is_suspect:
-                    self._spawning.rest_s = _REST_S
-                    self._emit(RentRefused(reason=f"a container does not work: {reply.reason}"))
-                self._lose(name, reply.reason, is_suspect=reply.is_suspect, alone=reply.alone)
+                self._fail(name, reply.reason, is_model=reply.is_model)
             case m.Unpaid():
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
 
@@ -310,6 +314,16 @@ class CloudWorker:
         if call is not None:
             self._drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
+
+    def _fail(self, name: Name, reason: str, *, is_model: bool = False) -> None:
+        """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
+        exception; where none has worked, or none since the last one failed, the next would not either.
+        """
+        stops, self._has_worked = not self._has_worked, False
+        self._spawning.rest_s = _REST_S
+        code = "cloud.model" if is_model and stops else ""
+        self._emit(RentRefused(reason=f"a container does not work: {reason}", code=code, stops=stops))
+        self._lose(name, reason, is_suspect=False)
 
     def _drop(self, call: str) -> None:
         """Nobody wants the call any more, nor that which has its attempt in its stead."""

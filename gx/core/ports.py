@@ -87,9 +87,14 @@ class ContainerSeen(Value, frozen=True, kw_only=True):
 
 
 class RentRefused(Value, frozen=True, kw_only=True):
-    """Nothing more can be begun on rented benches for now: a quota, or an account that doesn't answer."""
+    """Nothing more can be begun on rented benches for now: a quota, or an account that doesn't answer.
+
+    Where it `stops`, nothing is to be rented whatever is under way: containers don't work. `code` is a `CloudError`'s.
+    """
 
     reason: str
+    code: str = ""
+    stops: bool = False
 
 
 WorkerEvent = (

@@ -29,6 +29,7 @@ class ScriptedCalls:
         self.spawned: list[m.Job] = []
         self.open: dict[str, m.Job] = {}
         self.replies: dict[str, bytes] = {}
+        self.gone: dict[str, Gone] = {}
         self.cancelled: list[str] = []
         self.refuses = self.is_deaf = False
         self.paid_until = -1.0
@@ -50,6 +51,8 @@ class ScriptedCalls:
     async def poll(self, call: str) -> bytes | None:
         if call in self.cancelled:
             raise Gone("it was cancelled")
+        if call in self.gone:
+            raise self.gone[call]
         return self.replies.get(call)
 
     async def cancel(self, call: str) -> None:
@@ -169,16 +172,57 @@ async def test_a_call_that_can_t_be_cancelled_is_cancelled_later() -> None:
     assert calls.cancelled == ["fc-1"]
 
 
-async def test_a_container_whose_bench_does_not_come_up_is_not_the_attempt_s_fault() -> None:
+async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_stops_the_renting() -> None:
+    for is_model, code in ((False, ""), (True, "cloud.model")):
+        calls = ScriptedCalls()
+        async with working(calls) as worker:
+            worker.submit(turn("a"))
+            await next_of(worker, CallMade)
+            calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
+            heard = await next_of(worker, AttemptGone)
+            assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
+            refused = next(event for event in heard if isinstance(event, RentRefused))
+            assert "no GPU" in refused.reason and refused.stops and refused.code == code
+        assert not calls.cancelled, "a call that is over is not cancelled"
+
+
+async def test_one_container_that_does_not_work_may_be_the_exception_and_a_second_one_in_a_row_is_not() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        for task in "abcd":
+            worker.submit(turn(task))
+        with anyio.fail_after(60):
+            while len(calls.open) < 4:
+                await worker.events()
+        calls.reply("fc-1", done(echo(turn("a"))))
+        await next_of(worker, AttemptEnded)
+        stops = []
+        for call in ("fc-2", "fc-3"):
+            calls.reply(call, m.Lost(reason="no GPU", is_suspect=False))
+            heard = await next_of(worker, AttemptGone)
+            stops += [event.stops for event in heard if isinstance(event, RentRefused)]
+        assert stops == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("gone", "is_suspect", "is_refusal"),
+    [
+        (Gone("it can't start"), False, True),
+        (Gone("it died", is_suspect=True), True, False),
+        (Gone("long ago", is_expired=True), False, False),
+    ],
+)
+async def test_what_becomes_of_a_call_that_gives_no_result_says_whether_it_is_the_containers(
+    gone: Gone, is_suspect: bool, is_refusal: bool
+) -> None:
     calls = ScriptedCalls()
     async with working(calls) as worker:
         worker.submit(turn("a"))
         await next_of(worker, CallMade)
-        calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False))
+        calls.gone["fc-1"] = gone
         heard = await next_of(worker, AttemptGone)
-        assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
-        assert "no GPU" in next(event for event in heard if isinstance(event, RentRefused)).reason
-    assert not calls.cancelled, "a call that is over is not cancelled"
+        assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [is_suspect]
+        assert [event.stops for event in heard if isinstance(event, RentRefused)] == [True] * is_refusal
 
 
 async def test_each_attempt_has_one_end() -> None:

@@ -93,13 +93,18 @@ class Renter:
         """How many attempts containers may hold, by the verdict in force."""
         return self.station.leases or 0
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is rented for now, nor lent to what is there: the verdict says why."""
+        return bool(self._refusals.reason)
+
     def next_s(self) -> float:
         """The wall-clock instant at which there is something to look at, whatever happens."""
         return self._moved_s + DECIDE_EVERY_S if self._ending_s is None else self._looked_s + _LOOK_EVERY_S
 
     def is_outlasted(self, here: Here, now: float) -> bool:
         """Whether a task that this machine began now would end after all that containers do."""
-        is_lending = self.station.lease() is not None and not self._refusals.reason
+        is_lending = self.station.lease() is not None and not self.is_resting
         return is_lending and self._outlook.outlasts(here, now)
 
     # ── before a commit ──────────────────────────────────────────────────────────────────────────────────────────
@@ -188,18 +193,21 @@ class Renter:
             case AttemptGone():
                 return outcomes.gone(run, event, worker=NAME)
             case AttemptEnded() if (usage := event.outcome.usage).tokens_in + usage.tokens_out > 0:
+                self._refusals.answered()
                 self._outlook.answered(usage.tokens_in + usage.tokens_out)
             case ContainerSeen():
                 self._outlook.seen(event)
                 self._seen.append(event)
             case RentRefused():
-                return self._refused(event.reason)
+                return self._refused(event.reason, event.code, stops=event.stops)
         return []
 
-    def _refused(self, reason: str, code: str = "") -> list[e.Body]:
-        """Each reason once in a row. As long as calls are under way it is one of pace; else nothing is rented now."""
+    def _refused(self, reason: str, code: str = "", *, stops: bool = False) -> list[e.Body]:
+        """Each reason once in a row. As long as calls are under way it is one of pace, unless it `stops` them; else
+        nothing is rented now.
+        """
         leases = (task.lease for task in self._run.leased.values())
-        if not any(isinstance(lease, CloudLease) and lease.call for lease in leases):
+        if stops or not any(isinstance(lease, CloudLease) and lease.call for lease in leases):
             self._refusals.rest(reason, code)
         is_new = self._refusals.is_new(reason)
         return [e.RentRefused(run=self._run.id, reason=reason, code=code)] if is_new else []
@@ -264,7 +272,7 @@ class Renter:
                 self._vouch()
                 self._scale()
             case e.ContainerSeen():
-                self._refusals.answered()
+                self._refusals.seen()
             case e.BurstAllowed():
                 self._refusals.forget()
                 self._moved_s = -inf
@@ -283,7 +291,7 @@ class Renter:
         """As many containers as were decided on, and no more than are reserved."""
         verdict = self._rent.verdict
         number = min(0 if verdict is None else verdict.containers, len(self._rent.ledger.alive))
-        if number and self.worker is None and not self._refusals.reason:
+        if number and self.worker is None and not self.is_resting:
             self.station.want()
         if self.worker is not None:
             self.worker.scale(number)
