@@ -38,6 +38,8 @@ ENDING_S = 5.0
 """How long leaving a worker may take: as long as the landlord answers, each call is cancelled within a second."""
 _REST_S = 30.0
 """How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
+_UNPAID_S = 5.0
+"""How long nothing is begun after a container that found nobody who pays: by then it may have been told anew."""
 
 
 class CloudWorker:
@@ -296,10 +298,14 @@ class CloudWorker:
             case m.Lost():
                 self._fail(name, reply.reason, is_model=reply.is_model)
             case m.Unpaid():
+                self._spawning.rest_s = max(_UNPAID_S, self._spawning.rest_s)
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
 
     def _see(self, seat: m.Seat) -> None:
-        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
+        """A container has spoken, by its own clock."""
+        self._telling.hear(seat.now, self._now())
+        began_at, seen_at = seat.began_at - self._telling.ahead_s, seat.now - self._telling.ahead_s
+        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=began_at, seen_at=seen_at))
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from cloud.worker import CloudWorker
 from edge.frames import pack_outcome
 from gx.core.errors import CloudError
 from gx.core.message import Answer, Message, Outcome, Turn
-from gx.core.ports import AttemptEnded, AttemptGone, CallMade, RentRefused, WorkerEvent
+from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Quote
 from tests.fakes import echo
 
@@ -362,3 +362,50 @@ async def test_a_spawn_that_is_not_answered_while_the_worker_is_left_holds_it_up
             worker.submit(turn("a"))
             await calls.spawning.wait()
         assert not worker.is_clear, "nobody knows whether there is a call"
+
+
+async def test_who_pays_is_told_by_the_clock_of_the_containers_where_this_machine_s_is_behind() -> None:
+    """As a container has it: what it is given is paid for, or not, by its own clock."""
+
+    class Ahead(ScriptedCalls):
+        async def spawn(self, payload: bytes) -> str:
+            call = await super().spawn(payload)
+            now = time.time() + 3600
+            is_paid = self.paid_until > now
+            reply = done(echo(m.read_job(payload).turn)) if is_paid else m.Unpaid()
+            seat = m.Seat(container="ta-1", began_at=now - 5, now=now)
+            self.replies[call] = m.pack(m.Report(seat=seat, reply=reply))
+            return call
+
+    calls = Ahead()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        heard = await next_of(worker, AttemptGone)
+        (seen,) = [event for event in heard if isinstance(event, ContainerSeen)]
+        assert abs(seen.seen_at - time.time()) < 30 and seen.began_at == pytest.approx(seen.seen_at - 5)
+        with anyio.fail_after(60):
+            while calls.paid_until < time.time() + 3600:  # noqa: ASYNC110  nobody is told of that
+                await anyio.sleep(0.01)
+        worker.submit(turn("b"))
+        (ended,) = [event for event in await next_of(worker, AttemptEnded) if isinstance(event, AttemptEnded)]
+        assert ended.task == "b" and isinstance(ended.outcome, Answer)
+
+
+async def test_after_a_container_that_found_nobody_who_pays_there_is_a_rest() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.reply("fc-1", m.Unpaid())
+        await next_of(worker, AttemptGone)
+        assert worker._spawning.rest_s > 0
+
+
+async def test_a_clock_of_a_container_that_is_behind_or_a_word_that_is_old_shortens_no_lease() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        await anyio.wait_all_tasks_blocked()
+        until = calls.paid_until
+        worker._see(m.Seat(container="ta-1", began_at=1.0, now=10.0))
+        await anyio.wait_all_tasks_blocked()
+        assert calls.paid_until == until
