@@ -6,16 +6,18 @@ stand of a rehearsal. What a run needs of its containers it is told by `Needs`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from cloud import deploy, prices
 from cloud.app import START_UP_S
 from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S
+from cloud.deploy import Deployed
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
 from cloud.rented import Account, Pool, rent
@@ -74,7 +76,7 @@ class ModalLandlord:
 
     @asynccontextmanager
     async def rent(self, run: str, gpu: str) -> AsyncIterator[CloudWorker]:
-        """The containers of a run. :raises CloudError: without an account, the app, or a model of the run there."""
+        """The containers of a run. :raises CloudError: without an account, this gx's app, or one of its models."""
         needs = self._needs(run)
         if gpu not in self._rates:
             raise CloudError(f"nobody knows what a container with {gpu or 'no GPU'} costs", code="cloud.gpu")
@@ -83,13 +85,8 @@ class ModalLandlord:
             if needs.is_rehearsal:
                 stand = await exits.enter_async_context(self._rehearse(run, needs))
                 account = stand.account
-            elif missing := await deploy.missing(account, needs.files):
-                names = ", ".join(needs.files[sha256].name for sha256 in missing)
-                raise CloudError(
-                    f"not on the volume: {names}",
-                    code="cloud.model",
-                    hint="put it there with: gx cloud deploy --recipe FILE",
-                )
+            else:
+                await anyio.to_thread.run_sync(_check, await deploy.status(account), needs.files)
             pool = Pool(
                 run=run,
                 gpu=gpu or None,
@@ -125,3 +122,18 @@ class ModalLandlord:
                 with anyio.move_on_after(_REPORT_S, shield=True):
                     report = await stand.report()
                     report_file.write_bytes(msgspec.json.encode(report))
+
+
+def _check(found: Deployed, files: Mapping[str, Path]) -> None:
+    """:raises CloudError: where no app stands, or that of another gx, or a model is not on the volume."""
+    if found.app is None:
+        raise CloudError("the app is not deployed", code="cloud.missing", hint="gx cloud deploy")
+    if not found.is_current():
+        what = f"the app is of {found.version or 'an unknown gx'}, and here is {deploy.here()}"
+        raise CloudError(f"{what}: deploy it anew", code="cloud.stale", hint="gx cloud deploy")
+    if missing := [file.name for sha256, file in files.items() if sha256 not in found.models]:
+        raise CloudError(
+            f"not on the volume: {', '.join(missing)}",
+            code="cloud.model",
+            hint="put it there with: gx cloud deploy --recipe FILE",
+        )

@@ -10,7 +10,9 @@ from math import inf
 
 LEAST_S = 30.0
 MOST_S = 600.0
-FOR_GOOD = frozenset({"cloud.token", "cloud.sdk", "cloud.gpu", "cloud.model", "cloud.missing", "cloud.offline"})
+FOR_GOOD = frozenset(
+    {"cloud.token", "cloud.sdk", "cloud.gpu", "cloud.model", "cloud.missing", "cloud.stale", "cloud.offline"}
+)
 """Codes of errors that pass only when somebody does something, and says so by new terms."""
 
 
