@@ -164,8 +164,9 @@ async def rent(pool: Pool, account: Account) -> AsyncIterator[Rented]:
 
 async def connect(account: Account) -> modal.Client:
     """A connection of its own. :raises CloudError: if there is no token."""
-    token_id = account.token_id or config["token_id"]
-    token_secret = account.token_secret or config["token_secret"]
+    with mapped():
+        token_id = account.token_id or config["token_id"]
+        token_secret = account.token_secret or config["token_secret"]
     if not token_id or not token_secret:
         raise CloudError(
             "there is no token for Modal",

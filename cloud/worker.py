@@ -254,8 +254,11 @@ class CloudWorker:
                 else:
                     self._fail(name, gone.reason)
             return
-        except CloudError:
-            return  # the next round asks again
+        except CloudError as error:
+            if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
+                self._refuse(error.message, error.code, stops=True)
+                self._lose(name, error.message, is_suspect=False)
+            return
         if payload is not None and self._open.get(name) == call:
             self._settle(name, payload)
 
@@ -328,7 +331,7 @@ class CloudWorker:
         stops, self._has_worked = not self._has_worked, False
         self._spawning.rest_s = _REST_S
         code = "cloud.model" if is_model and stops else ""
-        self._emit(RentRefused(reason=f"a container does not work: {reason}", code=code, stops=stops))
+        self._refuse(f"a container does not work: {reason}", code, stops=stops)
         self._lose(name, reason, is_suspect=False)
 
     def _drop(self, call: str) -> None:
@@ -343,8 +346,8 @@ class CloudWorker:
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
 
-    def _refuse(self, reason: str) -> None:
-        self._emit(RentRefused(reason=reason))
+    def _refuse(self, reason: str, code: str = "", *, stops: bool = False) -> None:
+        self._emit(RentRefused(reason=reason, code=code, stops=stops))
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from importlib.util import find_spec
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gx.core.errors import BenchError, CloudError, ModelError
+from gx.core.errors import BenchError, CloudError, GxError, ModelError
 from gx.core.message import Value
 from gx.core.ports import Embedder, Landlord, MemoryStore, Ranker, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
@@ -24,6 +24,8 @@ from gx.settings import Settings
 if TYPE_CHECKING:
     from cloud.landlord import Needs
     from edge.models import ModelFile
+
+_log = logging.getLogger(__name__)
 
 
 class LocalModel(Value, frozen=True, kw_only=True):
@@ -178,18 +180,31 @@ class _Lazily:
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
         return self._landlord(run).offers(run, edge_tokens_per_s)
 
-    def rent(self, run: str, gpu: str) -> AbstractAsyncContextManager[RentedWorker]:
-        return self._landlord(run).rent(run, gpu)
+    @asynccontextmanager
+    async def rent(self, run: str, gpu: str) -> AsyncIterator[RentedWorker]:
+        """Whatever goes wrong there ends the renting, and never the node, which has other runs."""
+        try:
+            async with self._landlord(run).rent(run, gpu) as worker:
+                yield worker
+        except GxError:
+            raise
+        except Exception as error:
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            _log.exception("renting for %s failed", run)
+            raise CloudError(f"renting failed: {type(cause).__name__}: {cause}") from error
 
     def _landlord(self, run: str) -> Landlord:
         wanted = self._runs(run)
         if not wanted.is_rehearsal and (self._settings.offline or wanted.is_offline):
             raise CloudError("nothing is rented, as gx is offline (GX_OFFLINE)", code="cloud.offline")
         if self._found is None:
-            if find_spec("modal") is None:
-                raise CloudError("renting needs Modal's SDK", code="cloud.sdk", hint="pip install 'gx[cloud]'")
-            from cloud.landlord import ModalLandlord
-            from cloud.rented import Account
+            from cloud.sdk import loading
+
+            with loading():
+                from cloud.landlord import ModalLandlord
+                from cloud.rented import Account
 
             driver = f"{socket.gethostname()}/{self._epoch}"
             self._found = ModalLandlord(

@@ -68,9 +68,9 @@ def status(recipe: RecipeOpt = None, as_json: JsonOpt = None) -> None:
 
     Example: gx cloud status --json | jq -r 'select(.kind == "rate") | [.gpu, .usd_per_hour] | @tsv'
     """
+    deploy, account = sdk()
     from cloud import prices
 
-    deploy, account = sdk()
     found = awaited(deploy.status, account)
     _show(found, awaited(prices.current, account), files_of(recipe, []), as_json)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gx import output
-from gx.core.errors import CloudError
 from gx.core.message import Value
 from gx.core.words import duration
 
@@ -152,13 +151,14 @@ def bars(plan: Plan, encoding: str) -> list[str]:
 
 
 def _rates() -> dict[str, Rates]:
-    """The rates that are known without asking anybody: `gx cloud status` asks."""
-    try:
+    """The rates that are known without asking anybody: `gx cloud status` asks.
+
+    :raises CloudError: if the SDK isn't installed, or can't be loaded.
+    """
+    from cloud.sdk import loading
+
+    with loading():
         from cloud import prices
-    except ImportError:
-        raise CloudError(
-            "gx was installed without what it needs to rent", code="cloud.sdk", hint="install gx with its extra `cloud`"
-        ) from None
     return prices.known()
 
 

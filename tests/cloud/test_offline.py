@@ -19,6 +19,7 @@ from gx.settings import Settings
 from tests.node.served import ROWS, Served, ended, serve
 from tests.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.anyio
 FORCED = Terms(mode="force", usd=5.0)
 
 
@@ -33,13 +34,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize(("node", "asker"), [(True, False), (False, True)])
-def test_whoever_is_offline_rents_nothing_and_that_is_for_good(tmp_path: Path, node: bool, asker: bool) -> None:
+async def test_whoever_is_offline_rents_nothing_and_that_is_for_good(tmp_path: Path, node: bool, asker: bool) -> None:
     wanted = wiring.Rented(models=(), timeout_s=None, is_rehearsal=False, is_offline=asker)
     landlord = wiring.landlord(Settings(offline=node), tmp_path, epoch=1, runs=lambda run: wanted)
-    for ask in (lambda: landlord.offers("r", 100.0), lambda: landlord.rent("r", "L4")):
-        with pytest.raises(CloudError) as refused:
-            ask()
-        assert refused.value.code == "cloud.offline" and refused.value.code in FOR_GOOD
+    with pytest.raises(CloudError) as refused:
+        landlord.offers("r", 100.0)
+    assert refused.value.code == "cloud.offline" and refused.value.code in FOR_GOOD
+    with pytest.raises(CloudError, match="GX_OFFLINE"):
+        async with landlord.rent("r", "L4"):
+            raise AssertionError
 
 
 def test_a_rehearsal_is_on_this_machine_and_allowed_offline(tmp_path: Path) -> None:

@@ -409,3 +409,23 @@ async def test_a_clock_of_a_container_that_is_behind_or_a_word_that_is_old_short
         worker._see(m.Seat(container="ta-1", began_at=1.0, now=10.0))
         await anyio.wait_all_tasks_blocked()
         assert calls.paid_until == until
+
+
+async def test_what_nobody_can_ask_after_since_the_token_is_refused_comes_home_and_the_rest_is_asked_again() -> None:
+    class Revoked(ScriptedCalls):
+        error = CloudError("no way there")
+
+        async def poll(self, call: str) -> bytes | None:
+            raise self.error
+
+    calls = Revoked()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        await anyio.wait_all_tasks_blocked()
+        assert worker._open, "it may be there again"
+        calls.error = CloudError("Modal refuses the token", code="cloud.token")
+        heard = await next_of(worker, AttemptGone)
+        assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [False]
+        (refused,) = [event for event in heard if isinstance(event, RentRefused)]
+        assert (refused.code, refused.stops) == ("cloud.token", True)
