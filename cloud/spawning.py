@@ -51,6 +51,8 @@ class Spawning:
         self._backoff_s = 0.0
         self.rest_s = 0.0
         """How long nothing is begun after each round."""
+        self.n_made = 0
+        """How many calls were made."""
 
     def __repr__(self) -> str:
         return f"<Spawning: {len(self._waiting)} waiting, {len(self._under_way)} under way>"
@@ -130,6 +132,7 @@ class Spawning:
                 call = await self._calls.spawn(payload)
         except (Refused, CloudError) as error:
             reason = str(error)
+        self.n_made += bool(call)
         if not call:
             self._put_off(name, turn, reason)
         elif name in self._under_way:

@@ -114,6 +114,11 @@ class CloudWorker:
         self._weights[weights.digest] = weights
 
     @property
+    def calls_made(self) -> int:
+        """How many calls were made so far, or may have been."""
+        return self._spawning.n_made
+
+    @property
     def is_clear(self) -> bool:
         """Whether each call that nobody wants is cancelled, and none is being made: until then it costs."""
         return not self._clearing.unwanted and self._spawning.is_clear

@@ -167,7 +167,7 @@ class ScriptedRenter:
     def __init__(self, landlord: ScriptedLandlord, gpu: str) -> None:
         self._landlord, self.gpu = landlord, gpu
         self.containers, self.until = 0, 0.0
-        self.is_clear = True
+        self.is_clear, self.calls_made = True, 0
         self.waiting: dict[tuple[str, int], Turn] = {}
         self.open: dict[tuple[str, int], str] = {}
         self.cancelled: list[tuple[str, int]] = []
@@ -208,6 +208,7 @@ class ScriptedRenter:
             turn = self.waiting.pop(name)
             call = self._landlord.call_for(turn)
             self.open[name] = call
+            self.calls_made += 1
             self.say(CallMade(task=turn.task, attempt=turn.attempt, call=call))
             if (outcome := self._landlord.answer(turn)) is not None:
                 self.end(turn.task, outcome)

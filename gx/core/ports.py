@@ -246,6 +246,10 @@ class RentedWorker(Worker, Protocol):
         """
 
     @property
+    def calls_made(self) -> int:
+        """How many calls were made so far, or may have been: without any, no container ever began."""
+
+    @property
     def is_clear(self) -> bool:
         """Whether nothing runs there of what nobody wants any more: it costs until its call is cancelled."""
 

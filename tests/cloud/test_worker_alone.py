@@ -429,3 +429,18 @@ async def test_what_nobody_can_ask_after_since_the_token_is_refused_comes_home_a
         assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [False]
         (refused,) = [event for event in heard if isinstance(event, RentRefused)]
         assert (refused.code, refused.stops) == ("cloud.token", True)
+
+
+async def test_calls_are_counted_that_were_made_and_those_that_were_refused_are_not() -> None:
+    calls = ScriptedCalls()
+    calls.refuses = True
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert worker.calls_made == 0
+        calls.refuses = False
+        await next_of(worker, CallMade)
+        assert worker.calls_made == 1
+        worker.cancel("a", 1)
+        await next_of(worker, AttemptEnded)
+        assert worker.calls_made == 1

@@ -75,6 +75,9 @@ class Renter:
         self._vouched_s = 0.0
         self._began_s = now
         self._idle_since: float | None = None
+        self._called_s = now if rent.ledger.alive else -inf
+        """When a call was under way last, or may have been: of what an earlier process did, nobody knows."""
+        self._n_made = 0
         self._ending_s: float | None = None
         """Since when the run has nothing more to say."""
         if self._orphans:
@@ -124,7 +127,15 @@ class Renter:
         self._refusals.look(now)
         is_idle = not scheduler.rented(self._run) and self._is_clear
         self._idle_since = (self._idle_since or now) if is_idle else None
-        kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, began_s=self._began_s, now=now)
+        self._look_at_calls(now)
+        kept = renting.gone(
+            self._run,
+            self._rent,
+            idle_since=self._idle_since,
+            called_s=self._called_s,
+            began_s=self._began_s,
+            now=now,
+        )
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
         if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
@@ -206,8 +217,7 @@ class Renter:
         """Each reason once in a row. As long as calls are under way it is one of pace, unless it `stops` them; else
         nothing is rented now.
         """
-        leases = (task.lease for task in self._run.leased.values())
-        if stops or not any(isinstance(lease, CloudLease) and lease.call for lease in leases):
+        if stops or not self._has_calls:
             self._refusals.rest(reason, code)
         is_new = self._refusals.is_new(reason)
         return [e.RentRefused(run=self._run.id, reason=reason, code=code)] if is_new else []
@@ -230,11 +240,13 @@ class Renter:
 
     def let_go(self, now: float) -> list[e.Body]:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
+        self._look_at_calls(now)
         return renting.let_go(
             self._run,
             self._rent,
             is_clear=self._is_all_clear,
             idle_since=self._idle_since,
+            called_s=self._called_s,
             began_s=self._began_s,
             now=now,
         )
@@ -249,6 +261,19 @@ class Renter:
         """Whether no call is left that nobody wants: not with the worker, nor with one that went away."""
         worker = self.worker or self._greeted
         return worker is None or worker.is_clear
+
+    @property
+    def _has_calls(self) -> bool:
+        """Whether calls are under way that somebody wants."""
+        leases = (task.lease for task in self._run.leased.values())
+        return any(isinstance(lease, CloudLease) and lease.call for lease in leases)
+
+    def _look_at_calls(self, now: float) -> None:
+        """Note whether a call is under way, or one was made since the last look, or one may run that nobody wants."""
+        worker = self.worker or self._greeted
+        before, self._n_made = self._n_made, 0 if worker is None else worker.calls_made
+        if self._n_made != before or self._has_calls or (self._n_made and not self._is_clear):
+            self._called_s = now
 
     def _have_back(self, now: float, here: Here) -> None:
         """Where this machine has nothing to do: have back what it ends sooner."""
