@@ -198,9 +198,11 @@ class CloudWorker:
     def recall(self, task: str, attempt: int, reason: str) -> None:
         """Have an attempt back that may have begun: its call is cancelled. It ends with its answer, where that was
         there first, else it is gone for that `reason`; one whose call can't be cancelled now is gone at once, and what
-        that may answer yet comes late. Unknown ones are ignored.
+        that may answer yet comes late. Unknown ones are ignored, and those that may have a call that nobody knows.
         """
         name = (task, attempt)
+        if self._spawning.may_be_made(name):
+            return
         if self._spawning.drop(name):
             self._lose(name, reason, is_suspect=False)
         elif (call := self._open.pop(name, None)) is not None:
@@ -208,7 +210,7 @@ class CloudWorker:
             self._clearing.drop(call, lambda answer: self._came_back(name, answer, reason))
 
     def give_back(self, most: int | None = None) -> None:
-        """Let go of attempts that no call was made for, the last first."""
+        """Let go of attempts that no call was made for, nor may have been, the last first."""
         for name in self._spawning.drop_last(most):
             self._lose(name, "no call was made for it", is_suspect=False)
 

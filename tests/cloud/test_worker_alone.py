@@ -11,6 +11,7 @@ import pytest
 
 from cloud import message as m
 from cloud.rented import Gone, Refused
+from cloud.spawning import UNSURE_S, Spawning
 from cloud.worker import CloudWorker
 from edge.frames import pack_outcome
 from gx.core.errors import CloudError
@@ -20,6 +21,7 @@ from gx.core.task import Quote
 from tests.fakes import echo
 
 pytestmark = pytest.mark.anyio
+TINY = m.Weights(digest="tiny", sha256="ab")
 
 
 class ScriptedCalls:
@@ -83,7 +85,7 @@ def done(outcome: Outcome) -> m.Done:
 @asynccontextmanager
 async def working(calls: ScriptedCalls) -> AsyncIterator[CloudWorker]:
     async with CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote()) as worker:
-        worker.register(m.Weights(digest="tiny", sha256="ab"))
+        worker.register(TINY)
         worker.scale(1)
         worker.vouch(time.time() + 60)
         yield worker
@@ -356,7 +358,7 @@ async def test_a_spawn_that_is_not_answered_while_the_worker_is_left_holds_it_up
     worker = CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote(), ending_s=0.1)
     with anyio.fail_after(60):
         async with worker:
-            worker.register(m.Weights(digest="tiny", sha256="ab"))
+            worker.register(TINY)
             worker.scale(1)
             worker.vouch(time.time() + 60)
             worker.submit(turn("a"))
@@ -444,3 +446,70 @@ async def test_calls_are_counted_that_were_made_and_those_that_were_refused_are_
         worker.cancel("a", 1)
         await next_of(worker, AttemptEnded)
         assert worker.calls_made == 1
+
+
+class Silent(ScriptedCalls):
+    """Calls that are made, and of which nobody is told, as long as it `is_silent`."""
+
+    is_silent = True
+
+    async def spawn(self, payload: bytes) -> str:
+        call = await super().spawn(payload)
+        if self.is_silent:
+            raise CloudError("Modal: ServiceError: no answer")
+        return call
+
+
+async def test_what_may_have_a_call_that_nobody_knows_is_not_given_back_and_the_worker_is_not_clear() -> None:
+    calls = Silent()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert calls.open and worker.calls_made == 1
+        worker.scale(0)
+        worker.give_back()
+        worker.recall("a", 1, "this machine is sooner")
+        assert not worker._events and not worker.is_clear
+        calls.is_silent = False
+        worker.scale(1)
+        heard = await next_of(worker, CallMade)
+        assert not any(isinstance(event, AttemptGone) for event in heard) and worker.is_clear
+
+
+async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> None:
+    class Unknown(ScriptedCalls):
+        async def spawn(self, payload: bytes) -> str:
+            raise CloudError("no such app", code="cloud.missing")
+
+    async with working(Unknown()) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert worker.is_clear and worker.calls_made == 0
+        worker.give_back()
+        await next_of(worker, AttemptGone)
+
+
+async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> None:
+    now = 100.0
+    calls = Silent()
+    refused = anyio.Event()
+    spawning = Spawning(
+        calls,
+        may_begin=lambda: not refused.is_set(),
+        payload_of=lambda turn: m.pack(
+            m.Job(turn=turn, weights=m.Weights(digest="t", sha256="a"), claim="", driver="")
+        ),
+        on_call=lambda name, call: None,
+        on_stray=lambda call: None,
+        on_refusal=lambda reason: refused.set(),
+        now=lambda: now,
+    )
+    spawning.add(turn("a"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(spawning.serve)
+        await refused.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not spawning.is_clear and spawning.drop_last() == []
+        now += UNSURE_S
+        assert spawning.is_clear and spawning.drop_last() == [("a", 1)]
+        group.cancel_scope.cancel()

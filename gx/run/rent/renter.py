@@ -139,8 +139,9 @@ class Renter:
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
         if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
-        if self.worker is not None and self._vouched_s <= now:
-            self.worker.give_back()  # nobody pays for what it would begin
+        is_over = not is_wanted and now >= self._began_s + LEASE_S  # till then an earlier process's may begin
+        if self.worker is not None and (self._vouched_s <= now or is_over):
+            self.worker.give_back()  # nobody pays for what it would begin, or nothing more is to begin
         may_decide = may_begin and not kept  # what is kept or ends changes what there is room for
         if may_decide and here is not None and self._outlook.is_known(here, now):
             made.extend(self._decide(now, here))
