@@ -25,7 +25,7 @@ from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
 
 
 class Container:
-    """One container and its bench. `models` is the folder of the weights; `slots` and `env` are the bench's."""
+    """One container and its bench, with `slots`, `threads` and `env`. `models` is the folder of the weights."""
 
     def __init__(
         self,
@@ -34,10 +34,11 @@ class Container:
         models: Path,
         board: m.Board,
         slots: int | None = None,
+        threads: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._name, self._models, self._board = name, models, board
-        self._slots, self._env = slots, env
+        self._slots, self._threads, self._env = slots, threads, env
         self._began_at = time.time()
         self._worker: EdgeWorker | None = None
         self._life: asyncio.Task[None] | None = None
@@ -124,7 +125,7 @@ class Container:
     async def _live(self, is_up: asyncio.Future[EdgeWorker]) -> None:
         """One worker from its start to its end, in a task of its own: calls come and go in theirs."""
         try:
-            async with EdgeWorker(epoch=0, slots=self._slots, env=self._env) as worker:
+            async with EdgeWorker(epoch=0, threads=self._threads, slots=self._slots, env=self._env) as worker:
                 is_up.set_result(worker)
                 while True:
                     for event in await worker.events():

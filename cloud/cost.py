@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 
+import msgspec
+
 from gx.core.ledger import LEASE_S
 from gx.core.message import Value
 from gx.core.task import Offer
@@ -22,6 +24,12 @@ SOURCE = "https://modal.com/pricing"
 DATE = "2026-09"
 CORE_USD_PER_S = 0.0000131
 GIB_USD_PER_S = 0.00000222
+CORES = 2.0
+"""What a container asks for, and no more: a GPU does the work."""
+LEAST_GIB = 8
+BESIDE_GIB, ROOM = 6, 1.25
+"""Memory beside the weights, and by what they are multiplied: buffers, and what the bench keeps of turns."""
+_GIB = 1 << 30
 
 
 class Rates(Value, frozen=True, kw_only=True):
@@ -32,8 +40,8 @@ class Rates(Value, frozen=True, kw_only=True):
 
     gpu: str
     gpu_usd_per_s: float
-    cores: float = 2.0
-    memory_gib: float = 8.0
+    cores: float = CORES
+    memory_gib: float = LEAST_GIB
     region: float = 1.0
     source: str = SOURCE
     date: str = DATE
@@ -61,6 +69,19 @@ RATES = {
     }.items()
 }
 """By Modal's name of the GPU, as of `DATE`; live ones, where they were fetched, take their place."""
+
+
+def memory_gib(model_bytes: int) -> int:
+    """What a container asks for, and may use, whose models have so many bytes. The bench holds weights in memory, and
+    what it keeps of turns, as it does at home: with less it would refuse a model, or be killed.
+    """
+    return max(LEAST_GIB, ceil(ROOM * model_bytes / _GIB + BESIDE_GIB))
+
+
+def sized(rates: Mapping[str, Rates], model_bytes: int) -> dict[str, Rates]:
+    """Those of containers for models of so many bytes."""
+    gib = memory_gib(model_bytes)
+    return {gpu: msgspec.structs.replace(one, memory_gib=gib) for gpu, one in rates.items()}
 
 
 def offers(rates: Mapping[str, Rates], *, timeout_s: float, start_limit_s: float) -> dict[str, Offer]:

@@ -16,7 +16,7 @@ import msgspec
 
 from cloud import deploy, prices
 from cloud.app import START_UP_S
-from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S
+from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S, Rates, memory_gib, sized
 from cloud.deploy import Deployed
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
@@ -43,6 +43,10 @@ class Needs(Value, frozen=True, kw_only=True):
     timeout_s: float
     slots: int = 0
     is_rehearsal: bool = False
+
+    def model_bytes(self) -> int:
+        """What its models come to; a file that is gone counts nothing."""
+        return sum(file.stat().st_size for file in self.files.values() if file.is_file())
 
 
 class ModalLandlord:
@@ -71,7 +75,7 @@ class ModalLandlord:
                 source=rates.source,
                 date=rates.date,
             )
-            for gpu, rates in self._rates.items()
+            for gpu, rates in self._rates_for(needs).items()
         ]
 
     @asynccontextmanager
@@ -94,9 +98,10 @@ class ModalLandlord:
                 inputs=needs.slots or SLOTS,
                 scaledown_s=int(SCALEDOWN_S),
                 timeout_s=int(needs.timeout_s),
+                memory_gib=memory_gib(needs.model_bytes()),
             )
             calls = await exits.enter_async_context(rent(pool, account))
-            rates, slots = self._rates[gpu], needs.slots or SLOTS
+            rates, slots = self._rates_for(needs)[gpu], needs.slots or SLOTS
             worker = CloudWorker(
                 calls,
                 run=run,
@@ -109,12 +114,15 @@ class ModalLandlord:
                 worker.register(weights)
             yield await exits.enter_async_context(worker)
 
+    def _rates_for(self, needs: Needs) -> dict[str, Rates]:
+        return sized(self._rates, needs.model_bytes())
+
     @asynccontextmanager
     async def _rehearse(self, run: str, needs: Needs) -> AsyncIterator[Stand]:
         """A stand for the run, with its models; what happened there is written down at its end."""
         report_file = self._folder / f"{run}.json"
         report_file.unlink(missing_ok=True)  # that of an earlier stand is not this one's
-        async with rehearsing(self._folder / run) as stand:
+        async with rehearsing(self._folder / run, rates=self._rates_for(needs)) as stand:
             await stand.furnish(needs.files)
             try:
                 yield stand

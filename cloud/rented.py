@@ -17,6 +17,7 @@ import modal.exception as refused
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from modal.config import config
 
+from cloud.cost import CORES, LEAST_GIB
 from cloud.names import APP, CLASS, board_of
 from gx.core.errors import CloudError
 from gx.core.message import Value
@@ -50,6 +51,7 @@ class Pool(Value, frozen=True, kw_only=True):
     max_containers: int = 1
     scaledown_s: int = 30
     timeout_s: int = 3600
+    memory_gib: int = LEAST_GIB
 
 
 class Gone(Exception):
@@ -74,6 +76,8 @@ class Rented:
         self.pool, self._polling = pool, polling
         chosen = modal.Cls.from_name(APP, CLASS, client=control).with_options(
             gpu=pool.gpu,
+            cpu=(CORES, CORES),
+            memory=(pool.memory_gib << 10, pool.memory_gib << 10),
             max_containers=pool.max_containers,
             scaledown_window=pool.scaledown_s,
             timeout=pool.timeout_s,

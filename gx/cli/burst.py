@@ -231,7 +231,7 @@ def _planned(
 ) -> Plan:
     from gx.cli.paper import plan_of, scene_of_recipe, scene_of_run
 
-    scene: Scene = scene_of_run(place, run or "") if asked is None else scene_of_recipe(asked, settings, place)
+    scene: Scene = scene_of_run(place, run or "", recipe) if asked is None else scene_of_recipe(asked, settings, place)
     return plan_of(scene, terms, recipe)
 
 

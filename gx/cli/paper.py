@@ -12,6 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gx import output
 from gx.core.message import Value
 from gx.core.words import duration
@@ -73,15 +75,20 @@ def scene_of_recipe(asked: Submission, settings: Settings, place: Workspace) -> 
     plan, made = forecasts(asked, settings, place)
     private = [step for step, outlook in steps_private(plan).items() if outlook.reason]
     sizes = _sizes(wiring, plan.recipe, settings, Path(asked.recipe_folder))
-    return scene_of(plan, made, slots=settings.slots or SLOTS, private=private, sizes=sizes)
+    made_of = scene_of(plan, made, slots=settings.slots or SLOTS, private=private, sizes=sizes)
+    return msgspec.structs.replace(made_of, model_bytes=sum(sizes.values()))
 
 
-def scene_of_run(place: Workspace, run: str) -> Scene:
-    """What is left of a run in the log. :raises GxError: if nothing can be told of it."""
+def scene_of_run(place: Workspace, run: str, recipe: Recipe) -> Scene:
+    """What is left of a run of that recipe in the log. :raises GxError: if nothing can be told of it."""
+    from gx import wiring
     from gx.cli.asking import asked
     from gx.run.replay import left
+    from gx.settings import load
 
-    return asked(place, lambda ask: left.scene_of_run(ask, run, now=time.time()), runs=[run])
+    found = asked(place, lambda ask: left.scene_of_run(ask, run, now=time.time()), runs=[run])
+    sizes = _sizes(wiring, recipe, load(), Path.cwd())
+    return msgspec.structs.replace(found, model_bytes=sum(sizes.values()))
 
 
 def plan_of(scene: Scene, terms: Terms, recipe: Recipe) -> Plan:
@@ -90,7 +97,7 @@ def plan_of(scene: Scene, terms: Terms, recipe: Recipe) -> Plan:
     from gx.core.errors import UsageError
     from gx.run.replay.paper import on_paper
 
-    rates = _rates()
+    rates = _rates(scene.model_bytes)
     gpus = terms.gpu or DEFAULT_GPUS
     if unknown := [gpu for gpu in gpus if gpu not in rates]:
         raise UsageError(f"--gpu: there is no price of {unknown[0]!r}", hint=f"known: {', '.join(rates)}")
@@ -150,8 +157,8 @@ def bars(plan: Plan, encoding: str) -> list[str]:
 # ── prices ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rates() -> dict[str, Rates]:
-    """The rates that are known without asking anybody: `gx cloud status` asks.
+def _rates(model_bytes: int = 0) -> dict[str, Rates]:
+    """The rates of containers for such models that are known without asking anybody: `gx cloud status` asks.
 
     :raises CloudError: if the SDK isn't installed, or can't be loaded.
     """
@@ -159,7 +166,8 @@ def _rates() -> dict[str, Rates]:
 
     with loading():
         from cloud import prices
-    return prices.known()
+        from cloud.cost import sized
+    return sized(prices.known(), model_bytes)
 
 
 def _offers(rates: dict[str, Rates], gpus: Sequence[str], timeout_s: float) -> list[Offer]:
@@ -172,8 +180,6 @@ def _offers(rates: dict[str, Rates], gpus: Sequence[str], timeout_s: float) -> l
 
 def _estimate(choice: Choice, rates: dict[str, Rates], scene: Scene, cap_usd: float | None) -> Estimate:
     """From what it costs as it was played, to what it costs if containers are slower than they are taken to be."""
-    import msgspec
-
     from cloud.cost import Estimate, estimate
 
     if not choice.containers:
@@ -192,8 +198,6 @@ def _estimate(choice: Choice, rates: dict[str, Rates], scene: Scene, cap_usd: fl
 
 def _sizes(wiring: Any, recipe: Recipe, settings: Settings, folder: Path) -> dict[str, int]:
     """The bytes of the models that are here, by source."""
-    import msgspec
-
     from gx.core.errors import ModelError
 
     found: dict[str, int] = {}

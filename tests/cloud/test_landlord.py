@@ -11,9 +11,11 @@ import modal
 import pytest
 
 from cloud import deploy
+from cloud.cost import RATES, sized
 from cloud.landlord import ModalLandlord, Needs
 from cloud.message import Weights
 from cloud.names import VOLUME
+from cloud.rented import Account
 from gx.core.errors import CloudError
 from gx.run.rent.refusals import FOR_GOOD
 from tests.cloud.test_rented import account, digest, furnish
@@ -68,3 +70,18 @@ async def test_what_this_gx_deployed_is_rented_and_what_another_one_did_is_not(
 
     await deploy.stop(account(stand))
     assert (await refusal(stand, tmp_path, tiny)).code == "cloud.missing"
+
+
+async def test_what_is_offered_is_priced_with_the_memory_that_the_models_need(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"
+    for file, gib in ((small, 1), (large, 40)):
+        with file.open("wb") as empty:
+            empty.truncate(gib << 30)
+    offered = []
+    for file in (small, large):
+        needs = Needs(weights=(), files={"ab" * 32: file}, timeout_s=60.0)
+        landlord = ModalLandlord(driver="d", needs=lambda run: needs, folder=tmp_path, account=Account())  # noqa: B023
+        offered.append({one.gpu: one for one in landlord.offers("r", 100.0)}["L4"])
+    assert offered[0].usd_per_s == pytest.approx(RATES["L4"].usd_per_s)
+    assert offered[1].usd_per_s == pytest.approx(sized(RATES, 40 << 30)["L4"].usd_per_s)
+    assert offered[1].reserve_usd / offered[0].reserve_usd == pytest.approx(offered[1].usd_per_s / offered[0].usd_per_s)

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from cloud import deploy
+from cloud.cost import CORES, LEAST_GIB
 from cloud.loopback.faults import Faults, Lost
 from cloud.message import Weights
 from cloud.rented import Account, Gone, Pool, rent
@@ -197,3 +198,12 @@ async def test_a_container_that_can_t_start_or_takes_too_long_makes_no_attempt_a
             while await calls.poll(call.object_id) is None:  # noqa: ASYNC110  nobody is told of that
                 await anyio.sleep(0.2)
     assert reason in gone.value.reason and not gone.value.is_suspect and not gone.value.is_expired
+
+
+async def test_a_container_may_use_no_more_than_it_asks_for_which_is_what_its_models_need(stand: World) -> None:
+    for pool, gib in ((Pool(run="nine", gpu="L4"), LEAST_GIB), (Pool(run="ten", gpu="L4", memory_gib=11), 11)):
+        async with rent(pool, account(stand)):
+            asked = stand.definitions()[-1].resources
+        assert (asked.milli_cpu, asked.milli_cpu_max) == (1000 * CORES, 1000 * CORES)
+        assert (asked.memory_mb, asked.memory_mb_max) == (1024 * gib, 1024 * gib)
+        assert asked.gpu_config.gpu_type == "L4"
