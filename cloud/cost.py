@@ -20,6 +20,10 @@ ENDING_S = 3.0
 """How long its end may take then: its bench exits, it lets go of its volume; and it is billed until it is gone."""
 COLD_START_S = 60.0
 """What a start is taken for until one was measured: an image that is cached, and a few GB of weights from a volume."""
+GRACE_S = 30.0
+"""What an input may take beyond what it is reckoned to."""
+LONGEST_S = 600.0
+"""The longest that one is reckoned to take where its step says nothing."""
 SOURCE = "https://modal.com/pricing"
 DATE = "2026-09"
 CORE_USD_PER_S = 0.0000131
@@ -69,6 +73,14 @@ RATES = {
     }.items()
 }
 """By Modal's name of the GPU, as of `DATE`; live ones, where they were fetched, take their place."""
+
+
+def input_s(turn_s: float | None) -> float:
+    """The longest that an input may take there, in seconds, whose turn may take so long, or `None` where nobody says.
+
+    It counts from when a container has it: the first one waits for its model, one that finds no slot for another turn.
+    """
+    return LONGEST_S + GRACE_S if turn_s is None else 2 * turn_s + COLD_START_S + GRACE_S
 
 
 def memory_gib(model_bytes: int) -> int:

@@ -166,10 +166,6 @@ class Rented(Value, frozen=True, kw_only=True):
     is_offline: bool = False
 
 
-LONGEST_S = 600.0
-"""The longest that an input may take in a container where its step says nothing."""
-
-
 class _Lazily:
     """The landlord, of whom nothing is loaded before something is to be rented."""
 
@@ -213,6 +209,7 @@ class _Lazily:
         return self._found
 
     def _needs(self, run: str) -> Needs:
+        from cloud.cost import input_s
         from cloud.landlord import Needs
         from cloud.message import Weights
 
@@ -231,7 +228,7 @@ class _Lazily:
         return Needs(
             weights=tuple(weights),
             files=files,
-            timeout_s=(wanted.timeout_s or LONGEST_S) + 30.0,
+            timeout_s=input_s(wanted.timeout_s),
             slots=self._settings.slots or 0,
             is_rehearsal=wanted.is_rehearsal,
         )

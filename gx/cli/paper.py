@@ -34,8 +34,6 @@ MEASURED_SHARE, ASSUMED_SHARE = 0.8, 0.5
 """Of the pace of a container that an estimate's upper end counts on, by whether any was measured."""
 SLOTS = 32
 """What a bench runs at once where no setting says otherwise."""
-GRACE_S = 30.0
-"""What a container's time-out has beyond that of a step, as `gx.wiring` has it."""
 _BAR = 32
 
 
@@ -93,7 +91,7 @@ def scene_of_run(place: Workspace, run: str, recipe: Recipe) -> Scene:
 
 def plan_of(scene: Scene, terms: Terms, recipe: Recipe) -> Plan:
     """The choices that those terms leave. :raises CloudError: without the cloud extra. :raises UsageError: no price."""
-    from gx import wiring
+    from cloud.cost import input_s
     from gx.core.errors import UsageError
     from gx.run.replay.paper import on_paper
 
@@ -103,7 +101,7 @@ def plan_of(scene: Scene, terms: Terms, recipe: Recipe) -> Plan:
         raise UsageError(f"--gpu: there is no price of {unknown[0]!r}", hint=f"known: {', '.join(rates)}")
     deadline_s = scene.deadline_s if terms.target_s is None else terms.target_s
     limits = [step.timeout_s for step in recipe.steps if step.timeout_s is not None]
-    offers = _offers(rates, gpus, max(limits, default=wiring.LONGEST_S) + GRACE_S)
+    offers = _offers(rates, gpus, input_s(max(limits, default=None)))
     sheet = on_paper(scene, offers, most=terms.max_containers, usd=terms.usd, deadline_s=deadline_s)
     known = [rates[gpu] for gpu in gpus]
     return Plan(

@@ -11,13 +11,15 @@ import modal
 import pytest
 
 from cloud import deploy
-from cloud.cost import RATES, sized
+from cloud.cost import RATES, input_s, sized
 from cloud.landlord import ModalLandlord, Needs
 from cloud.message import Weights
 from cloud.names import VOLUME
 from cloud.rented import Account
+from gx import wiring
 from gx.core.errors import CloudError
 from gx.run.rent.refusals import FOR_GOOD
+from gx.settings import Settings
 from tests.cloud.test_rented import account, digest, furnish
 from tests.cloud.world import World, world
 from tests.tiny_model import write_tiny_model
@@ -85,3 +87,9 @@ async def test_what_is_offered_is_priced_with_the_memory_that_the_models_need(tm
     assert offered[0].usd_per_s == pytest.approx(RATES["L4"].usd_per_s)
     assert offered[1].usd_per_s == pytest.approx(sized(RATES, 40 << 30)["L4"].usd_per_s)
     assert offered[1].reserve_usd / offered[0].reserve_usd == pytest.approx(offered[1].usd_per_s / offered[0].usd_per_s)
+
+
+def test_what_is_rented_has_time_for_a_turn_that_waits_for_another_one(tmp_path: Path) -> None:
+    wanted = wiring.Rented(models=(), timeout_s=120.0, is_rehearsal=True)
+    landlord = wiring.landlord(Settings(), tmp_path, epoch=1, runs=lambda run: wanted)
+    assert {offer.timeout_s for offer in landlord.offers("r", 100.0)} == {input_s(120.0)}
