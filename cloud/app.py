@@ -1,7 +1,8 @@
 """The app that is deployed: its image, its volume, and one class. Decorators only; the work is in `cloud.container`.
 
-A set of parameters has containers of its own, so each run's containers, and what they cost, are known apart. Modal
-retries nothing: gx does. Annotations are evaluated here, since the SDK reads the types of parameters from them.
+A set of parameters has containers of its own, so each run's containers, and what they cost, are known apart. What one
+asks for is its limit too, since Modal bills the larger of what is asked for and what is used. Modal retries nothing:
+gx does. Annotations are evaluated here, since the SDK reads the types of parameters from them.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import modal
 
 from cloud.container import Container
+from cloud.cost import CORES, LEAST_GIB
 from cloud.message import MODELS
 from cloud.names import APP, VOLUME, board_of
 
@@ -67,7 +69,14 @@ class DictBoard:
 
 
 @app.cls(
-    image=image, gpu="L4", volumes={f"/root/{MODELS}": models}, retries=0, timeout=3600, startup_timeout=START_UP_S
+    image=image,
+    gpu="L4",
+    cpu=(CORES, CORES),
+    memory=(LEAST_GIB << 10, LEAST_GIB << 10),
+    volumes={f"/root/{MODELS}": models},
+    retries=0,
+    timeout=3600,
+    startup_timeout=START_UP_S,
 )
 @modal.concurrent(max_inputs=MOST_INPUTS)
 class Bench:
@@ -83,6 +92,7 @@ class Bench:
             models=Path.home() / MODELS,
             board=DictBoard(self.run),
             slots=self.slots or None,
+            threads=int(CORES),
         )
         await self._container.start()
 

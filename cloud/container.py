@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cloud import message as m
@@ -19,12 +20,12 @@ from cloud import roll
 from edge.frames import pack_outcome
 from edge.worker import EdgeWorker
 from gx.core.errors import GxError, ModelError
-from gx.core.message import Failure, Outcome, Turn
+from gx.core.message import Failure, Turn
 from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
 
 
 class Container:
-    """One container and its bench. `models` is the folder of the weights; `slots` and `env` are the bench's."""
+    """One container and its bench, with `slots`, `threads` and `env`. `models` is the folder of the weights."""
 
     def __init__(
         self,
@@ -33,10 +34,11 @@ class Container:
         models: Path,
         board: m.Board,
         slots: int | None = None,
+        threads: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._name, self._models, self._board = name, models, board
-        self._slots, self._env = slots, env
+        self._slots, self._threads, self._env = slots, threads, env
         self._began_at = time.time()
         self._worker: EdgeWorker | None = None
         self._life: asyncio.Task[None] | None = None
@@ -46,7 +48,8 @@ class Container:
 
     async def start(self) -> None:
         """Bring the bench up. What keeps it from coming up is told by the jobs that come."""
-        await self._bench()
+        with suppress(GxError):
+            await self._bench()
         self._presence = asyncio.create_task(roll.answer_to(self._board, self._seat))
 
     async def stop(self) -> None:
@@ -78,10 +81,8 @@ class Container:
             self._register(worker, job.weights)
             while worker.lease() is None:  # another bench is coming up
                 await worker.describe(job.weights.digest)
-        except ModelError as error:
-            return _done(Failure(code=error.code, message=error.message, retryable=False), 0.0)
         except GxError as error:
-            return m.Lost(reason=error.message, is_suspect=False)
+            return m.Lost(reason=error.message, is_suspect=False, is_model=isinstance(error, ModelError))
         return await self._run(worker, job.turn)
 
     def _register(self, worker: EdgeWorker, weights: m.Weights) -> None:
@@ -124,7 +125,7 @@ class Container:
     async def _live(self, is_up: asyncio.Future[EdgeWorker]) -> None:
         """One worker from its start to its end, in a task of its own: calls come and go in theirs."""
         try:
-            async with EdgeWorker(epoch=0, slots=self._slots, env=self._env) as worker:
+            async with EdgeWorker(epoch=0, threads=self._threads, slots=self._slots, env=self._env) as worker:
                 is_up.set_result(worker)
                 while True:
                     for event in await worker.events():
@@ -139,7 +140,7 @@ class Container:
         if isinstance(event, AttemptEnded):
             waiting = self._running.get((event.task, event.attempt))
             if waiting is not None and not waiting.done():
-                waiting.set_result(_done(event.outcome, event.ms))
+                waiting.set_result(_end_of(event))
         elif isinstance(event, BenchDown):
             self._lose(event.reason)
 
@@ -150,5 +151,11 @@ class Container:
             waiting.set_result(m.Lost(reason=reason, alone=len(lost) == 1))
 
 
-def _done(outcome: Outcome, ms: float) -> m.Done:
-    return m.Done(packed=pack_outcome(outcome), ms=ms)
+def _end_of(event: AttemptEnded) -> m.Done | m.Lost:
+    """How an attempt ended. What a container says of a model is true of that container only: another machine may have
+    the file whole, and room for it.
+    """
+    outcome = event.outcome
+    if isinstance(outcome, Failure) and outcome.code.split(".")[0] == ModelError.code:
+        return m.Lost(reason=outcome.message, is_suspect=False, is_model=True)
+    return m.Done(packed=pack_outcome(outcome), ms=event.ms)

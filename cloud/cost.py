@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 
+import msgspec
+
 from gx.core.ledger import LEASE_S
 from gx.core.message import Value
 from gx.core.task import Offer
@@ -18,10 +20,20 @@ ENDING_S = 3.0
 """How long its end may take then: its bench exits, it lets go of its volume; and it is billed until it is gone."""
 COLD_START_S = 60.0
 """What a start is taken for until one was measured: an image that is cached, and a few GB of weights from a volume."""
+GRACE_S = 30.0
+"""What an input may take beyond what it is reckoned to."""
+LONGEST_S = 600.0
+"""The longest that one is reckoned to take where its step says nothing."""
 SOURCE = "https://modal.com/pricing"
 DATE = "2026-09"
 CORE_USD_PER_S = 0.0000131
 GIB_USD_PER_S = 0.00000222
+CORES = 2.0
+"""What a container asks for, and no more: a GPU does the work."""
+LEAST_GIB = 8
+BESIDE_GIB, ROOM = 6, 1.25
+"""Memory beside the weights, and by what they are multiplied: buffers, and what the bench keeps of turns."""
+_GIB = 1 << 30
 
 
 class Rates(Value, frozen=True, kw_only=True):
@@ -32,8 +44,8 @@ class Rates(Value, frozen=True, kw_only=True):
 
     gpu: str
     gpu_usd_per_s: float
-    cores: float = 2.0
-    memory_gib: float = 8.0
+    cores: float = CORES
+    memory_gib: float = LEAST_GIB
     region: float = 1.0
     source: str = SOURCE
     date: str = DATE
@@ -61,6 +73,27 @@ RATES = {
     }.items()
 }
 """By Modal's name of the GPU, as of `DATE`; live ones, where they were fetched, take their place."""
+
+
+def input_s(turn_s: float | None) -> float:
+    """The longest that an input may take there, in seconds, whose turn may take so long, or `None` where nobody says.
+
+    It counts from when a container has it: the first one waits for its model, one that finds no slot for another turn.
+    """
+    return LONGEST_S + GRACE_S if turn_s is None else 2 * turn_s + COLD_START_S + GRACE_S
+
+
+def memory_gib(model_bytes: int) -> int:
+    """What a container asks for, and may use, whose models have so many bytes. The bench holds weights in memory, and
+    what it keeps of turns, as it does at home: with less it would refuse a model, or be killed.
+    """
+    return max(LEAST_GIB, ceil(ROOM * model_bytes / _GIB + BESIDE_GIB))
+
+
+def sized(rates: Mapping[str, Rates], model_bytes: int) -> dict[str, Rates]:
+    """Those of containers for models of so many bytes."""
+    gib = memory_gib(model_bytes)
+    return {gpu: msgspec.structs.replace(one, memory_gib=gib) for gpu, one in rates.items()}
 
 
 def offers(rates: Mapping[str, Rates], *, timeout_s: float, start_limit_s: float) -> dict[str, Offer]:

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -203,14 +203,6 @@ async def logs(account: Account, *, lines: int, follow: bool = False) -> AsyncIt
                         line = _line(entry)
                         if (line.at, line.text) > last:  # it begins with what was there
                             yield line
-
-
-async def missing(account: Account, digests: Iterable[str]) -> list[str]:
-    """Which of these files are not on the volume. :raises CloudError: if the account doesn't answer."""
-    async with client_of(account) as client:
-        with mapped():
-            there, _ = await _listed(client)
-        return [digest for digest in digests if digest not in there]
 
 
 async def upload(account: Account, digest: str, file: Path, on_progress: Progress | None = None) -> None:

@@ -6,16 +6,18 @@ stand of a rehearsal. What a run needs of its containers it is told by `Needs`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from cloud import deploy, prices
 from cloud.app import START_UP_S
-from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S
+from cloud.cost import COLD_START_S, ENDING_S, SCALEDOWN_S, Rates, memory_gib, sized
+from cloud.deploy import Deployed
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
 from cloud.rented import Account, Pool, rent
@@ -41,6 +43,10 @@ class Needs(Value, frozen=True, kw_only=True):
     timeout_s: float
     slots: int = 0
     is_rehearsal: bool = False
+
+    def model_bytes(self) -> int:
+        """What its models come to; a file that is gone counts nothing."""
+        return sum(file.stat().st_size for file in self.files.values() if file.is_file())
 
 
 class ModalLandlord:
@@ -69,12 +75,12 @@ class ModalLandlord:
                 source=rates.source,
                 date=rates.date,
             )
-            for gpu, rates in self._rates.items()
+            for gpu, rates in self._rates_for(needs).items()
         ]
 
     @asynccontextmanager
     async def rent(self, run: str, gpu: str) -> AsyncIterator[CloudWorker]:
-        """The containers of a run. :raises CloudError: without an account, the app, or a model of the run there."""
+        """The containers of a run. :raises CloudError: without an account, this gx's app, or one of its models."""
         needs = self._needs(run)
         if gpu not in self._rates:
             raise CloudError(f"nobody knows what a container with {gpu or 'no GPU'} costs", code="cloud.gpu")
@@ -83,13 +89,8 @@ class ModalLandlord:
             if needs.is_rehearsal:
                 stand = await exits.enter_async_context(self._rehearse(run, needs))
                 account = stand.account
-            elif missing := await deploy.missing(account, needs.files):
-                names = ", ".join(needs.files[sha256].name for sha256 in missing)
-                raise CloudError(
-                    f"not on the volume: {names}",
-                    code="cloud.model",
-                    hint="put it there with: gx cloud deploy --recipe FILE",
-                )
+            else:
+                await anyio.to_thread.run_sync(_check, await deploy.status(account), needs.files)
             pool = Pool(
                 run=run,
                 gpu=gpu or None,
@@ -97,9 +98,10 @@ class ModalLandlord:
                 inputs=needs.slots or SLOTS,
                 scaledown_s=int(SCALEDOWN_S),
                 timeout_s=int(needs.timeout_s),
+                memory_gib=memory_gib(needs.model_bytes()),
             )
             calls = await exits.enter_async_context(rent(pool, account))
-            rates, slots = self._rates[gpu], needs.slots or SLOTS
+            rates, slots = self._rates_for(needs)[gpu], needs.slots or SLOTS
             worker = CloudWorker(
                 calls,
                 run=run,
@@ -112,12 +114,15 @@ class ModalLandlord:
                 worker.register(weights)
             yield await exits.enter_async_context(worker)
 
+    def _rates_for(self, needs: Needs) -> dict[str, Rates]:
+        return sized(self._rates, needs.model_bytes())
+
     @asynccontextmanager
     async def _rehearse(self, run: str, needs: Needs) -> AsyncIterator[Stand]:
         """A stand for the run, with its models; what happened there is written down at its end."""
         report_file = self._folder / f"{run}.json"
         report_file.unlink(missing_ok=True)  # that of an earlier stand is not this one's
-        async with rehearsing(self._folder / run) as stand:
+        async with rehearsing(self._folder / run, rates=self._rates_for(needs)) as stand:
             await stand.furnish(needs.files)
             try:
                 yield stand
@@ -125,3 +130,18 @@ class ModalLandlord:
                 with anyio.move_on_after(_REPORT_S, shield=True):
                     report = await stand.report()
                     report_file.write_bytes(msgspec.json.encode(report))
+
+
+def _check(found: Deployed, files: Mapping[str, Path]) -> None:
+    """:raises CloudError: where no app stands, or that of another gx, or a model is not on the volume."""
+    if found.app is None:
+        raise CloudError("the app is not deployed", code="cloud.missing", hint="gx cloud deploy")
+    if not found.is_current():
+        what = f"the app is of {found.version or 'an unknown gx'}, and here is {deploy.here()}"
+        raise CloudError(f"{what}: deploy it anew", code="cloud.stale", hint="gx cloud deploy")
+    if missing := [file.name for sha256, file in files.items() if sha256 not in found.models]:
+        raise CloudError(
+            f"not on the volume: {', '.join(missing)}",
+            code="cloud.model",
+            hint="put it there with: gx cloud deploy --recipe FILE",
+        )

@@ -61,12 +61,13 @@ class Done(Value, frozen=True, kw_only=True, tag="done"):
 class Lost(Value, frozen=True, kw_only=True, tag="lost"):
     """The bench died under the attempt, or none came up. `alone` says that nothing else ran beside it.
 
-    `is_suspect` says whether that may be the attempt's fault.
+    `is_suspect` says whether that may be the attempt's fault, `is_model` that the container can't use the model.
     """
 
     reason: str
     alone: bool = False
     is_suspect: bool = True
+    is_model: bool = False
 
 
 class Taken(Value, frozen=True, kw_only=True, tag="taken"):

@@ -17,6 +17,7 @@ import modal.exception as refused
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from modal.config import config
 
+from cloud.cost import CORES, LEAST_GIB
 from cloud.names import APP, CLASS, board_of
 from gx.core.errors import CloudError
 from gx.core.message import Value
@@ -50,14 +51,18 @@ class Pool(Value, frozen=True, kw_only=True):
     max_containers: int = 1
     scaledown_s: int = 30
     timeout_s: int = 3600
+    memory_gib: int = LEAST_GIB
 
 
 class Gone(Exception):
-    """A call that will never give a result. `is_expired`: it may have given one, which is no longer kept."""
+    """A call that will never give a result: its container did not do what it should.
 
-    def __init__(self, reason: str, *, is_expired: bool = False) -> None:
+    `is_expired`: it may have given one, which is no longer kept. `is_suspect`: it may be what ended its containers.
+    """
+
+    def __init__(self, reason: str, *, is_expired: bool = False, is_suspect: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.is_expired = reason, is_expired
+        self.reason, self.is_expired, self.is_suspect = reason, is_expired, is_suspect
 
 
 class Refused(Exception):
@@ -71,6 +76,8 @@ class Rented:
         self.pool, self._polling = pool, polling
         chosen = modal.Cls.from_name(APP, CLASS, client=control).with_options(
             gpu=pool.gpu,
+            cpu=(CORES, CORES),
+            memory=(pool.memory_gib << 10, pool.memory_gib << 10),
             max_containers=pool.max_containers,
             scaledown_window=pool.scaledown_s,
             timeout=pool.timeout_s,
@@ -101,11 +108,13 @@ class Rented:
             return bytes(await found.get.aio(timeout=0))
         except (refused.OutputExpiredError, refused.NotFoundError):
             raise Gone("its result is no longer kept", is_expired=True) from None
+        except refused.InternalFailure as error:
+            raise Gone(_words(error) or "its containers died", is_suspect=True) from None
         except refused.FunctionTimeoutError:
             raise Gone(f"it took longer than {self.pool.timeout_s} s") from None
         except TimeoutError:
             return None
-        except (refused.RemoteError, refused.InternalFailure, refused.ExecutionError) as error:
+        except (refused.RemoteError, refused.ExecutionError) as error:
             raise Gone(_words(error) or "it was cancelled") from None
         except _ERRORS as error:
             raise cloud_error(error) from None
@@ -159,8 +168,9 @@ async def rent(pool: Pool, account: Account) -> AsyncIterator[Rented]:
 
 async def connect(account: Account) -> modal.Client:
     """A connection of its own. :raises CloudError: if there is no token."""
-    token_id = account.token_id or config["token_id"]
-    token_secret = account.token_secret or config["token_secret"]
+    with mapped():
+        token_id = account.token_id or config["token_id"]
+        token_secret = account.token_secret or config["token_secret"]
     if not token_id or not token_secret:
         raise CloudError(
             "there is no token for Modal",

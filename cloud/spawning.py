@@ -1,7 +1,8 @@
 """Turns that wait for a call at the landlord's: the calls are made in order, some at once, as long as somebody pays.
 
 It makes calls and follows none. Invariant: each turn that was added comes back as a call (`on_call`), is dropped, or
-waits; and a call that is made for one that was dropped meanwhile is handed out as a stray.
+waits; a call that is made for one that was dropped meanwhile is handed out as a stray; and what may have a call that
+nobody knows is not given back to run elsewhere, but asked for again: containers see to it that only one of two runs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import anyio
 from cloud.calls import AT_ONCE, Calls, each
 from cloud.rented import Refused
 from gx.core.errors import CloudError
+from gx.core.ledger import LEASE_S
 from gx.core.message import Turn
 
 _LONGEST_BACKOFF_S = 30.0
 _SPAWN_S = 10.0
 """How long a spawn may take to be answered: a long prompt goes up as a file first."""
+UNSURE_S = LEASE_S
+"""How long a spawn that was not answered may have made a call that is begun yet: none is that nobody pays for."""
 
 Name = tuple[str, int]
 
@@ -39,18 +43,24 @@ class Spawning:
         on_call: Callable[[Name, str], None],
         on_stray: Callable[[str], None],
         on_refusal: Callable[[str], None],
+        now: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._calls, self._may_begin, self._payload_of = calls, may_begin, payload_of
         self._on_call, self._on_stray, self._on_refusal = on_call, on_stray, on_refusal
+        self._now = now
         self._waiting: OrderedDict[Name, Turn] = OrderedDict()
         self._under_way: set[Name] = set()
         self._asked: dict[anyio.Event, anyio.CancelScope] = {}
         """Spawns that are under way, by what is set once they are answered."""
         self._is_unsure = False
+        self._unsure: dict[Name, float] = {}
+        """Attempts whose last spawn was not answered, and until when a call of it may be begun that nobody knows."""
         self._has_work = anyio.Event()
         self._backoff_s = 0.0
         self.rest_s = 0.0
         """How long nothing is begun after each round."""
+        self.n_made = 0
+        """How many calls were made, or may have been."""
 
     def __repr__(self) -> str:
         return f"<Spawning: {len(self._waiting)} waiting, {len(self._under_way)} under way>"
@@ -58,12 +68,16 @@ class Spawning:
     @property
     def is_clear(self) -> bool:
         """Whether no call is being made, nor was any given up that may have been made."""
-        return not self._asked and not self._is_unsure
+        return not self._asked and not self._is_unsure and not any(map(self.may_be_made, self._unsure))
 
     @property
     def under_way(self) -> list[Name]:
         """The attempts whose calls are being made."""
         return list(self._under_way)
+
+    def may_be_made(self, name: Name) -> bool:
+        """Whether an attempt may have a call that nobody knows."""
+        return self._unsure.get(name, 0.0) > self._now()
 
     def add(self, turn: Turn) -> None:
         """Make a call for it, once that may be."""
@@ -81,8 +95,8 @@ class Spawning:
         return is_known
 
     def drop_last(self, most: int | None = None) -> list[Name]:
-        """Drop so many that wait, the last first, or all of them."""
-        chosen = list(reversed(self._waiting))[:most]
+        """Drop so many that wait, the last first, or all of them; none that may have a call."""
+        chosen = [name for name in reversed(self._waiting) if not self.may_be_made(name)][:most]
         for name in chosen:
             del self._waiting[name]
         return chosen
@@ -124,17 +138,23 @@ class Spawning:
         name = (turn.task, turn.attempt)
         payload = self._payload_of(turn)
         answered = anyio.Event()
-        call, reason = "", "there is no answer"
+        call, reason, may_be_made = "", "there is no answer", True
         try:
             with anyio.move_on_after(_SPAWN_S, shield=True) as self._asked[answered]:  # or nobody knew of the call
                 call = await self._calls.spawn(payload)
-        except (Refused, CloudError) as error:
-            reason = str(error)
+        except Refused as error:
+            reason, may_be_made = str(error), False
+        except CloudError as error:  # one that has a code was refused, another may be of the way there or back
+            reason, may_be_made = error.message, error.code == CloudError.code
+        self.n_made += bool(call) or may_be_made
         if not call:
+            if may_be_made:
+                self._unsure[name] = self._now() + UNSURE_S
             self._put_off(name, turn, reason)
         elif name in self._under_way:
             self._backoff_s = 0.0
             self._under_way.discard(name)
+            self._unsure.pop(name, None)
             self._on_call(name, call)
         else:  # it was given up meanwhile
             self._on_stray(call)

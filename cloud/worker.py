@@ -38,6 +38,8 @@ ENDING_S = 5.0
 """How long leaving a worker may take: as long as the landlord answers, each call is cancelled within a second."""
 _REST_S = 30.0
 """How long nothing is begun after a container whose bench did not come up: it would not do for the next one either."""
+_UNPAID_S = 5.0
+"""How long nothing is begun after a container that found nobody who pays: by then it may have been told anew."""
 
 
 class CloudWorker:
@@ -80,6 +82,8 @@ class CloudWorker:
         """Attempts that are wanted back and have not ended yet."""
         self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
+        self._has_worked = False
+        """Whether a container has done what it was given, since the last one that could not."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -108,6 +112,11 @@ class CloudWorker:
     def register(self, weights: m.Weights) -> None:
         """Say which files of the volume make a model."""
         self._weights[weights.digest] = weights
+
+    @property
+    def calls_made(self) -> int:
+        """How many calls were made so far, or may have been."""
+        return self._spawning.n_made
 
     @property
     def is_clear(self) -> bool:
@@ -167,8 +176,8 @@ class CloudWorker:
         """Begin an attempt, also one that may have been begun before under a call that nobody knows: the containers
         see to it that only one of the two runs."""
         if turn.model not in self._weights:
-            message = f"no model with the digest {turn.model[:12]} is on the volume"
-            self._end(turn.task, turn.attempt, Failure(code="model.missing", message=message, retryable=False))
+            reason = f"no model with the digest {turn.model[:12]} is on the volume"
+            self._fail((turn.task, turn.attempt), reason, is_model=True)
             return
         self._spawning.add(turn)
 
@@ -189,9 +198,11 @@ class CloudWorker:
     def recall(self, task: str, attempt: int, reason: str) -> None:
         """Have an attempt back that may have begun: its call is cancelled. It ends with its answer, where that was
         there first, else it is gone for that `reason`; one whose call can't be cancelled now is gone at once, and what
-        that may answer yet comes late. Unknown ones are ignored.
+        that may answer yet comes late. Unknown ones are ignored, and those that may have a call that nobody knows.
         """
         name = (task, attempt)
+        if self._spawning.may_be_made(name):
+            return
         if self._spawning.drop(name):
             self._lose(name, reason, is_suspect=False)
         elif (call := self._open.pop(name, None)) is not None:
@@ -199,7 +210,7 @@ class CloudWorker:
             self._clearing.drop(call, lambda answer: self._came_back(name, answer, reason))
 
     def give_back(self, most: int | None = None) -> None:
-        """Let go of attempts that no call was made for, the last first."""
+        """Let go of attempts that no call was made for, nor may have been, the last first."""
         for name in self._spawning.drop_last(most):
             self._lose(name, "no call was made for it", is_suspect=False)
 
@@ -245,10 +256,16 @@ class CloudWorker:
         except Gone as gone:
             if self._open.get(name) == call:
                 del self._open[name]
-                self._lose(name, gone.reason, is_suspect=not gone.is_expired)
+                if gone.is_expired or gone.is_suspect:
+                    self._lose(name, gone.reason, is_suspect=gone.is_suspect)
+                else:
+                    self._fail(name, gone.reason)
             return
-        except CloudError:
-            return  # the next round asks again
+        except CloudError as error:
+            if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
+                self._refuse(error.message, error.code, stops=True)
+                self._lose(name, error.message, is_suspect=False)
+            return
         if payload is not None and self._open.get(name) == call:
             self._settle(name, payload)
 
@@ -275,27 +292,30 @@ class CloudWorker:
             report = m.read_report(payload)
             outcome = report.reply.outcome if isinstance(report.reply, m.Done) else None
         except (msgspec.MsgspecError, BenchError) as error:
-            self._lose(name, f"its container's answer can't be read: {error}", is_suspect=False)
+            self._fail(name, f"its answer can't be read: {error}")
             return
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
         match reply:
             case m.Done() if outcome is not None:
-                self._spawning.rest_s = 0.0
+                self._spawning.rest_s, self._has_worked = 0.0, True
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
+            case m.Lost() if reply.is_suspect:
+                self._lose(name, reply.reason, is_suspect=True, alone=reply.alone)
             case m.Lost():
-                if not reply.is_suspect:
-                    self._spawning.rest_s = _REST_S
-                    self._emit(RentRefused(reason=f"a container does not work: {reply.reason}"))
-                self._lose(name, reply.reason, is_suspect=reply.is_suspect, alone=reply.alone)
+                self._fail(name, reply.reason, is_model=reply.is_model)
             case m.Unpaid():
+                self._spawning.rest_s = max(_UNPAID_S, self._spawning.rest_s)
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
 
     def _see(self, seat: m.Seat) -> None:
-        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=seat.began_at, seen_at=seat.now))
+        """A container has spoken, by its own clock."""
+        self._telling.hear(seat.now, self._now())
+        began_at, seen_at = seat.began_at - self._telling.ahead_s, seat.now - self._telling.ahead_s
+        self._emit(ContainerSeen(container=seat.container, gpu=self._gpu, began_at=began_at, seen_at=seen_at))
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
@@ -311,6 +331,16 @@ class CloudWorker:
             self._drop(call)
         self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
 
+    def _fail(self, name: Name, reason: str, *, is_model: bool = False) -> None:
+        """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
+        exception; where none has worked, or none since the last one failed, the next would not either.
+        """
+        stops, self._has_worked = not self._has_worked, False
+        self._spawning.rest_s = _REST_S
+        code = "cloud.model" if is_model and stops else ""
+        self._refuse(f"a container does not work: {reason}", code, stops=stops)
+        self._lose(name, reason, is_suspect=False)
+
     def _drop(self, call: str) -> None:
         """Nobody wants the call any more, nor that which has its attempt in its stead."""
         self._clearing.drop(call, self._drop_owner)
@@ -323,8 +353,8 @@ class CloudWorker:
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
 
-    def _refuse(self, reason: str) -> None:
-        self._emit(RentRefused(reason=reason))
+    def _refuse(self, reason: str, code: str = "", *, stops: bool = False) -> None:
+        self._emit(RentRefused(reason=reason, code=code, stops=stops))
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)

@@ -7,15 +7,15 @@ models, documents, prices or the machine ask `edge` and `cloud` themselves.
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from importlib.util import find_spec
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gx.core.errors import BenchError, CloudError, ModelError
+from gx.core.errors import BenchError, CloudError, GxError, ModelError
 from gx.core.message import Value
 from gx.core.ports import Embedder, Landlord, MemoryStore, Ranker, RentedWorker, Worker
 from gx.core.recipe import Recipe, Route
@@ -25,6 +25,8 @@ from gx.settings import Settings
 if TYPE_CHECKING:
     from cloud.landlord import Needs
     from edge.models import ModelFile
+
+_log = logging.getLogger(__name__)
 
 
 class LocalModel(Value, frozen=True, kw_only=True):
@@ -154,15 +156,15 @@ def landlord(settings: Settings, folder: Path, *, epoch: int, runs: Callable[[st
 
 
 class Rented(Value, frozen=True, kw_only=True):
-    """What is to be known of a run that rents: its models, and the longest time-out of its steps, None without one."""
+    """What is to be known of a run that rents: its models, and the longest time-out of its steps, None without one.
+
+    It `is_offline` where whoever asked for it is: that counts as much as the node's own setting.
+    """
 
     models: tuple[LocalModel, ...]
     timeout_s: float | None
     is_rehearsal: bool
-
-
-LONGEST_S = 600.0
-"""The longest that an input may take in a container where its step says nothing."""
+    is_offline: bool = False
 
 
 class _Lazily:
@@ -173,17 +175,33 @@ class _Lazily:
         self._found: Landlord | None = None
 
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
-        return self._landlord().offers(run, edge_tokens_per_s)
+        return self._landlord(run).offers(run, edge_tokens_per_s)
 
-    def rent(self, run: str, gpu: str) -> AbstractAsyncContextManager[RentedWorker]:
-        return self._landlord().rent(run, gpu)
+    @asynccontextmanager
+    async def rent(self, run: str, gpu: str) -> AsyncIterator[RentedWorker]:
+        """Whatever goes wrong there ends the renting, and never the node, which has other runs."""
+        try:
+            async with self._landlord(run).rent(run, gpu) as worker:
+                yield worker
+        except GxError:
+            raise
+        except Exception as error:
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            _log.exception("renting for %s failed", run)
+            raise CloudError(f"renting failed: {type(cause).__name__}: {cause}") from error
 
-    def _landlord(self) -> Landlord:
+    def _landlord(self, run: str) -> Landlord:
+        wanted = self._runs(run)
+        if not wanted.is_rehearsal and (self._settings.offline or wanted.is_offline):
+            raise CloudError("nothing is rented, as gx is offline (GX_OFFLINE)", code="cloud.offline")
         if self._found is None:
-            if find_spec("modal") is None:
-                raise CloudError("renting needs Modal's SDK", code="cloud.sdk", hint="pip install 'gx[cloud]'")
-            from cloud.landlord import ModalLandlord
-            from cloud.rented import Account
+            from cloud.sdk import loading
+
+            with loading():
+                from cloud.landlord import ModalLandlord
+                from cloud.rented import Account
 
             driver = f"{socket.gethostname()}/{self._epoch}"
             self._found = ModalLandlord(
@@ -192,6 +210,7 @@ class _Lazily:
         return self._found
 
     def _needs(self, run: str) -> Needs:
+        from cloud.cost import input_s
         from cloud.landlord import Needs
         from cloud.message import Weights
 
@@ -210,7 +229,7 @@ class _Lazily:
         return Needs(
             weights=tuple(weights),
             files=files,
-            timeout_s=(wanted.timeout_s or LONGEST_S) + 30.0,
+            timeout_s=input_s(wanted.timeout_s),
             slots=self._settings.slots or 0,
             is_rehearsal=wanted.is_rehearsal,
         )

@@ -159,7 +159,8 @@ class ScriptedRenter:
     """Containers for a run whose `answer` says what each turn ends in; `None` leaves it running there.
 
     Calls outlive it, as they do at a landlord's: they are kept in `calls`, which the next one of the same landlord has.
-    `makes_calls` False has everything wait, as where a landlord takes no more calls for now.
+    `makes_calls` False has everything wait, as where a landlord takes no more calls for now; where it `is_unsure`,
+    calls may have been made of what waits.
     """
 
     name = "cloud"
@@ -167,7 +168,7 @@ class ScriptedRenter:
     def __init__(self, landlord: ScriptedLandlord, gpu: str) -> None:
         self._landlord, self.gpu = landlord, gpu
         self.containers, self.until = 0, 0.0
-        self.is_clear = True
+        self.is_clear, self.is_unsure, self.calls_made = True, False, 0
         self.waiting: dict[tuple[str, int], Turn] = {}
         self.open: dict[tuple[str, int], str] = {}
         self.cancelled: list[tuple[str, int]] = []
@@ -208,6 +209,7 @@ class ScriptedRenter:
             turn = self.waiting.pop(name)
             call = self._landlord.call_for(turn)
             self.open[name] = call
+            self.calls_made += 1
             self.say(CallMade(task=turn.task, attempt=turn.attempt, call=call))
             if (outcome := self._landlord.answer(turn)) is not None:
                 self.end(turn.task, outcome)
@@ -285,7 +287,7 @@ class ScriptedRenter:
             self.say(AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=False))
 
     def give_back(self, most: int | None = None) -> None:
-        for name in list(reversed(self.waiting))[:most]:
+        for name in [] if self.is_unsure else list(reversed(self.waiting))[:most]:
             del self.waiting[name]
             self.say(AttemptGone(task=name[0], attempt=name[1], reason="no call was made", is_suspect=False))
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gx.core.errors import CloudError
-
 if TYPE_CHECKING:
     from cloud.rented import Account
 
@@ -15,14 +13,12 @@ T = TypeVar("T")
 
 
 def sdk() -> tuple[Any, Account]:
-    """What deploys, and the account. :raises CloudError: if the SDK isn't installed."""
-    try:
+    """What deploys, and the account. :raises CloudError: if the SDK isn't installed, or can't be loaded."""
+    from cloud.sdk import loading
+
+    with loading():
         from cloud import deploy
         from cloud.rented import Account
-    except ImportError:
-        raise CloudError(
-            "gx was installed without what it needs to rent", code="cloud.sdk", hint="install gx with its extra `cloud`"
-        ) from None
     return deploy, Account()
 
 

@@ -90,7 +90,7 @@ def burst(
     from gx.cli.paper import show
     from gx.cli.run import submission
     from gx.core.terms import GPUS
-    from gx.node.bounds import check_terms
+    from gx.node.bounds import check_offline, check_terms
     from gx.node.workspace import Workspace
 
     if is_cloud + is_plan + is_rehearsal != 1:
@@ -126,6 +126,8 @@ def burst(
         is_rehearsal=is_rehearsal,
     )
     check_terms(terms)
+    if not is_plan:
+        check_offline(terms, is_offline=found.offline)
     if is_plan:
         show(_planned(asked, subject, terms, recipe, found, place), as_json)
     elif asked is not None:
@@ -148,11 +150,13 @@ def let_rent(
     import msgspec
 
     from gx.cli.leave import agreed, terms_of
+    from gx.node.bounds import check_offline
 
     recipe, outlooks = _read(asked)
     if mode is None and recipe.burst is None:
         raise UsageError("dollars are for renting, and nothing says that this run may", hint="add --burst auto")
     terms = terms_of(recipe, mode=mode, usd=usd, at_cap=at_cap)
+    check_offline(terms, is_offline=settings.offline)
     plan = estimated(asked, None, terms, recipe, settings, place)
     return msgspec.structs.replace(asked, burst=agreed(terms, plan, outlooks, is_yes=is_yes))
 
@@ -227,7 +231,7 @@ def _planned(
 ) -> Plan:
     from gx.cli.paper import plan_of, scene_of_recipe, scene_of_run
 
-    scene: Scene = scene_of_run(place, run or "") if asked is None else scene_of_recipe(asked, settings, place)
+    scene: Scene = scene_of_run(place, run or "", recipe) if asked is None else scene_of_recipe(asked, settings, place)
     return plan_of(scene, terms, recipe)
 
 

@@ -67,9 +67,9 @@ def status(recipe: RecipeOpt = None, as_json: JsonOpt = None) -> None:
 
     Example: gx cloud status --json | jq -r 'select(.kind == "rate") | [.gpu, .usd_per_hour] | @tsv'
     """
+    deploy, account = sdk()
     from cloud import prices
 
-    deploy, account = sdk()
     found = awaited(deploy.status, account)
     _show(found, awaited(prices.current, account), files_of(recipe, []), as_json)
 
@@ -161,7 +161,7 @@ def _show(found: Deployed, rates: Mapping[str, Rates] | None, files: Mapping[str
         columns = ["gpu", "usd_per_s", "usd_per_hour", "source", "date"]
         shown = [row | {"usd_per_s": f"{row['usd_per_s']:.6f}"} for row in rows if row["kind"] == "rate"]
         output.emit(shown, columns=columns, as_json=False)
-        output.note("rates are of a container: its GPU, 2 cores and 8 GiB of memory")
+        output.note("rates are of a container: its GPU, 2 cores, 8 GiB of memory; for large models it has more")
     if found.app is not None and not found.is_current():
         output.note("what stands there was not deployed from this gx; `gx cloud deploy` does it anew")
 

@@ -126,7 +126,7 @@ def planned(run: str, place: Workspace) -> Offer:
     name, recipe, outlooks, _ = burst.of_run(place, run)
     is_rehearsal = _is_rehearsed(name, place)
     terms = terms_of(recipe, mode="auto", is_rehearsal=is_rehearsal)
-    plan = paper.plan_of(paper.scene_of_run(place, name), terms, recipe)
+    plan = paper.plan_of(paper.scene_of_run(place, name, recipe), terms, recipe)
     choice, cost = plan.sheet.choices[plan.chosen], plan.estimates[plan.chosen]
     cap = terms.usd if terms.usd is not None else max(0.01, cost.high_usd, plan.reserve_usd)
     leaves = [step for step, one in outlooks.items() if not one.reason]

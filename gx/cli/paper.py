@@ -12,8 +12,9 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gx import output
-from gx.core.errors import CloudError
 from gx.core.message import Value
 from gx.core.words import duration
 
@@ -33,8 +34,6 @@ MEASURED_SHARE, ASSUMED_SHARE = 0.8, 0.5
 """Of the pace of a container that an estimate's upper end counts on, by whether any was measured."""
 SLOTS = 32
 """What a bench runs at once where no setting says otherwise."""
-GRACE_S = 30.0
-"""What a container's time-out has beyond that of a step, as `gx.wiring` has it."""
 _BAR = 32
 
 
@@ -74,30 +73,35 @@ def scene_of_recipe(asked: Submission, settings: Settings, place: Workspace) -> 
     plan, made = forecasts(asked, settings, place)
     private = [step for step, outlook in steps_private(plan).items() if outlook.reason]
     sizes = _sizes(wiring, plan.recipe, settings, Path(asked.recipe_folder))
-    return scene_of(plan, made, slots=settings.slots or SLOTS, private=private, sizes=sizes)
+    made_of = scene_of(plan, made, slots=settings.slots or SLOTS, private=private, sizes=sizes)
+    return msgspec.structs.replace(made_of, model_bytes=sum(sizes.values()))
 
 
-def scene_of_run(place: Workspace, run: str) -> Scene:
-    """What is left of a run in the log. :raises GxError: if nothing can be told of it."""
+def scene_of_run(place: Workspace, run: str, recipe: Recipe) -> Scene:
+    """What is left of a run of that recipe in the log. :raises GxError: if nothing can be told of it."""
+    from gx import wiring
     from gx.cli.asking import asked
     from gx.run.replay import left
+    from gx.settings import load
 
-    return asked(place, lambda ask: left.scene_of_run(ask, run, now=time.time()), runs=[run])
+    found = asked(place, lambda ask: left.scene_of_run(ask, run, now=time.time()), runs=[run])
+    sizes = _sizes(wiring, recipe, load(), Path.cwd())
+    return msgspec.structs.replace(found, model_bytes=sum(sizes.values()))
 
 
 def plan_of(scene: Scene, terms: Terms, recipe: Recipe) -> Plan:
     """The choices that those terms leave. :raises CloudError: without the cloud extra. :raises UsageError: no price."""
-    from gx import wiring
+    from cloud.cost import input_s
     from gx.core.errors import UsageError
     from gx.run.replay.paper import on_paper
 
-    rates = _rates()
+    rates = _rates(scene.model_bytes)
     gpus = terms.gpu or DEFAULT_GPUS
     if unknown := [gpu for gpu in gpus if gpu not in rates]:
         raise UsageError(f"--gpu: there is no price of {unknown[0]!r}", hint=f"known: {', '.join(rates)}")
     deadline_s = scene.deadline_s if terms.target_s is None else terms.target_s
     limits = [step.timeout_s for step in recipe.steps if step.timeout_s is not None]
-    offers = _offers(rates, gpus, max(limits, default=wiring.LONGEST_S) + GRACE_S)
+    offers = _offers(rates, gpus, input_s(max(limits, default=None)))
     sheet = on_paper(scene, offers, most=terms.max_containers, usd=terms.usd, deadline_s=deadline_s)
     known = [rates[gpu] for gpu in gpus]
     return Plan(
@@ -150,15 +154,17 @@ def bars(plan: Plan, encoding: str) -> list[str]:
 # ── prices ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rates() -> dict[str, Rates]:
-    """The rates that are known without asking anybody: `gx cloud status` asks."""
-    try:
+def _rates(model_bytes: int = 0) -> dict[str, Rates]:
+    """The rates of containers for such models that are known without asking anybody: `gx cloud status` asks.
+
+    :raises CloudError: if the SDK isn't installed, or can't be loaded.
+    """
+    from cloud.sdk import loading
+
+    with loading():
         from cloud import prices
-    except ImportError:
-        raise CloudError(
-            "gx was installed without what it needs to rent", code="cloud.sdk", hint="install gx with its extra `cloud`"
-        ) from None
-    return prices.known()
+        from cloud.cost import sized
+    return sized(prices.known(), model_bytes)
 
 
 def _offers(rates: dict[str, Rates], gpus: Sequence[str], timeout_s: float) -> list[Offer]:
@@ -171,8 +177,6 @@ def _offers(rates: dict[str, Rates], gpus: Sequence[str], timeout_s: float) -> l
 
 def _estimate(choice: Choice, rates: dict[str, Rates], scene: Scene, cap_usd: float | None) -> Estimate:
     """From what it costs as it was played, to what it costs if containers are slower than they are taken to be."""
-    import msgspec
-
     from cloud.cost import Estimate, estimate
 
     if not choice.containers:
@@ -191,8 +195,6 @@ def _estimate(choice: Choice, rates: dict[str, Rates], scene: Scene, cap_usd: fl
 
 def _sizes(wiring: Any, recipe: Recipe, settings: Settings, folder: Path) -> dict[str, int]:
     """The bytes of the models that are here, by source."""
-    import msgspec
-
     from gx.core.errors import ModelError
 
     found: dict[str, int] = {}

@@ -91,9 +91,14 @@ class ContainerSeen(Value, frozen=True, kw_only=True):
 
 
 class RentRefused(Value, frozen=True, kw_only=True):
-    """Nothing more can be begun on rented benches for now: a quota, or an account that doesn't answer."""
+    """Nothing more can be begun on rented benches for now: a quota, or an account that doesn't answer.
+
+    Where it `stops`, nothing is to be rented whatever is under way: containers don't work. `code` is a `CloudError`'s.
+    """
 
     reason: str
+    code: str = ""
+    stops: bool = False
 
 
 WorkerEvent = (
@@ -243,6 +248,10 @@ class RentedWorker(Worker, Protocol):
 
         It ends with its answer, where that was there first; else it is gone for that `reason`, and nobody's fault.
         """
+
+    @property
+    def calls_made(self) -> int:
+        """How many calls were made so far, or may have been: without any, no container ever began."""
 
     @property
     def is_clear(self) -> bool:

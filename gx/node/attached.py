@@ -29,7 +29,7 @@ class LocalRun:
     """A live run: its results as they come, how it stands, how it ended.
 
     `now` is the wall clock, `on_clients` hears of each client that comes or goes, `warnings` say what makes its models
-    slow here.
+    slow here. It `is_offline` if whoever asked for it is: nothing of it leaves this machine.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class LocalRun:
         now: Callable[[], float],
         on_clients: Callable[[LocalRun], None],
         warnings: Callable[[], AsyncIterator[str]],
+        is_offline: bool = False,
     ) -> None:
         self.started, self.active, self.upload, self.warnings = started, active, upload, warnings
+        self.is_offline = is_offline
         self._source, self._now, self._on_clients = source, now, on_clients
         self._began = now()
         self.n_clients = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gx.core.errors import UsageError
+from gx.core.errors import CloudError, UsageError
 from gx.core.gpus import GPU_GB_PER_S
 from gx.core.renting import can_switch
 from gx.core.terms import MOST_CONTAINERS, Terms
@@ -54,6 +54,16 @@ def check_switch(run: RunState, terms: Terms) -> None:
     """:raises UsageError: if containers of the run may be alive, and are to be rehearsed from now on, or paid."""
     if not can_switch(run, terms):
         raise UsageError("a run that rents can't begin to rehearse, nor the other way round", hint="begin another run")
+
+
+def check_offline(terms: Terms | None, *, is_offline: bool) -> None:
+    """:raises CloudError: if containers are asked for, and nothing may leave this machine. Rehearsals are here."""
+    if is_offline and terms is not None and terms.mode != "off" and not terms.is_rehearsal:
+        raise CloudError(
+            "nothing is rented, as gx is offline (GX_OFFLINE)",
+            code="cloud.offline",
+            hint="unset GX_OFFLINE, or `offline` in the settings; `gx burst --rehearse` stays here",
+        )
 
 
 def check_question(timeout_s: float, max_rows: int | None) -> None:

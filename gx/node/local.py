@@ -25,6 +25,7 @@ from gx.flow import parse
 from gx.node import beginning, problem, telemetry, wire
 from gx.node.attached import LocalRun
 from gx.node.bench import Bench
+from gx.node.bounds import check_offline
 from gx.node.client import OpenQuestion, RunEnd, Started, Submission
 from gx.node.memories import Memories
 from gx.node.notices import check_targets
@@ -94,6 +95,7 @@ class LocalNode:
         """
         check_targets(asked.submission.notify, is_offline=asked.settings.offline)
         telemetry.check(asked.submission.otel, is_offline=asked.settings.offline)
+        check_offline(asked.submission.burst, is_offline=asked.settings.offline)
         found = await anyio.to_thread.run_sync(read, asked, upload)
         while True:
             try:
@@ -146,6 +148,7 @@ class LocalNode:
             models=tuple(self._models[digest] for digest in run.active.preparer.digests()),
             timeout_s=max(limits, default=None),
             is_rehearsal=terms is not None and terms.terms.is_rehearsal,
+            is_offline=run.is_offline,
         )
 
     def steer(self, run: LocalRun, bodies: list[e.Body]) -> None:
@@ -312,6 +315,7 @@ class LocalNode:
             now=self.clock.now,
             on_clients=self.attend,
             warnings=lambda: self.bench.warnings(sources),
+            is_offline=asked.settings.offline,
         )
         if state.status is RunStatus.running:
             await self._dispatcher.activate(active)

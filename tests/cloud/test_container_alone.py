@@ -16,7 +16,7 @@ import pytest
 
 from cloud import message as m
 from cloud.container import Container
-from gx.core.message import Answer, Failure, Message, Sampling, Turn
+from gx.core.message import Answer, Message, Sampling, Turn
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.anyio
@@ -118,11 +118,14 @@ async def test_nothing_is_begun_that_nobody_pays_for(models: Path) -> None:
         assert board.asked == asked + 1  # what a driver said holds until then
 
 
-async def test_a_model_that_is_not_on_the_volume_fails_the_job_by_name(models: Path) -> None:
+async def test_a_model_that_a_container_lacks_or_can_t_load_is_no_failure_of_the_task(models: Path) -> None:
+    (models / f"{'ef' * 32}.gguf").write_bytes(b"GGUF and no more")
     async with container(models, Noticeboard()) as one:
-        done = await reply(one, job("a", sha256="cd" * 32))
-    assert isinstance(done, m.Done) and isinstance(done.outcome, Failure)
-    assert done.outcome.code == "model.missing" and not done.outcome.retryable
+        for sha256, reason in (("cd" * 32, "is not on the volume"), ("ef" * 32, "cut short")):
+            lost = await reply(one, job(sha256, sha256=sha256))
+            assert isinstance(lost, m.Lost) and lost.is_model and not lost.is_suspect
+            assert reason in lost.reason
+        assert isinstance(await reply(one, job("a")), m.Done), "and another model can be used there"
 
 
 async def test_a_bench_that_dies_loses_what_it_ran_and_the_next_job_runs_on_another(models: Path) -> None:

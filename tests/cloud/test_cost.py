@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.cost import COLD_START_S, RATES, SCALEDOWN_S, estimate
+from cloud.cost import (
+    COLD_START_S,
+    GIB_USD_PER_S,
+    LEAST_GIB,
+    RATES,
+    SCALEDOWN_S,
+    estimate,
+    input_s,
+    memory_gib,
+    sized,
+)
 from gx.core.ledger import LEASE_S, Container, Ledger, ended, given_up, may_spawn, renewable, renewed, settled, spawned
 
 MONEY = st.floats(0, 10)
@@ -102,3 +112,17 @@ def test_an_estimate_is_no_more_than_the_cap_and_nothing_for_nothing() -> None:
     args = {"slow_tokens_per_s": 500.0, "fast_tokens_per_s": 1000.0}
     assert estimate(RATES["L4"], tokens=1e7, containers=4, cap_usd=0.5, **args).high_usd == 0.5
     assert estimate(RATES["L4"], tokens=0, containers=4, **args).high_usd == 0.0
+
+
+def test_a_container_has_memory_for_its_models_and_is_priced_with_it() -> None:
+    gib = 1 << 30
+    assert [memory_gib(n * gib) for n in (0, 1, 4, 40)] == [LEAST_GIB, LEAST_GIB, 11, 56]
+    large = sized(RATES, 40 * gib)["L4"]
+    assert large.usd_per_s == pytest.approx(RATES["L4"].usd_per_s + 48 * GIB_USD_PER_S)
+    assert sized(RATES, gib) == RATES
+
+
+@pytest.mark.parametrize("turn_s", [15.0, 600.0])
+def test_an_input_has_time_for_its_model_another_turn_and_its_own(turn_s: float) -> None:
+    assert input_s(turn_s) > COLD_START_S + turn_s + turn_s
+    assert input_s(None) > 600, "where nobody says how long"

@@ -12,14 +12,16 @@ import anyio
 import pytest
 
 from cloud import deploy
+from cloud.cost import CORES, LEAST_GIB
 from cloud.loopback.faults import Faults, Lost
 from cloud.message import Weights
-from cloud.rented import Account, Pool, rent
+from cloud.rented import Account, Gone, Pool, rent
 from cloud.worker import CloudWorker
 from gx.core.errors import CloudError
 from gx.core.message import Answer, Failure, Message, Sampling, Turn
 from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import CloudLease, Quote
+from gx.run.rent.refusals import FOR_GOOD
 from tests.cloud.world import World, world
 from tests.tiny_model import write_tiny_model
 
@@ -139,13 +141,17 @@ async def test_a_cancelled_attempt_is_answered_and_its_neighbour_goes_on(stand: 
         assert isinstance(outcomes["b"], Answer)
 
 
-async def test_nothing_runs_for_a_model_that_was_not_uploaded(stand: World, tiny: Path) -> None:
-    assert await deploy.missing(account(stand), [digest(tiny), "ab" * 32]) == ["ab" * 32]
+async def test_an_attempt_whose_model_was_not_uploaded_comes_home_and_nothing_more_is_rented_for_it(
+    stand: World, tiny: Path
+) -> None:
+    assert set((await deploy.status(account(stand))).models) == {digest(tiny)}
     async with rented(stand, tiny, "five") as worker:
         worker.register(Weights(digest="other", sha256="ab" * 32))
         worker.submit(Turn(run="r", task="a", attempt=1, model="other", messages=turn("a").messages))
-        (ended,) = of(await heard(worker, lambda seen: bool(of(seen, AttemptEnded))), AttemptEnded)
-        assert isinstance(ended.outcome, Failure) and ended.outcome.code == "model.missing"
+        seen = await heard(worker, lambda seen: bool(of(seen, AttemptGone)))
+        (gone,), (refused,) = of(seen, AttemptGone), of(seen, RentRefused)
+        assert not gone.is_suspect and "is not on the volume" in gone.reason
+        assert (refused.code, refused.stops) == ("cloud.model", True) and refused.code in FOR_GOOD
 
 
 async def test_a_container_that_is_killed_has_its_inputs_run_again_and_each_is_answered_once(
@@ -175,3 +181,29 @@ async def test_without_a_token_or_an_app_it_says_what_to_do(stand: World, tmp_pa
             async with rented(made, tiny, "seven"):
                 raise AssertionError
         assert missing.value.code == "cloud.missing" and "gx cloud deploy" in missing.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "given", "reason"),
+    [("Sleeper", "late", (), "before it took an input"), ("Hasty", "nap", (60,), "took longer than")],
+)
+async def test_a_container_that_can_t_start_or_takes_too_long_makes_no_attempt_a_suspect(
+    stand: World, cls: str, method: str, given: tuple[object, ...], reason: str
+) -> None:
+    await anyio.to_thread.run_sync(stand.deploy)
+    begin = getattr(stand.worker(cls=cls)(), method).spawn.aio
+    call = await begin(*given)
+    async with rent(Pool(run="eight", gpu="L4"), account(stand)) as calls:
+        with anyio.fail_after(90), pytest.raises(Gone) as gone:
+            while await calls.poll(call.object_id) is None:  # noqa: ASYNC110  nobody is told of that
+                await anyio.sleep(0.2)
+    assert reason in gone.value.reason and not gone.value.is_suspect and not gone.value.is_expired
+
+
+async def test_a_container_may_use_no_more_than_it_asks_for_which_is_what_its_models_need(stand: World) -> None:
+    for pool, gib in ((Pool(run="nine", gpu="L4"), LEAST_GIB), (Pool(run="ten", gpu="L4", memory_gib=11), 11)):
+        async with rent(pool, account(stand)):
+            asked = stand.definitions()[-1].resources
+        assert (asked.milli_cpu, asked.milli_cpu_max) == (1000 * CORES, 1000 * CORES)
+        assert (asked.memory_mb, asked.memory_mb_max) == (1024 * gib, 1024 * gib)
+        assert asked.gpu_config.gpu_type == "L4"

@@ -11,15 +11,17 @@ import pytest
 
 from cloud import message as m
 from cloud.rented import Gone, Refused
+from cloud.spawning import UNSURE_S, Spawning
 from cloud.worker import CloudWorker
 from edge.frames import pack_outcome
 from gx.core.errors import CloudError
 from gx.core.message import Answer, Message, Outcome, Turn
-from gx.core.ports import AttemptEnded, AttemptGone, CallMade, RentRefused, WorkerEvent
+from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Quote
 from tests.fakes import echo
 
 pytestmark = pytest.mark.anyio
+TINY = m.Weights(digest="tiny", sha256="ab")
 
 
 class ScriptedCalls:
@@ -29,6 +31,7 @@ class ScriptedCalls:
         self.spawned: list[m.Job] = []
         self.open: dict[str, m.Job] = {}
         self.replies: dict[str, bytes] = {}
+        self.gone: dict[str, Gone] = {}
         self.cancelled: list[str] = []
         self.refuses = self.is_deaf = False
         self.paid_until = -1.0
@@ -50,6 +53,8 @@ class ScriptedCalls:
     async def poll(self, call: str) -> bytes | None:
         if call in self.cancelled:
             raise Gone("it was cancelled")
+        if call in self.gone:
+            raise self.gone[call]
         return self.replies.get(call)
 
     async def cancel(self, call: str) -> None:
@@ -80,7 +85,7 @@ def done(outcome: Outcome) -> m.Done:
 @asynccontextmanager
 async def working(calls: ScriptedCalls) -> AsyncIterator[CloudWorker]:
     async with CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote()) as worker:
-        worker.register(m.Weights(digest="tiny", sha256="ab"))
+        worker.register(TINY)
         worker.scale(1)
         worker.vouch(time.time() + 60)
         yield worker
@@ -169,16 +174,57 @@ async def test_a_call_that_can_t_be_cancelled_is_cancelled_later() -> None:
     assert calls.cancelled == ["fc-1"]
 
 
-async def test_a_container_whose_bench_does_not_come_up_is_not_the_attempt_s_fault() -> None:
+async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_stops_the_renting() -> None:
+    for is_model, code in ((False, ""), (True, "cloud.model")):
+        calls = ScriptedCalls()
+        async with working(calls) as worker:
+            worker.submit(turn("a"))
+            await next_of(worker, CallMade)
+            calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
+            heard = await next_of(worker, AttemptGone)
+            assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
+            refused = next(event for event in heard if isinstance(event, RentRefused))
+            assert "no GPU" in refused.reason and refused.stops and refused.code == code
+        assert not calls.cancelled, "a call that is over is not cancelled"
+
+
+async def test_one_container_that_does_not_work_may_be_the_exception_and_a_second_one_in_a_row_is_not() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        for task in "abcd":
+            worker.submit(turn(task))
+        with anyio.fail_after(60):
+            while len(calls.open) < 4:
+                await worker.events()
+        calls.reply("fc-1", done(echo(turn("a"))))
+        await next_of(worker, AttemptEnded)
+        stops = []
+        for call in ("fc-2", "fc-3"):
+            calls.reply(call, m.Lost(reason="no GPU", is_suspect=False))
+            heard = await next_of(worker, AttemptGone)
+            stops += [event.stops for event in heard if isinstance(event, RentRefused)]
+        assert stops == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("gone", "is_suspect", "is_refusal"),
+    [
+        (Gone("it can't start"), False, True),
+        (Gone("it died", is_suspect=True), True, False),
+        (Gone("long ago", is_expired=True), False, False),
+    ],
+)
+async def test_what_becomes_of_a_call_that_gives_no_result_says_whether_it_is_the_containers(
+    gone: Gone, is_suspect: bool, is_refusal: bool
+) -> None:
     calls = ScriptedCalls()
     async with working(calls) as worker:
         worker.submit(turn("a"))
         await next_of(worker, CallMade)
-        calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False))
+        calls.gone["fc-1"] = gone
         heard = await next_of(worker, AttemptGone)
-        assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
-        assert "no GPU" in next(event for event in heard if isinstance(event, RentRefused)).reason
-    assert not calls.cancelled, "a call that is over is not cancelled"
+        assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [is_suspect]
+        assert [event.stops for event in heard if isinstance(event, RentRefused)] == [True] * is_refusal
 
 
 async def test_each_attempt_has_one_end() -> None:
@@ -312,9 +358,158 @@ async def test_a_spawn_that_is_not_answered_while_the_worker_is_left_holds_it_up
     worker = CloudWorker(calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote(), ending_s=0.1)
     with anyio.fail_after(60):
         async with worker:
-            worker.register(m.Weights(digest="tiny", sha256="ab"))
+            worker.register(TINY)
             worker.scale(1)
             worker.vouch(time.time() + 60)
             worker.submit(turn("a"))
             await calls.spawning.wait()
         assert not worker.is_clear, "nobody knows whether there is a call"
+
+
+async def test_who_pays_is_told_by_the_clock_of_the_containers_where_this_machine_s_is_behind() -> None:
+    """As a container has it: what it is given is paid for, or not, by its own clock."""
+
+    class Ahead(ScriptedCalls):
+        async def spawn(self, payload: bytes) -> str:
+            call = await super().spawn(payload)
+            now = time.time() + 3600
+            is_paid = self.paid_until > now
+            reply = done(echo(m.read_job(payload).turn)) if is_paid else m.Unpaid()
+            seat = m.Seat(container="ta-1", began_at=now - 5, now=now)
+            self.replies[call] = m.pack(m.Report(seat=seat, reply=reply))
+            return call
+
+    calls = Ahead()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        heard = await next_of(worker, AttemptGone)
+        (seen,) = [event for event in heard if isinstance(event, ContainerSeen)]
+        assert abs(seen.seen_at - time.time()) < 30 and seen.began_at == pytest.approx(seen.seen_at - 5)
+        with anyio.fail_after(60):
+            while calls.paid_until < time.time() + 3600:  # noqa: ASYNC110  nobody is told of that
+                await anyio.sleep(0.01)
+        worker.submit(turn("b"))
+        (ended,) = [event for event in await next_of(worker, AttemptEnded) if isinstance(event, AttemptEnded)]
+        assert ended.task == "b" and isinstance(ended.outcome, Answer)
+
+
+async def test_after_a_container_that_found_nobody_who_pays_there_is_a_rest() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        calls.reply("fc-1", m.Unpaid())
+        await next_of(worker, AttemptGone)
+        assert worker._spawning.rest_s > 0
+
+
+async def test_a_clock_of_a_container_that_is_behind_or_a_word_that_is_old_shortens_no_lease() -> None:
+    calls = ScriptedCalls()
+    async with working(calls) as worker:
+        await anyio.wait_all_tasks_blocked()
+        until = calls.paid_until
+        worker._see(m.Seat(container="ta-1", began_at=1.0, now=10.0))
+        await anyio.wait_all_tasks_blocked()
+        assert calls.paid_until == until
+
+
+async def test_what_nobody_can_ask_after_since_the_token_is_refused_comes_home_and_the_rest_is_asked_again() -> None:
+    class Revoked(ScriptedCalls):
+        error = CloudError("no way there")
+
+        async def poll(self, call: str) -> bytes | None:
+            raise self.error
+
+    calls = Revoked()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, CallMade)
+        await anyio.wait_all_tasks_blocked()
+        assert worker._open, "it may be there again"
+        calls.error = CloudError("Modal refuses the token", code="cloud.token")
+        heard = await next_of(worker, AttemptGone)
+        assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [False]
+        (refused,) = [event for event in heard if isinstance(event, RentRefused)]
+        assert (refused.code, refused.stops) == ("cloud.token", True)
+
+
+async def test_calls_are_counted_that_were_made_and_those_that_were_refused_are_not() -> None:
+    calls = ScriptedCalls()
+    calls.refuses = True
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert worker.calls_made == 0
+        calls.refuses = False
+        await next_of(worker, CallMade)
+        assert worker.calls_made == 1
+        worker.cancel("a", 1)
+        await next_of(worker, AttemptEnded)
+        assert worker.calls_made == 1
+
+
+class Silent(ScriptedCalls):
+    """Calls that are made, and of which nobody is told, as long as it `is_silent`."""
+
+    is_silent = True
+
+    async def spawn(self, payload: bytes) -> str:
+        call = await super().spawn(payload)
+        if self.is_silent:
+            raise CloudError("Modal: ServiceError: no answer")
+        return call
+
+
+async def test_what_may_have_a_call_that_nobody_knows_is_not_given_back_and_the_worker_is_not_clear() -> None:
+    calls = Silent()
+    async with working(calls) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert calls.open and worker.calls_made == 1
+        worker.scale(0)
+        worker.give_back()
+        worker.recall("a", 1, "this machine is sooner")
+        assert not worker._events and not worker.is_clear
+        calls.is_silent = False
+        worker.scale(1)
+        heard = await next_of(worker, CallMade)
+        assert not any(isinstance(event, AttemptGone) for event in heard) and worker.is_clear
+
+
+async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> None:
+    class Unknown(ScriptedCalls):
+        async def spawn(self, payload: bytes) -> str:
+            raise CloudError("no such app", code="cloud.missing")
+
+    async with working(Unknown()) as worker:
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        assert worker.is_clear and worker.calls_made == 0
+        worker.give_back()
+        await next_of(worker, AttemptGone)
+
+
+async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> None:
+    now = 100.0
+    calls = Silent()
+    refused = anyio.Event()
+    spawning = Spawning(
+        calls,
+        may_begin=lambda: not refused.is_set(),
+        payload_of=lambda turn: m.pack(
+            m.Job(turn=turn, weights=m.Weights(digest="t", sha256="a"), claim="", driver="")
+        ),
+        on_call=lambda name, call: None,
+        on_stray=lambda call: None,
+        on_refusal=lambda reason: refused.set(),
+        now=lambda: now,
+    )
+    spawning.add(turn("a"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(spawning.serve)
+        await refused.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not spawning.is_clear and spawning.drop_last() == []
+        now += UNSURE_S
+        assert spawning.is_clear and spawning.drop_last() == [("a", 1)]
+        group.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from unittest import mock
 
 import modal
 from anyio.from_thread import start_blocking_portal
+from modal_proto import api_pb2
 
 from cloud.loopback.logs import Line
 from cloud.loopback.plane import Plane, Report
@@ -22,7 +23,10 @@ WAIT_S = 60
 
 
 class World:
-    """A plane that runs in a thread, a client of it, and the variables for other clients."""
+    """A plane that runs in a thread, a client of it, and the variables for other clients.
+
+    `definitions` are what containers of its functions run, the last that was asked for last.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,10 @@ class World:
         environ: dict[str, str],
         report: Callable[[], Report],
         lines: Callable[[], list[Line]],
+        definitions: Callable[[], list[api_pb2.Function]],
     ) -> None:
         self.folder, self.url, self.environ, self.report, self.lines = folder, url, environ, report, lines
+        self.definitions = definitions
         self.client = modal.Client.from_credentials(environ["MODAL_TOKEN_ID"], environ["MODAL_TOKEN_SECRET"])
 
     def python(self, code: str) -> str:
@@ -74,7 +80,14 @@ def world(folder: Path, **options: object) -> Iterator[World]:
         portal = exits.enter_context(start_blocking_portal())
         plane = exits.enter_context(portal.wrap_async_context_manager(Plane(folder, **options)))
         exits.enter_context(mock.patch.dict(os.environ, plane.environ()))
-        made = World(folder, plane.url, plane.environ(), lambda: portal.call(_report, plane), lambda: list(plane.logs))
+        made = World(
+            folder,
+            plane.url,
+            plane.environ(),
+            lambda: portal.call(_report, plane),
+            lambda: list(plane.logs),
+            lambda: portal.call(_definitions, plane),
+        )
         exits.callback(made.client.close)
         yield made
         assert made.report().broken == ()
@@ -83,3 +96,7 @@ def world(folder: Path, **options: object) -> Iterator[World]:
 
 async def _report(plane: Plane) -> Report:
     return plane.report()
+
+
+async def _definitions(plane: Plane) -> list[api_pb2.Function]:
+    return [plane._functions.definition(name) for name in plane._functions._functions]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gx.core import event as e
+from gx.core.ports import RentRefused
 from gx.core.terms import Terms
 from gx.run.rent.renter import CLEARING_S
 from tests.desk import Desk, open_desk
@@ -140,3 +141,42 @@ async def test_a_run_that_is_done_is_charged_what_its_containers_are_expected_to
         assert not spent.alive and spent.settled_usd == pytest.approx(
             seat.usd_per_s * (clock.now() + WINDOW_S - seat.spawned_s)
         )
+
+
+async def test_what_no_call_was_made_for_costs_nothing_and_reaches_no_cap(tmp_path: Path) -> None:
+    """Its tasks were leased to containers, and the landlord took no call."""
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    landlord.makes_calls = False
+    terms = Terms(mode="force", max_containers=1, usd=0.101, at_cap="stop")
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=terms)
+        for number in (1, 2):
+            await until_passing(desk, lambda: landlord.workers and landlord.worker.waiting)
+            await passes(desk, 9)
+            landlord.worker.say(RentRefused(reason="the quota is reached"))
+            await until_passing(desk, lambda: len(desk.bodies(e.ContainerEnded)) == number)  # noqa: B023
+            assert rent(active.state).ledger.settled_usd == 0
+        assert not desk.bodies(e.CapReached) and not desk.bodies(e.RunStopped)
+        landlord.makes_calls = True
+        await until_passing(desk, lambda: landlord.worker.open)
+        landlord.worker.seen("A")
+        await passes(desk, 9)
+        for task, _ in list(landlord.worker.open):
+            landlord.worker.end(task, echo(landlord.submitted[0]))
+        desk.dispatcher.steer([e.BurstAllowed(run="r", terms=Terms(mode="off", usd=0.101))])
+        await until_passing(desk, lambda: len(desk.bodies(e.ContainerEnded)) == 3)
+        assert rent(active.state).ledger.settled_usd > 0, "and what was called for costs what it did"
+
+
+async def test_a_run_that_is_left_before_any_call_was_made_is_charged_nothing(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    landlord.makes_calls = False
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=ONE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.waiting)
+        await passes(desk, 9)
+        desk.dispatcher.stop(e.RunInterrupted(run="r", reason="its client went away"))
+        await desk.finish(active)
+        assert rent(folded(desk)).ledger.settled_usd == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import CloudError
 from gx.core.message import Answer, Turn, Usage
+from gx.core.ports import RentRefused
 from gx.core.terms import Terms
 from gx.core.view import RunStatus
 from tests.desk import Desk, open_desk
 from tests.fakes import ManualClock, ScriptedLandlord, ScriptedWorker, echo, offer
-from tests.run.rented import FORCE, NEVER, ROWS, PacedWorker, folded, passes, rent, until_passing, workers_of
+from tests.run.rented import FORCE, NEVER, ROWS, PacedWorker, folded, passes, rent, settled, until_passing, workers_of
 from tests.run.test_dispatcher import FAN_OUT, texts, until
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +201,41 @@ async def test_without_a_token_it_is_said_once_and_not_tried_again(tmp_path: Pat
         await until_passing(desk, lambda: len(desk.bodies(e.PlacementDecided)) == 2)
         await passes(desk, 900)
         assert len(desk.bodies(e.PlacementDecided)) == 2 and len(desk.bodies(e.RentRefused)) == 1
+
+
+async def test_containers_that_do_not_work_turn_the_verdict_whatever_is_under_way(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        await desk.begin(FAN_OUT, ROWS, burst=FORCE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        task, _ = next(iter(landlord.worker.open))
+        landlord.worker.say(RentRefused(reason="a container does not work: no GPU", stops=True))
+        landlord.worker.lose(task, is_suspect=False)
+        await passes(desk, 6)
+        last = desk.bodies(e.PlacementDecided)[-1]
+        assert (last.verdict, last.reason) == ("edge", "edge only: a container does not work: no GPU")
+        assert landlord.worker.open and task not in {one for one, _ in landlord.worker.open}
+
+
+async def test_containers_that_come_up_and_do_not_work_are_tried_ever_more_seldom(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        await desk.begin(FAN_OUT, ROWS, burst=FORCE)
+        waits: list[float] = []
+        for _ in range(4):
+            await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+            landlord.worker.seen("A")
+            landlord.worker.say(RentRefused(reason="a container does not work: no GPU", stops=True))
+            for task, _ in list(landlord.worker.open):
+                landlord.worker.lose(task, is_suspect=False)
+            failed_s = clock.time
+            await settled(desk)
+            assert not landlord.worker.open
+            await until_passing(desk, lambda: landlord.worker.open)
+            waits.append(clock.time - failed_s)
+        assert all(later > 1.6 * wait for wait, later in pairwise(waits)), waits
 
 
 # ── the pace ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -33,7 +33,7 @@ import anyio
 
 from cloud import deploy
 from cloud.app import START_UP_S
-from cloud.cost import ENDING_S, RATES, SCALEDOWN_S
+from cloud.cost import ENDING_S, RATES, SCALEDOWN_S, input_s
 from cloud.loopback.faults import Faults, Lost
 from cloud.rented import Account
 from gx.core import event as e
@@ -48,8 +48,6 @@ from tests.soak.promises import Broken, claim
 from tests.tiny_model import write_tiny_model
 
 GPUS = ("T4", "L4", "A10", "A100-40GB", "H100")
-GRACE_S = 30.0
-"""What the desk adds to a task's own limit before it gives up a container's input."""
 END_S = 600.0
 """A rehearsal that takes longer hangs: a container may be alive for its start, its lease and its last input, and what a
 node that was killed had rented is kept as long as that.
@@ -92,7 +90,7 @@ class Trial(NamedTuple):
     @property
     def reservation_usd(self) -> float:
         """What one container may cost before anybody can stop it."""
-        return self.usd_per_s * (START_UP_S + LEASE_S + self.timeout_s + GRACE_S + SCALEDOWN_S + ENDING_S)
+        return self.usd_per_s * (START_UP_S + LEASE_S + input_s(self.timeout_s) + SCALEDOWN_S + ENDING_S)
 
     @property
     def cap_usd(self) -> float:

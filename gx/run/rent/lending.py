@@ -51,7 +51,7 @@ def lend(run: ActiveRun, station: Station, at: scheduler.Moment, granted: Collec
     state, lease, free = run.state, station.lease(), station.room
     if state.concurrency is not None:
         free = min(free, state.concurrency - len(state.leased) - len(granted))
-    if lease is None or free <= 0 or run.renter is None:
+    if lease is None or free <= 0 or run.renter is None or run.renter.is_resting:
         return []
     stays = {*granted, *run.renter.tail.home}
     may_go = {

@@ -10,7 +10,9 @@ from math import inf
 
 LEAST_S = 30.0
 MOST_S = 600.0
-FOR_GOOD = frozenset({"cloud.token", "cloud.sdk", "cloud.gpu", "cloud.model", "cloud.missing"})
+FOR_GOOD = frozenset(
+    {"cloud.token", "cloud.sdk", "cloud.gpu", "cloud.model", "cloud.missing", "cloud.stale", "cloud.offline"}
+)
 """Codes of errors that pass only when somebody does something, and says so by new terms."""
 
 
@@ -31,9 +33,11 @@ class Refusals:
         return is_new
 
     def rest(self, reason: str, code: str = "") -> None:
-        """Rent nothing for a while, or for good."""
-        self.reason = reason
-        self._until = inf if code in FOR_GOOD else None
+        """Rent nothing for a while, or for good. A further reason doesn't put off the end of a while."""
+        if code in FOR_GOOD:
+            self.reason, self._until = reason, inf
+        elif not self.reason:
+            self.reason, self._until = reason, None
 
     def look(self, now: float) -> None:
         """Time passes: once it was long enough, there is no reason any more."""
@@ -44,9 +48,13 @@ class Refusals:
         elif now >= self._until:
             self.reason, self._until = "", None
 
+    def seen(self) -> None:
+        """A container is up: what is refused from now on is news. Whether it works, its answers tell."""
+        self._told = ""
+
     def answered(self) -> None:
-        """A container answered."""
-        self._told, self._wait_s = "", LEAST_S
+        """A container did what it was given."""
+        self._wait_s = LEAST_S
 
     def forget(self) -> None:
         """New terms are a new try."""

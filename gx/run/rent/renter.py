@@ -75,6 +75,9 @@ class Renter:
         self._vouched_s = 0.0
         self._began_s = now
         self._idle_since: float | None = None
+        self._called_s = now if rent.ledger.alive else -inf
+        """When a call was under way last, or may have been: of what an earlier process did, nobody knows."""
+        self._n_made = 0
         self._ending_s: float | None = None
         """Since when the run has nothing more to say."""
         if self._orphans:
@@ -93,13 +96,18 @@ class Renter:
         """How many attempts containers may hold, by the verdict in force."""
         return self.station.leases or 0
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is rented for now, nor lent to what is there: the verdict says why."""
+        return bool(self._refusals.reason)
+
     def next_s(self) -> float:
         """The wall-clock instant at which there is something to look at, whatever happens."""
         return self._moved_s + DECIDE_EVERY_S if self._ending_s is None else self._looked_s + _LOOK_EVERY_S
 
     def is_outlasted(self, here: Here, now: float) -> bool:
         """Whether a task that this machine began now would end after all that containers do."""
-        is_lending = self.station.lease() is not None and not self._refusals.reason
+        is_lending = self.station.lease() is not None and not self.is_resting
         return is_lending and self._outlook.outlasts(here, now)
 
     # ── before a commit ──────────────────────────────────────────────────────────────────────────────────────────
@@ -119,12 +127,21 @@ class Renter:
         self._refusals.look(now)
         is_idle = not scheduler.rented(self._run) and self._is_clear
         self._idle_since = (self._idle_since or now) if is_idle else None
-        kept = renting.gone(self._run, self._rent, idle_since=self._idle_since, began_s=self._began_s, now=now)
+        self._look_at_calls(now)
+        kept = renting.gone(
+            self._run,
+            self._rent,
+            idle_since=self._idle_since,
+            called_s=self._called_s,
+            began_s=self._began_s,
+            now=now,
+        )
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
         if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
-        if self.worker is not None and self._vouched_s <= now:
-            self.worker.give_back()  # nobody pays for what it would begin
+        is_over = not is_wanted and now >= self._began_s + LEASE_S  # till then an earlier process's may begin
+        if self.worker is not None and (self._vouched_s <= now or is_over):
+            self.worker.give_back()  # nobody pays for what it would begin, or nothing more is to begin
         may_decide = may_begin and not kept  # what is kept or ends changes what there is room for
         if may_decide and here is not None and self._outlook.is_known(here, now):
             made.extend(self._decide(now, here))
@@ -188,18 +205,20 @@ class Renter:
             case AttemptGone():
                 return outcomes.gone(run, event, worker=NAME)
             case AttemptEnded() if (usage := event.outcome.usage).tokens_in + usage.tokens_out > 0:
+                self._refusals.answered()
                 self._outlook.answered(usage.tokens_in + usage.tokens_out)
             case ContainerSeen():
                 self._outlook.seen(event)
                 self._seen.append(event)
             case RentRefused():
-                return self._refused(event.reason)
+                return self._refused(event.reason, event.code, stops=event.stops)
         return []
 
-    def _refused(self, reason: str, code: str = "") -> list[e.Body]:
-        """Each reason once in a row. As long as calls are under way it is one of pace; else nothing is rented now."""
-        leases = (task.lease for task in self._run.leased.values())
-        if not any(isinstance(lease, CloudLease) and lease.call for lease in leases):
+    def _refused(self, reason: str, code: str = "", *, stops: bool = False) -> list[e.Body]:
+        """Each reason once in a row. As long as calls are under way it is one of pace, unless it `stops` them; else
+        nothing is rented now.
+        """
+        if stops or not self._has_calls:
             self._refusals.rest(reason, code)
         is_new = self._refusals.is_new(reason)
         return [e.RentRefused(run=self._run.id, reason=reason, code=code)] if is_new else []
@@ -222,11 +241,13 @@ class Renter:
 
     def let_go(self, now: float) -> list[e.Body]:
         """What is to be committed with the run's last word here: nothing of it is under way any more."""
+        self._look_at_calls(now)
         return renting.let_go(
             self._run,
             self._rent,
             is_clear=self._is_all_clear,
             idle_since=self._idle_since,
+            called_s=self._called_s,
             began_s=self._began_s,
             now=now,
         )
@@ -241,6 +262,19 @@ class Renter:
         """Whether no call is left that nobody wants: not with the worker, nor with one that went away."""
         worker = self.worker or self._greeted
         return worker is None or worker.is_clear
+
+    @property
+    def _has_calls(self) -> bool:
+        """Whether calls are under way that somebody wants."""
+        leases = (task.lease for task in self._run.leased.values())
+        return any(isinstance(lease, CloudLease) and lease.call for lease in leases)
+
+    def _look_at_calls(self, now: float) -> None:
+        """Note whether a call is under way, or one was made since the last look, or one may run that nobody wants."""
+        worker = self.worker or self._greeted
+        before, self._n_made = self._n_made, 0 if worker is None else worker.calls_made
+        if self._n_made != before or self._has_calls or (self._n_made and not self._is_clear):
+            self._called_s = now
 
     def _have_back(self, now: float, here: Here) -> None:
         """Where this machine has nothing to do: have back what it ends sooner."""
@@ -264,7 +298,7 @@ class Renter:
                 self._vouch()
                 self._scale()
             case e.ContainerSeen():
-                self._refusals.answered()
+                self._refusals.seen()
             case e.BurstAllowed():
                 self._refusals.forget()
                 self._moved_s = -inf
@@ -283,7 +317,7 @@ class Renter:
         """As many containers as were decided on, and no more than are reserved."""
         verdict = self._rent.verdict
         number = min(0 if verdict is None else verdict.containers, len(self._rent.ledger.alive))
-        if number and self.worker is None and not self._refusals.reason:
+        if number and self.worker is None and not self.is_resting:
             self.station.want()
         if self.worker is not None:
             self.worker.scale(number)

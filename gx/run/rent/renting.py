@@ -160,17 +160,20 @@ def seen(run: RunState, rent: RentState, events: Iterable[ContainerSeen]) -> lis
     return made
 
 
-def gone(run: RunState, rent: RentState, *, idle_since: float | None, began_s: float, now: float) -> list[e.Body]:
+def gone(
+    run: RunState, rent: RentState, *, idle_since: float | None, called_s: float, began_s: float, now: float
+) -> list[e.Body]:
     """The containers that have ended: each, once nothing was under way for longer than it may live so; and those that
-    can't be alive by now, whatever happened to them. One that was reserved, and that nothing was given, never began.
+    can't be alive by now, whatever happened to them. One that was reserved when the last call had ended never began.
 
-    `began_s` is since when this process looks after them: what an earlier one left them with is not known.
+    `called_s` is when a call was under way last, or may have been; `began_s` since when this process looks after them:
+    what an earlier one left them with is not known.
     """
     made: list[e.Body] = []
     for seat, container in rent.ledger.alive.items():
         idle_s = inf if idle_since is None else max(idle_since, container.spawned_s)
-        if idle_s == container.spawned_s:
-            at, by = idle_s, idle_s + container.window_s + QUIET_S
+        if called_s < container.spawned_s:
+            at, by = container.spawned_s, min(idle_s + container.window_s + QUIET_S, container.latest_end_s)
         else:
             at = idle_end_s(rent, container, idle_s=idle_s, began_s=began_s)
             by = at if at == container.latest_end_s else at + QUIET_S
@@ -180,21 +183,29 @@ def gone(run: RunState, rent: RentState, *, idle_since: float | None, began_s: f
 
 
 def let_go(
-    run: RunState, rent: RentState, *, is_clear: bool, idle_since: float | None, began_s: float, now: float
+    run: RunState,
+    rent: RentState,
+    *,
+    is_clear: bool,
+    idle_since: float | None,
+    called_s: float,
+    began_s: float,
+    now: float,
 ) -> list[e.Body]:
     """The run has nothing under way here any more, and nobody looks after its containers: they idle, and end.
 
-    Unless the run `is_clear` of calls that could not be cancelled, each is charged all that was reserved for it. Where
-    it may go on, with the same cap, the most that it may cost yet; of a run that is done, what it is expected to cost.
+    Unless the run `is_clear` of calls that could not be cancelled, each is charged all that was reserved for it. One
+    that was reserved when the last call had ended never began. Where the run may go on, with the same cap, the most
+    that the others may cost yet; of a run that is done, what they are expected to cost.
     """
     made: list[e.Body] = []
     is_done = not run.live and (run.inputs_ended or not run.rows)
     idle_s = now if idle_since is None else idle_since
     for seat, container in rent.ledger.alive.items():
-        if idle_s <= container.spawned_s and idle_since is not None:
-            at = container.spawned_s
-        elif not is_clear:
+        if not is_clear:
             at = container.latest_end_s
+        elif called_s < container.spawned_s:
+            at = container.spawned_s
         elif is_done:
             at = min(now + container.window_s, container.latest_end_s)
         else:

@@ -31,7 +31,7 @@ class Scene(Value, frozen=True, kw_only=True):
     """Work that is to be done: the tasks, this machine, and what is known of containers.
 
     `rented` is a container's pace where one was measured. `is_measured` says whether this machine's was. `deadline_s`
-    is how long there is. `assumed` and `notes` are what a reader must know.
+    is how long there is. Its models come to `model_bytes`. `assumed` and `notes` are what a reader must know.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Scene(Value, frozen=True, kw_only=True):
     is_measured: bool = False
     rented: Pace | None = None
     deadline_s: float | None = None
+    model_bytes: int = 0
     private_steps: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
