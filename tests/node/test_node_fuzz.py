@@ -12,4 +12,4 @@ def test_random_requests_find_no_bug_and_change_nothing_without_an_event(tmp_pat
     outcome = fuzz(tmp_path, requests=300, seed=4)
     assert not outcome.found, "\n".join(outcome.found)
     assert outcome.answered.total() == 300
-    assert {"POST /v1/runs 200", "POST /v1/runs 400"} <= outcome.answered.keys()
+    assert {"POST /v1/runs 200", "POST /v1/runs 400"} <= outcome.answered.keys(), str(outcome.answered)
