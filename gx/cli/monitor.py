@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -97,9 +99,13 @@ def show(run: str | None, found: Settings, place: Workspace) -> ExitCode:
         keymap=keys.keymap(found.monitor_keys or {}),
         plan_burst=lambda name: planned(name, place),
     )
-    app.run(loop=asyncio.new_event_loop())  # asyncio.run would wait for whoever asks the log
+    loop = asyncio.new_event_loop()  # asyncio.run would wait for whoever asks the log
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, partial(app.exit, return_code=ExitCode.interrupted))
+    app.run(loop=loop)
     if app.return_code:
-        return ExitCode.error
+        return ExitCode(app.return_code)
     output.note(app.farewell)
     return ExitCode.ok
 

@@ -128,7 +128,10 @@ async def _execute(
     from gx.cli.progress import StatusLine
     from gx.core.view import RunStatus
 
-    run = await begin()
+    try:
+        run = await begin()
+    except anyio.get_cancelled_exc_class():  # Ctrl-C: the thread that asks a node would go on, and begin it after all
+        os._exit(ExitCode.interrupted)
     _announce(run.started)
     status = StatusLine(run.started.run, is_shown=show_progress)
     delivery = _Delivery()

@@ -3,14 +3,16 @@
 A record is in the file as a whole or not at all: what is printed together is appended by one write, and a record that a
 crash left torn is cut off before the next; what else the file ends in stays. A record that the file has, the same row
 with the same result, isn't added again; what it took and whether it was answered from the log make no other record of
-it. Which row it is, `row` says, a digest of what the row holds: two inputs both have a first row. A pipe or a device is
-only written to, never read: it may have no end.
+it. Which row it is, `row` says, a digest of what the row holds: two inputs both have a first row. A batch line has its
+`custom_id` instead, and what a run has twice, as of two agents that answer alike, the file has twice. A pipe or a
+device is only written to, never read: it may have no end.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -34,7 +36,7 @@ class Tee:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = set[int]()
+        self._known = Counter[int]()  # how often the file has a record that this process hasn't come across yet
         try:
             self._is_regular = not path.exists() or path.is_file()
             self._file = _opened(path, is_regular=self._is_regular)
@@ -52,9 +54,12 @@ class Tee:
         """Append those that the file doesn't have. :raises OSError: naming the file, if it can't be written."""
         lines = []
         for record in records:
-            if (name := _name(record)) not in self._known:
-                self._known.add(name)
-                lines.append(msgspec.json.encode(record) + b"\n")
+            name, is_batch = _name(record), "custom_id" in record
+            if self._known[name]:
+                self._known[name] -= is_batch  # the next one like it is another one
+                continue
+            self._known[name] += not is_batch
+            lines.append(msgspec.json.encode(record) + b"\n")
         left = memoryview(b"".join(lines))
         before = os.fstat(self._file).st_size
         try:
@@ -82,7 +87,7 @@ class Tee:
                     os.write(self._file, b"\n")
                 whole += len(line)
                 if record is not None:
-                    self._known.add(_name(record))
+                    self._known[_name(record)] += 1
 
 
 def _opened(path: Path, *, is_regular: bool) -> int:

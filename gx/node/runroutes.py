@@ -56,8 +56,7 @@ class RunRoutes:
         )
 
     async def _submit(self, request: Request, asked: wire.Asked) -> Started:
-        if self.is_leaving:
-            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
+        self._check_staying()
         bounds.check_submission(asked.submission)
         upload = await self._uploads.claim(asked.submission.token) if asked.submission.inputs == "-" else None
         token = asked.submission.token or os.urandom(6).hex()  # by which the run is known when it is to go on
@@ -69,6 +68,11 @@ class RunRoutes:
             if upload is not None and (run is None or run.upload is not upload):
                 upload.refuse()
         return run.greet()
+
+    def _check_staying(self) -> None:
+        """:raises WorkspaceError: if the node is leaving: it takes no run up any more."""
+        if self.is_leaving:
+            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
 
     async def _upload(self, request: Request, body: None) -> Done:
         await self._uploads.receive(request.path_params["token"], request.stream())
@@ -130,6 +134,7 @@ class RunRoutes:
     async def _resume(self, request: Request, body: None) -> Done:
         run_id = await self._name(request)
         if run_id not in self.node.live():
+            self._check_staying()
             await self.node.go_on(run_id, by(request))
         else:
             self.node.go_on_live(self.node.run(run_id), by(request))

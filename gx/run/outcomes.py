@@ -21,9 +21,9 @@ from gx.core.task import CloudLease, EdgeLease, Lease, Status
 from gx.core.view import RunState, TaskState
 
 LOSSES_ALONE_BEFORE_FAILED = 2
-MOST_LOSSES = 6
-"""Of a task that runs alone, also beside questions that nobody holds back."""
 """A task that was lost alone this often fails as `crashed` (DESIGN §3)."""
+MOST_LOSSES = 6
+"""And one that runs alone and was lost this often, be it beside questions that nobody holds back."""
 
 
 def content_of(outcome: Outcome) -> bytes | None:

@@ -256,6 +256,10 @@ class Monitor(Acting):
         self.tell("leaving, once the node was told what was asked for; q leaves at once")
         self.run_worker(self._leave_after(asked), exit_on_error=False)  # it is cancelled when the key is pressed again
 
+    async def action_quit(self) -> None:
+        """What Textual's own ctrl+q does is what q does."""
+        self.action_leave()
+
     async def _leave_after(self, asked: list[Worker[Any]]) -> None:
         await self.workers.wait_for_complete(asked)
         self.exit()

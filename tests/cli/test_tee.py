@@ -50,6 +50,17 @@ def test_a_batch_line_that_another_run_gives_again_is_not_added_again(tmp_path: 
     assert kept == [("a", "yes"), ("b", "yes"), ("b", "no"), ("c", "yes")]
 
 
+def test_what_one_run_has_twice_the_file_has_twice(tmp_path: Path) -> None:
+    body = {"custom_id": "r1", "response": {"body": {"model": "m", "choices": ["x"]}}}
+    first, second = ({**body, "id": f"batch_req_{n}"} for n in "12")
+    for _ in range(2):
+        tee = Tee(tmp_path / "all.jsonl")
+        tee.write([first])
+        tee.write([second])
+        tee.close()
+    assert (tmp_path / "all.jsonl").read_text().count("custom_id") == 2
+
+
 def test_a_line_that_a_crash_left_torn_is_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_bytes(json.dumps(record("a")).encode() + b'\n{"id": "b", "out')

@@ -47,13 +47,16 @@ async def test_q_leaves_and_says_how_to_come_back(place: Path) -> None:
 
 
 async def test_q_leaves_once_the_node_was_told_and_at_once_when_it_is_pressed_again(place: Path) -> None:
-    for keys_pressed, waits in (("q", True), ("qq", False)):
+    for keys_pressed, waits in (("q", True), ("ctrl+q", True), ("qq", False)):
         said = threading.Event()
         async with watching(place) as pilot:
             monitor(pilot).ask_node(lambda: str(said.wait(PATIENCE_S)))  # noqa: B023
-            await pilot.press(*keys_pressed)
-            await pilot.pause()
-            assert pilot.app.is_running is waits
+            await pilot.press(*([keys_pressed] if waits else keys_pressed))
+            if waits:
+                await pilot.pause()
+                assert pilot.app.is_running
+            else:
+                await until(pilot, lambda: not pilot.app.is_running)
             said.set()
             await until(pilot, lambda: not pilot.app.is_running)
 

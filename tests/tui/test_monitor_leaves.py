@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -20,6 +22,7 @@ from tests.integration.project import GX
 from tests.tui.screens import PATIENCE_S
 from tests.tui.written import a_run
 
+_LOOKS = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 LEAVES_S = 30.0
 """How long a process that leaves may take on a busy machine; one that waits for the answer never does."""
 
@@ -50,6 +53,17 @@ class Terminal:
                 with contextlib.suppress(OSError):  # it is about to end
                     self.screen += os.read(self._ours, 1 << 16)
         return False
+
+    @property
+    def text(self) -> bytes:
+        """What was written, without how it looks: whatever is asked for, be it the key that was taken for a letter."""
+        return _LOOKS.sub(b"", self.screen)
+
+    def drain(self) -> None:
+        """Read what is left of a command that has ended."""
+        with contextlib.suppress(OSError):
+            while select.select([self._ours], [], [], 0.05)[0]:
+                self.screen += os.read(self._ours, 1 << 16)
 
     def close(self) -> None:
         self.process.kill()
@@ -94,7 +108,7 @@ def test_q_gives_the_shell_back_while_the_answer_to_a_question_is_waited_for(tmp
     place = a_run().write(tmp_path / ".gx")
     with node_that_never_answers(place) as asked, contextlib.closing(Terminal("monitor", workspace=place)) as terminal:
         assert terminal.look(PATIENCE_S, until=b"reading the log"), terminal.screen
-        press_until(terminal, "8", lambda: b"select step" in terminal.screen)
+        press_until(terminal, "8", lambda: b"select step" in terminal.text or b"88" in terminal.text)
         press_until(terminal, "\r", lambda: any(request.startswith(b"POST /v1/query") for request in asked))
         ends = time.monotonic() + LEAVES_S
         while terminal.process.poll() is None and time.monotonic() < ends:
@@ -103,3 +117,13 @@ def test_q_gives_the_shell_back_while_the_answer_to_a_question_is_waited_for(tmp
             terminal.press("q")
             terminal.look(2.0)
         assert terminal.process.poll() == 0
+
+
+def test_a_monitor_that_is_told_to_go_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    place = a_run().write(tmp_path / ".gx")
+    with contextlib.closing(Terminal("monitor", workspace=place)) as terminal:
+        assert terminal.look(PATIENCE_S, until=b"Tasks"), terminal.screen
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.look(LEAVES_S) and terminal.process.wait(LEAVES_S) == 130
+        terminal.drain()
+    assert b"\x1b[?1049l" in terminal.screen
