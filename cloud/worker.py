@@ -324,22 +324,26 @@ class CloudWorker:
         self._emit(CallMade(task=name[0], attempt=name[1], call=call))
         self._has_calls.set()
 
-    def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False) -> None:
+    def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False, is_home: bool = False) -> None:
         call = self._open.pop(name, None)
         self._spawning.drop(name)
         if call is not None:
             self._drop(call)
-        self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
+        task, attempt = name
+        self._emit(
+            AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
+        )
 
     def _fail(self, name: Name, reason: str, *, is_model: bool = False) -> None:
         """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
         exception; where none has worked, or none since the last one failed, the next would not either.
         """
         stops, self._has_worked = not self._has_worked, False
-        self._spawning.rest_s = _REST_S
+        if stops:
+            self._spawning.rest_s = _REST_S
         code = "cloud.model" if is_model and stops else ""
         self._refuse(f"a container does not work: {reason}", code, stops=stops)
-        self._lose(name, reason, is_suspect=False)
+        self._lose(name, reason, is_suspect=False, is_home=True)
 
     def _drop(self, call: str) -> None:
         """Nobody wants the call any more, nor that which has its attempt in its stead."""

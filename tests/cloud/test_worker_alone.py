@@ -182,7 +182,8 @@ async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_sto
             await next_of(worker, CallMade)
             calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
             heard = await next_of(worker, AttemptGone)
-            assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
+            gone = next(event for event in heard if isinstance(event, AttemptGone))
+            assert gone.is_home and not gone.is_suspect
             refused = next(event for event in heard if isinstance(event, RentRefused))
             assert "no GPU" in refused.reason and refused.stops and refused.code == code
         assert not calls.cancelled, "a call that is over is not cancelled"
@@ -203,6 +204,7 @@ async def test_one_container_that_does_not_work_may_be_the_exception_and_a_secon
             calls.reply(call, m.Lost(reason="no GPU", is_suspect=False))
             heard = await next_of(worker, AttemptGone)
             stops += [event.stops for event in heard if isinstance(event, RentRefused)]
+            assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one does not hold up those that work"
         assert stops == [False, True]
 
 
