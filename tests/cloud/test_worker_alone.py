@@ -72,8 +72,8 @@ class ScriptedCalls:
     async def said(self, key: str) -> bytes | None:
         return self.words.get(key)
 
-    def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid) -> None:
-        seat = m.Seat(container="ta-1", began_at=time.time(), now=time.time())
+    def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid, *, container: str = "ta-1") -> None:
+        seat = m.Seat(container=container, began_at=time.time(), now=time.time())
         self.replies[call] = m.pack(m.Report(seat=seat, reply=reply))
         self.open.pop(call, None)
 
@@ -189,7 +189,7 @@ async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_sto
         assert not calls.cancelled, "a call that is over is not cancelled"
 
 
-async def test_one_container_that_does_not_work_may_be_the_exception_and_a_second_one_in_a_row_is_not() -> None:
+async def test_one_container_that_does_not_work_may_be_the_exception_and_another_one_in_a_row_is_not() -> None:
     calls = ScriptedCalls()
     async with working(calls) as worker:
         for task in "abcd":
@@ -200,12 +200,15 @@ async def test_one_container_that_does_not_work_may_be_the_exception_and_a_secon
         calls.reply("fc-1", done(echo(turn("a"))))
         await next_of(worker, AttemptEnded)
         stops = []
-        for call in ("fc-2", "fc-3"):
-            calls.reply(call, m.Lost(reason="no GPU", is_suspect=False))
+        for call, container in (("fc-2", "ta-2"), ("fc-3", "ta-2"), ("fc-4", "ta-3")):
+            lost = m.Lost(reason="not enough memory", is_suspect=False, is_model=True)
+            calls.reply(call, lost, container=container)
             heard = await next_of(worker, AttemptGone)
-            stops += [event.stops for event in heard if isinstance(event, RentRefused)]
-            assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one does not hold up those that work"
-        assert stops == [False, True]
+            refused = [event for event in heard if isinstance(event, RentRefused)]
+            assert not any(event.code for event in refused), "it is not for good: the model was used"
+            stops += [event.stops for event in refused]
+            assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one holds up none that works"
+        assert stops == [False, False, True]
 
 
 @pytest.mark.parametrize(
