@@ -125,7 +125,8 @@ class Renter:
             return made
         self._moved_s = now
         self._refusals.look(now)
-        is_idle = not scheduler.rented(self._run) and self._is_clear
+        is_lent = scheduler.rented(self._run) > 0
+        is_idle = not is_lent and self._is_clear
         self._idle_since = (self._idle_since or now) if is_idle else None
         self._look_at_calls(now)
         kept = renting.gone(
@@ -137,7 +138,7 @@ class Renter:
             now=now,
         )
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
-        if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
+        if (is_wanted or is_lent) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
         is_over = not is_wanted and now >= self._began_s + LEASE_S  # till then an earlier process's may begin
         if self.worker is not None and (self._vouched_s <= now or is_over):
