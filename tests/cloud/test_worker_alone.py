@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import anyio
+import modal.exception
 import pytest
 
 from cloud import message as m
-from cloud.rented import Gone, Refused
+from cloud.rented import Gone, Refused, Rented
 from cloud.spawning import UNSURE_S, Spawning
 from cloud.worker import CloudWorker
 from edge.frames import pack_outcome
@@ -517,4 +519,48 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         assert not spawning.is_clear and spawning.drop_last() == []
         now += UNSURE_S
         assert spawning.is_clear and spawning.drop_last() == [("a", 1)]
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_made"),
+    [
+        (modal.exception.ResourceExhaustedError, False),
+        (modal.exception.InvalidError, False),
+        (modal.exception.ConflictError, False),
+        (modal.exception.PermissionDeniedError, False),
+        (modal.exception.UnimplementedError, False),
+        (modal.exception.RequestSizeError, False),
+        (modal.exception.SerializationError, False),
+        (modal.exception.NotFoundError, False),
+        (modal.exception.AuthError, False),
+        (modal.exception.ServiceError, True),
+        (modal.exception.InternalError, True),
+        (ConnectionResetError, True),
+    ],
+)
+async def test_a_call_that_the_landlord_refused_was_not_made_and_one_that_failed_may_have_been(
+    error: type[Exception], is_made: bool
+) -> None:
+    async def fails(payload: bytes) -> None:
+        raise error("no")
+
+    rented = Rented.__new__(Rented)
+    rented._bench = SimpleNamespace(execute=SimpleNamespace(spawn=SimpleNamespace(aio=fails)))
+    refused = anyio.Event()
+    spawning = Spawning(
+        rented,
+        may_begin=lambda: not refused.is_set(),
+        payload_of=lambda turn: b"",
+        on_call=lambda name, call: None,
+        on_stray=lambda call: None,
+        on_refusal=lambda reason: refused.set(),
+    )
+    spawning.add(turn("a"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(spawning.serve)
+        with anyio.fail_after(60):
+            await refused.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert spawning.may_be_made(("a", 1)) is bool(spawning.n_made) is is_made
         group.cancel_scope.cancel()
