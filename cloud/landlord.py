@@ -110,6 +110,7 @@ class ModalLandlord:
                 gpu=gpu,
                 driver=self._driver,
                 inputs=slots,
+                timeout_s=needs.timeout_s,
                 quote=Quote(usd_per_s=rates.usd_per_s, cold_start_s=COLD_START_S, source=rates.source, date=rates.date),
             )
             for weights in needs.weights:

@@ -43,7 +43,7 @@ _UNPAID_S = 5.0
 
 
 class CloudWorker:
-    """Runs the turns of one run in rented containers, each of which takes `inputs` at once.
+    """Runs the turns of one run in rented containers, each of which takes `inputs` at once, for `timeout_s` at most.
 
     `driver` is the name under which this process vouches for the cost. Use it as an async context manager; leaving it
     cancels what is under way.
@@ -60,6 +60,7 @@ class CloudWorker:
         driver: str,
         inputs: int,
         quote: Quote,
+        timeout_s: float = 0.0,
         now: Callable[[], float] = time.time,
         ending_s: float = ENDING_S,
     ) -> None:
@@ -73,6 +74,7 @@ class CloudWorker:
             on_call=self._follow_call,
             on_stray=self._drop,
             on_refusal=self._refuse,
+            timeout_s=timeout_s,
         )
         self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._roll = Roll(calls, self._see)
@@ -299,6 +301,8 @@ class CloudWorker:
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
+        if not isinstance(reply, m.Unpaid):  # it had the attempt's claim, or knows who has
+            self._spawning.answered_for(name)
         match reply:
             case m.Done() if outcome is not None:
                 self._spawning.rest_s, self._has_worked = 0.0, True
