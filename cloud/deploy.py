@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,11 @@ def _root() -> Path:
     return Path(gx.__file__).resolve().parent.parent
 
 
+@cache
 def here() -> Version:
-    """The gx that is here."""
+    """The gx that is here, as it was when this was first asked: a process goes on with the code that it has loaded,
+    whatever stands on the disk by then. What is deployed is hashed by a process of its own.
+    """
     root = _root()
     found = hashlib.sha256()
     for package in SHIPPED:

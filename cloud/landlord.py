@@ -31,6 +31,7 @@ from gx.core.task import Offer, Quote
 SLOTS = 32
 """What a bench runs at once where nobody says otherwise."""
 _REPORT_S = 5.0
+_STALE = "gx cloud deploy; if gx was changed here since the node began, first: gx node stop"
 REHEARSED_START_S = 5.0
 """What a start takes in a rehearsal: a process, and a model that is on this disk."""
 
@@ -58,6 +59,7 @@ class ModalLandlord:
     def __init__(self, *, driver: str, needs: Callable[[str], Needs], folder: Path, account: Account) -> None:
         self._driver, self._needs, self._folder, self._account = driver, needs, folder, account
         self._rates = prices.known()
+        deploy.here()  # the code on the disk may be another one later
 
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
         """Every GPU that has a rate, as fast as its memory makes it beside this machine."""
@@ -108,6 +110,7 @@ class ModalLandlord:
                 gpu=gpu,
                 driver=self._driver,
                 inputs=slots,
+                timeout_s=needs.timeout_s,
                 quote=Quote(usd_per_s=rates.usd_per_s, cold_start_s=COLD_START_S, source=rates.source, date=rates.date),
             )
             for weights in needs.weights:
@@ -138,7 +141,7 @@ def _check(found: Deployed, files: Mapping[str, Path]) -> None:
         raise CloudError("the app is not deployed", code="cloud.missing", hint="gx cloud deploy")
     if not found.is_current():
         what = f"the app is of {found.version or 'an unknown gx'}, and here is {deploy.here()}"
-        raise CloudError(f"{what}: deploy it anew", code="cloud.stale", hint="gx cloud deploy")
+        raise CloudError(f"{what}: deploy it anew", code="cloud.stale", hint=_STALE)
     if missing := [file.name for sha256, file in files.items() if sha256 not in found.models]:
         raise CloudError(
             f"not on the volume: {', '.join(missing)}",

@@ -66,7 +66,7 @@ class Gone(Exception):
 
 
 class Refused(Exception):
-    """No more calls are taken for now."""
+    """A call was not taken, and none was made: for now, or as it is."""
 
 
 class Rented:
@@ -89,11 +89,11 @@ class Rented:
         self._control = control
 
     async def spawn(self, payload: bytes) -> str:
-        """Begin a call, and give its id. :raises Refused: for now. :raises CloudError: if it can't be."""
+        """Begin a call, and give its id. :raises Refused: if none was made. :raises CloudError: if it can't be."""
         try:
             call = await self._bench.execute.spawn.aio(payload)
-        except refused.ResourceExhaustedError as error:
-            raise Refused(_words(error)) from None
+        except _REFUSALS as error:
+            raise Refused(cloud_error(error).message) from None
         except _ERRORS as error:
             raise cloud_error(error) from None
         return str(call.object_id)
@@ -198,6 +198,16 @@ def _server(url: str | None) -> Iterator[None]:
 
 _ERRORS = (refused.Error, OSError, GRPCError, StreamTerminatedError, ProtocolError, aiohttp.ClientError)
 """The SDK's own, and those of the connections under it: what is larger than 8 KiB goes by HTTP."""
+
+_REFUSALS = (
+    refused.ResourceExhaustedError,
+    refused.InvalidError,  # and with it ConflictError
+    refused.PermissionDeniedError,
+    refused.UnimplementedError,
+    refused.RequestSizeError,
+    refused.SerializationError,
+)
+"""Of a call that was not made; after any other error of those that have no code here, it may have been."""
 
 
 @contextmanager

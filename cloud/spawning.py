@@ -28,7 +28,8 @@ Name = tuple[str, int]
 
 
 class Spawning:
-    """Begins what waits, whenever it `may_begin`; `payload_of` a turn is what its call is given.
+    """Begins what waits, whenever it `may_begin`; `payload_of` a turn is what its call is given, which runs for
+    `timeout_s` at most.
 
     `on_call` is told the call of an attempt, `on_stray` one that nobody wants, `on_refusal` why none is made, once in a
     row.
@@ -43,11 +44,12 @@ class Spawning:
         on_call: Callable[[Name, str], None],
         on_stray: Callable[[str], None],
         on_refusal: Callable[[str], None],
+        timeout_s: float = 0.0,
         now: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._calls, self._may_begin, self._payload_of = calls, may_begin, payload_of
         self._on_call, self._on_stray, self._on_refusal = on_call, on_stray, on_refusal
-        self._now = now
+        self._timeout_s, self._now = timeout_s, now
         self._waiting: OrderedDict[Name, Turn] = OrderedDict()
         self._under_way: set[Name] = set()
         self._asked: dict[anyio.Event, anyio.CancelScope] = {}
@@ -55,6 +57,8 @@ class Spawning:
         self._is_unsure = False
         self._unsure: dict[Name, float] = {}
         """Attempts whose last spawn was not answered, and until when a call of it may be begun that nobody knows."""
+        self._unknown: dict[Name, float] = {}
+        """Attempts that no call has answered for since, and until when one of them may run that nobody knows."""
         self._has_work = anyio.Event()
         self._backoff_s = 0.0
         self.rest_s = 0.0
@@ -67,8 +71,9 @@ class Spawning:
 
     @property
     def is_clear(self) -> bool:
-        """Whether no call is being made, nor was any given up that may have been made."""
-        return not self._asked and not self._is_unsure and not any(map(self.may_be_made, self._unsure))
+        """Whether no call is being made, nor may any run that nobody knows."""
+        may_run = any(until > self._now() for until in self._unknown.values())
+        return not self._asked and not self._is_unsure and not may_run
 
     @property
     def under_way(self) -> list[Name]:
@@ -78,6 +83,10 @@ class Spawning:
     def may_be_made(self, name: Name) -> bool:
         """Whether an attempt may have a call that nobody knows."""
         return self._unsure.get(name, 0.0) > self._now()
+
+    def answered_for(self, name: Name) -> None:
+        """A call said what became of an attempt, or which other one has it: none is left that nobody knows."""
+        self._unknown.pop(name, None)
 
     def add(self, turn: Turn) -> None:
         """Make a call for it, once that may be."""
@@ -150,6 +159,7 @@ class Spawning:
         if not call:
             if may_be_made:
                 self._unsure[name] = self._now() + UNSURE_S
+                self._unknown[name] = self._unsure[name] + self._timeout_s
             self._put_off(name, turn, reason)
         elif name in self._under_way:
             self._backoff_s = 0.0

@@ -43,7 +43,7 @@ _UNPAID_S = 5.0
 
 
 class CloudWorker:
-    """Runs the turns of one run in rented containers, each of which takes `inputs` at once.
+    """Runs the turns of one run in rented containers, each of which takes `inputs` at once, for `timeout_s` at most.
 
     `driver` is the name under which this process vouches for the cost. Use it as an async context manager; leaving it
     cancels what is under way.
@@ -60,6 +60,7 @@ class CloudWorker:
         driver: str,
         inputs: int,
         quote: Quote,
+        timeout_s: float = 0.0,
         now: Callable[[], float] = time.time,
         ending_s: float = ENDING_S,
     ) -> None:
@@ -73,6 +74,7 @@ class CloudWorker:
             on_call=self._follow_call,
             on_stray=self._drop,
             on_refusal=self._refuse,
+            timeout_s=timeout_s,
         )
         self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._roll = Roll(calls, self._see)
@@ -83,7 +85,9 @@ class CloudWorker:
         self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
         self._has_worked = False
-        """Whether a container has done what it was given, since the last one that could not."""
+        """Whether a container ever did what it was given."""
+        self._failing = set[str]()
+        """The containers that could not, since one did; where nobody knows which it was, its call."""
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -177,7 +181,7 @@ class CloudWorker:
         see to it that only one of the two runs."""
         if turn.model not in self._weights:
             reason = f"no model with the digest {turn.model[:12]} is on the volume"
-            self._fail((turn.task, turn.attempt), reason, is_model=True)
+            self._fail((turn.task, turn.attempt), reason, container="", is_model=True)
             return
         self._spawning.add(turn)
 
@@ -259,7 +263,7 @@ class CloudWorker:
                 if gone.is_expired or gone.is_suspect:
                     self._lose(name, gone.reason, is_suspect=gone.is_suspect)
                 else:
-                    self._fail(name, gone.reason)
+                    self._fail(name, gone.reason, container=call)
             return
         except CloudError as error:
             if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
@@ -292,21 +296,24 @@ class CloudWorker:
             report = m.read_report(payload)
             outcome = report.reply.outcome if isinstance(report.reply, m.Done) else None
         except (msgspec.MsgspecError, BenchError) as error:
-            self._fail(name, f"its answer can't be read: {error}")
+            self._fail(name, f"its answer can't be read: {error}", container=self._open[name])
             return
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
+        if not isinstance(reply, m.Unpaid):  # it had the attempt's claim, or knows who has
+            self._spawning.answered_for(name)
         match reply:
             case m.Done() if outcome is not None:
                 self._spawning.rest_s, self._has_worked = 0.0, True
+                self._failing.clear()
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
             case m.Lost() if reply.is_suspect:
                 self._lose(name, reply.reason, is_suspect=True, alone=reply.alone)
             case m.Lost():
-                self._fail(name, reply.reason, is_model=reply.is_model)
+                self._fail(name, reply.reason, container=seat.container, is_model=reply.is_model)
             case m.Unpaid():
                 self._spawning.rest_s = max(_UNPAID_S, self._spawning.rest_s)
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
@@ -324,22 +331,28 @@ class CloudWorker:
         self._emit(CallMade(task=name[0], attempt=name[1], call=call))
         self._has_calls.set()
 
-    def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False) -> None:
+    def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False, is_home: bool = False) -> None:
         call = self._open.pop(name, None)
         self._spawning.drop(name)
         if call is not None:
             self._drop(call)
-        self._emit(AttemptGone(task=name[0], attempt=name[1], reason=reason, is_suspect=is_suspect, alone=alone))
+        task, attempt = name
+        self._emit(
+            AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
+        )
 
-    def _fail(self, name: Name, reason: str, *, is_model: bool = False) -> None:
+    def _fail(self, name: Name, reason: str, *, container: str, is_model: bool = False) -> None:
         """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
-        exception; where none has worked, or none since the last one failed, the next would not either.
+        exception, however much it was given; where none has ever worked, or none since another one failed, the next
+        would not either. A model that some container could use is no reason to rent nothing for good.
         """
-        stops, self._has_worked = not self._has_worked, False
-        self._spawning.rest_s = _REST_S
-        code = "cloud.model" if is_model and stops else ""
+        self._failing.add(container)
+        stops = not self._has_worked or len(self._failing) > 1
+        if stops:
+            self._spawning.rest_s = _REST_S
+        code = "" if self._has_worked or not is_model else "cloud.model"
         self._refuse(f"a container does not work: {reason}", code, stops=stops)
-        self._lose(name, reason, is_suspect=False)
+        self._lose(name, reason, is_suspect=False, is_home=True)
 
     def _drop(self, call: str) -> None:
         """Nobody wants the call any more, nor that which has its attempt in its stead."""

@@ -221,11 +221,15 @@ class ScriptedRenter:
         self.seen(container or f"{self.gpu}-1", began_at)
         self.say(AttemptEnded(task=task, attempt=name[1], outcome=outcome, ms=1.0))
 
-    def lose(self, task: str, *, is_suspect: bool = True, alone: bool = False) -> None:
+    def lose(self, task: str, *, is_suspect: bool = True, alone: bool = False, is_home: bool = False) -> None:
         """What runs of a task is gone."""
         name = next(one for one in self.open if one[0] == task)
         self._landlord.calls.pop(self.open.pop(name))
-        self.say(AttemptGone(task=task, attempt=name[1], reason="it died", is_suspect=is_suspect, alone=alone))
+        self.say(
+            AttemptGone(
+                task=task, attempt=name[1], reason="it died", is_suspect=is_suspect, alone=alone, is_home=is_home
+            )
+        )
 
     def ended_late(self, task: str, attempt: int, outcome: Outcome) -> None:
         """An attempt that was recalled had an answer all the same."""

@@ -72,13 +72,17 @@ class CallMade(Value, frozen=True, kw_only=True):
 
 
 class AttemptGone(Value, frozen=True, kw_only=True):
-    """An attempt that will have no outcome. `is_suspect` and `alone` are those of `event.AttemptLost`."""
+    """An attempt that will have no outcome. `is_suspect` and `alone` are those of `event.AttemptLost`.
+
+    `is_home` says that its task is to be done by this machine: it would fare no better where it was.
+    """
 
     task: str
     attempt: int
     reason: str
     is_suspect: bool = True
     alone: bool = False
+    is_home: bool = False
 
 
 class ContainerSeen(Value, frozen=True, kw_only=True):

@@ -74,6 +74,21 @@ async def test_what_this_gx_deployed_is_rented_and_what_another_one_did_is_not(
     assert (await refusal(stand, tmp_path, tiny)).code == "cloud.missing"
 
 
+def test_a_gx_that_is_changed_on_the_disk_beside_a_landlord_is_not_the_one_that_it_has_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy.here.cache_clear()
+    needs = Needs(weights=(), files={}, timeout_s=60.0)
+    ModalLandlord(driver="d", needs=lambda run: needs, folder=tmp_path, account=Account())
+    with monkeypatch.context() as changed:
+        changed.setattr(deploy, "_root", lambda: tmp_path)
+        of_the_landlord = deploy.here().code
+        deploy.here.cache_clear()
+        assert deploy.here().code != of_the_landlord, "another process would find the changed one"
+    deploy.here.cache_clear()
+    assert deploy.here().code == of_the_landlord
+
+
 async def test_what_is_offered_is_priced_with_the_memory_that_the_models_need(tmp_path: Path) -> None:
     small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"
     for file, gib in ((small, 1), (large, 40)):

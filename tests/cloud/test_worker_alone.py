@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import anyio
+import modal.exception
 import pytest
 
 from cloud import message as m
-from cloud.rented import Gone, Refused
+from cloud.rented import Gone, Refused, Rented
 from cloud.spawning import UNSURE_S, Spawning
 from cloud.worker import CloudWorker
 from edge.frames import pack_outcome
@@ -72,8 +74,8 @@ class ScriptedCalls:
     async def said(self, key: str) -> bytes | None:
         return self.words.get(key)
 
-    def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid) -> None:
-        seat = m.Seat(container="ta-1", began_at=time.time(), now=time.time())
+    def reply(self, call: str, reply: m.Done | m.Lost | m.Taken | m.Unpaid, *, container: str = "ta-1") -> None:
+        seat = m.Seat(container=container, began_at=time.time(), now=time.time())
         self.replies[call] = m.pack(m.Report(seat=seat, reply=reply))
         self.open.pop(call, None)
 
@@ -182,13 +184,14 @@ async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_sto
             await next_of(worker, CallMade)
             calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
             heard = await next_of(worker, AttemptGone)
-            assert not next(event for event in heard if isinstance(event, AttemptGone)).is_suspect
+            gone = next(event for event in heard if isinstance(event, AttemptGone))
+            assert gone.is_home and not gone.is_suspect
             refused = next(event for event in heard if isinstance(event, RentRefused))
             assert "no GPU" in refused.reason and refused.stops and refused.code == code
         assert not calls.cancelled, "a call that is over is not cancelled"
 
 
-async def test_one_container_that_does_not_work_may_be_the_exception_and_a_second_one_in_a_row_is_not() -> None:
+async def test_one_container_that_does_not_work_may_be_the_exception_and_another_one_in_a_row_is_not() -> None:
     calls = ScriptedCalls()
     async with working(calls) as worker:
         for task in "abcd":
@@ -199,11 +202,15 @@ async def test_one_container_that_does_not_work_may_be_the_exception_and_a_secon
         calls.reply("fc-1", done(echo(turn("a"))))
         await next_of(worker, AttemptEnded)
         stops = []
-        for call in ("fc-2", "fc-3"):
-            calls.reply(call, m.Lost(reason="no GPU", is_suspect=False))
+        for call, container in (("fc-2", "ta-2"), ("fc-3", "ta-2"), ("fc-4", "ta-3")):
+            lost = m.Lost(reason="not enough memory", is_suspect=False, is_model=True)
+            calls.reply(call, lost, container=container)
             heard = await next_of(worker, AttemptGone)
-            stops += [event.stops for event in heard if isinstance(event, RentRefused)]
-        assert stops == [False, True]
+            refused = [event for event in heard if isinstance(event, RentRefused)]
+            assert not any(event.code for event in refused), "it is not for good: the model was used"
+            stops += [event.stops for event in refused]
+            assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one holds up none that works"
+        assert stops == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -473,7 +480,11 @@ async def test_what_may_have_a_call_that_nobody_knows_is_not_given_back_and_the_
         calls.is_silent = False
         worker.scale(1)
         heard = await next_of(worker, CallMade)
-        assert not any(isinstance(event, AttemptGone) for event in heard) and worker.is_clear
+        assert not any(isinstance(event, AttemptGone) for event in heard)
+        assert not worker.is_clear, "the first call may run, beside the one that was made now"
+        calls.reply(next(event.call for event in heard if isinstance(event, CallMade)), done(echo(turn("a"))))
+        await next_of(worker, AttemptEnded)
+        assert worker.is_clear, "it had the claim, so the other runs nothing"
 
 
 async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> None:
@@ -502,6 +513,7 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         on_call=lambda name, call: None,
         on_stray=lambda call: None,
         on_refusal=lambda reason: refused.set(),
+        timeout_s=600.0,
         now=lambda: now,
     )
     spawning.add(turn("a"))
@@ -511,5 +523,52 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         await anyio.wait_all_tasks_blocked()
         assert not spawning.is_clear and spawning.drop_last() == []
         now += UNSURE_S
-        assert spawning.is_clear and spawning.drop_last() == [("a", 1)]
+        assert spawning.drop_last() == [("a", 1)]
+        assert not spawning.is_clear, "a call that was begun in time may still run, and costs"
+        now += 600.0
+        assert spawning.is_clear
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_made"),
+    [
+        (modal.exception.ResourceExhaustedError, False),
+        (modal.exception.InvalidError, False),
+        (modal.exception.ConflictError, False),
+        (modal.exception.PermissionDeniedError, False),
+        (modal.exception.UnimplementedError, False),
+        (modal.exception.RequestSizeError, False),
+        (modal.exception.SerializationError, False),
+        (modal.exception.NotFoundError, False),
+        (modal.exception.AuthError, False),
+        (modal.exception.ServiceError, True),
+        (modal.exception.InternalError, True),
+        (ConnectionResetError, True),
+    ],
+)
+async def test_a_call_that_the_landlord_refused_was_not_made_and_one_that_failed_may_have_been(
+    error: type[Exception], is_made: bool
+) -> None:
+    async def fails(payload: bytes) -> None:
+        raise error("no")
+
+    rented = Rented.__new__(Rented)
+    rented._bench = SimpleNamespace(execute=SimpleNamespace(spawn=SimpleNamespace(aio=fails)))
+    refused = anyio.Event()
+    spawning = Spawning(
+        rented,
+        may_begin=lambda: not refused.is_set(),
+        payload_of=lambda turn: b"",
+        on_call=lambda name, call: None,
+        on_stray=lambda call: None,
+        on_refusal=lambda reason: refused.set(),
+    )
+    spawning.add(turn("a"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(spawning.serve)
+        with anyio.fail_after(60):
+            await refused.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert spawning.may_be_made(("a", 1)) is bool(spawning.n_made) is is_made
         group.cancel_scope.cancel()

@@ -46,6 +46,29 @@ async def test_an_attempt_that_is_lost_costs_no_retry_and_one_that_is_lost_twice
         assert active.state.tasks[task].is_alone and active.state.tasks[task].failures == 0
 
 
+async def test_what_a_container_could_not_do_is_done_here_and_not_lent_again(tmp_path: Path) -> None:
+    clock = ManualClock()
+    edge, landlord = ScriptedWorker(NEVER, leases=1), ScriptedLandlord(clock, NEVER, inputs=1)
+    async with open_desk(tmp_path, edge, clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, texts("a", "b", "c"), burst=Terms(mode="force", max_containers=1, usd=1.0))
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        (at_home,) = edge.running
+        lost = set[str]()
+        while len(lost) < 2:
+            await until_passing(desk, lambda: landlord.worker.open)
+            ((task, _),) = landlord.worker.open
+            landlord.worker.lose(task, is_suspect=False, is_home=True)
+            assert task not in lost, "it was lent again"
+            lost.add(task)
+        await passes(desk, 60)
+        assert not landlord.worker.open and len(landlord.submitted) == 2
+        assert desk.bodies(e.PlacementDecided)[-1].verdict == "edge", "nothing waits that may be lent"
+        edge.answer = echo
+        edge.end(at_home, echo(edge.running[at_home]))
+        await desk.finish(active)
+        assert workers_of(desk) == ["edge"] * 3
+
+
 async def test_an_attempt_that_was_alone_in_its_container_twice_when_that_died_fails_as_crashed(tmp_path: Path) -> None:
     clock = ManualClock()
     edge, landlord = ScriptedWorker(NEVER, leases=1), ScriptedLandlord(clock, NEVER, inputs=1)

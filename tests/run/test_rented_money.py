@@ -52,6 +52,25 @@ async def test_a_run_that_is_left_while_a_call_of_it_may_run_is_charged_all_that
         assert ledger.exposure_usd == pytest.approx(usd_per_s * most_s, rel=0.05), spawned_s
 
 
+async def test_nothing_is_renewed_for_calls_that_nobody_wants_and_that_can_t_be_cancelled(tmp_path: Path) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=ONE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        await passes(desk, 60)
+        n_renewed = len(desk.bodies(e.ContainersRenewed))
+        assert n_renewed, "what is lent is paid for"
+        landlord.worker.is_clear = False
+        landlord.worker.say(RentRefused(reason="Modal refuses the token", code="cloud.token", stops=True))
+        for task, _ in list(landlord.worker.open):
+            landlord.worker.lose(task, is_suspect=False)
+        seat_s = START_S + LEASE_S + TIMEOUT_S + WINDOW_S
+        await passes(desk, 2 * seat_s)
+        assert len(desk.bodies(e.ContainersRenewed)) == n_renewed
+        assert not rent(active.state).ledger.alive, "it can't be alive any more"
+
+
 async def test_a_run_that_is_left_while_its_container_starts_is_charged_the_longest_start(tmp_path: Path) -> None:
     clock = ManualClock()
     landlord = ScriptedLandlord(clock, NEVER)

@@ -125,7 +125,8 @@ class Renter:
             return made
         self._moved_s = now
         self._refusals.look(now)
-        is_idle = not scheduler.rented(self._run) and self._is_clear
+        is_lent = scheduler.rented(self._run) > 0
+        is_idle = not is_lent and self._is_clear
         self._idle_since = (self._idle_since or now) if is_idle else None
         self._look_at_calls(now)
         kept = renting.gone(
@@ -137,7 +138,7 @@ class Renter:
             now=now,
         )
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
-        if (is_wanted or not is_idle) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
+        if (is_wanted or is_lent) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
         is_over = not is_wanted and now >= self._began_s + LEASE_S  # till then an earlier process's may begin
         if self.worker is not None and (self._vouched_s <= now or is_over):
@@ -154,7 +155,7 @@ class Renter:
         last = renting.verdict_of(rent.verdict)
         start_left_s = self._outlook.start_left_s(now)
         found = renting.figures(
-            self._run, rent, edge=here.pace, start_left_s=start_left_s, may_travel=self._may_travel, now=now
+            self._run, rent, edge=here.pace, start_left_s=start_left_s, may_travel=self._may_go, now=now
         )
         if self._refusals.reason:
             return self._changed(Verdict(reason=f"edge only: {self._refusals.reason}"), last, found)
@@ -175,6 +176,10 @@ class Renter:
         elif not verdict.containers:
             made.extend(cap.reached(self._run, rent, offers, found, is_forced=is_forced, now=now))
         return made
+
+    def _may_go(self, task: str) -> bool:
+        """Whether a task may be lent: it may leave this machine, and did not come home."""
+        return task not in self.tail.home and self._may_travel(task)
 
     def _changed(self, verdict: Verdict, last: Verdict | None, found: placement.Figures) -> list[e.Body]:
         if last is not None and (verdict.gpu, verdict.containers) == (last.gpu, last.containers):
@@ -203,7 +208,10 @@ class Renter:
                     return []
                 return [e.CallMade(run=run.id, task=task.id, attempt=task.attempt, call=event.call, gpu=task.lease.gpu)]
             case AttemptGone():
-                return outcomes.gone(run, event, worker=NAME)
+                made = outcomes.gone(run, event, worker=NAME)
+                if made and event.is_home:
+                    self.tail.home.add(event.task)
+                return made
             case AttemptEnded() if (usage := event.outcome.usage).tokens_in + usage.tokens_out > 0:
                 self._refusals.answered()
                 self._outlook.answered(usage.tokens_in + usage.tokens_out)
