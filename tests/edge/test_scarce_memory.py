@@ -59,10 +59,11 @@ def sizes(engine: Engine) -> list[tuple[int, int]]:
 
 
 def test_a_lane_has_half_as_many_slots_until_it_fits(engine: Engine, memory: Memory) -> None:
+    """Whoever was idle meanwhile asks for more again, and gets the slot that there is room for."""
     memory.tokens = 3 * 1024
     futures = [engine.submit(ask(f"{number}")) for number in range(12)]
     assert all(isinstance(future.result(30), Completion) for future in futures)
-    assert sizes(engine) == [(2, 1024)]
+    assert sizes(engine) in ([(2, 1024)], [(2, 1024), (1, 1024)])
 
 
 def test_an_idle_lane_makes_way_for_one_that_does_not_fit_beside_it(engine: Engine, memory: Memory) -> None:
