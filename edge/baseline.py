@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engine.engine import Request, Weights, failure_of
-from edge.engine.front import CANCELLED, Front
+from edge.engine.front import Front
+from edge.engine.job import CANCELLED
 from edge.engine.scoring import probabilities
 from edge.fields import Field
 from gx.core.errors import BenchError

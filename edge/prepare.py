@@ -55,16 +55,17 @@ class Measured(Value, frozen=True, kw_only=True):
 
 def prepare(source: str, target: str, kind: Kind) -> Measured:
     """Write the copy, and measure it beside its source. :raises ModelError: if either can't be made or read."""
-    from edge.engine.llama import Model, default_threads, requantize
+    from edge.engine.llama import default_threads, requantize
+    from edge.engine.measure import opened
 
     threads = default_threads()
-    original = Model("source", source)
+    original = opened("source", source)
     if not (original.can_write or original.can_embed) or original.is_reranker:
         hint = "a reranker's file is used as it is"
         raise ModelError(f"{source} neither writes nor embeds, so a copy can't be compared with it", hint=hint)
     partial = f"{target}.part"
     requantize(source, partial, kind, threads=threads)
-    copy = Model("copy", partial)
+    copy = opened("copy", partial)
     measure = _writing if original.can_write else _embedding
     measured = measure(original, copy, Path(source).stat().st_size, Path(partial).stat().st_size, threads)
     Path(partial).replace(target)

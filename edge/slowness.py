@@ -89,7 +89,7 @@ def few_layers(layers: int, on_gpu: int) -> str:
     return (
         f"the GPU's memory has room for {on_gpu} of its {layers + 1} layers, the output counted as one; the others run "
         "on the CPU, each ten times as slowly or worse: choose a smaller file of the model or a smaller "
-        "GX_CONTEXT_TOKENS, or free the GPU's memory"
+        "GX_CONTEXT_TOKENS, or free the GPU's memory and then `gx node stop`"
     )
 
 

@@ -58,16 +58,18 @@ class Tuned(Value, frozen=True, kw_only=True):
 def tune(path: str, *, seconds: float) -> Tuned:
     """Measure a model file for about so long. :raises ModelError: if it can't be loaded, or writes nothing."""
     from edge.engine.engine import DEFAULT_SLOTS
-    from edge.engine.llama import PASS_TOKENS, Model, default_threads
-    from edge.engine.measure import SLOT_TOKENS
-    from edge.engine.memory import available_bytes
+    from edge.engine.llama import PASS_TOKENS, default_threads, gpu_free_bytes, offloads
+    from edge.engine.measure import SLOT_TOKENS, opened
+    from edge.engine.memory import available_bytes, gpu_room
     from edge.header import read_header
 
     began_s, busy_before_s = time.monotonic(), busy_s()
-    model = Model("tuned", path)
+    on_gpu = gpu_room(gpu_free_bytes()) if offloads() else None
+    model = opened("tuned", path)
     if not model.can_write:
         raise ModelError(f"{path} writes nothing: only models that answer can be tuned")
-    room = available_bytes() // 4 // model.token_bytes // SLOT_TOKENS
+    cache_bytes = available_bytes() // 4 if on_gpu is None else on_gpu // 2
+    room = cache_bytes // model.token_bytes // SLOT_TOKENS
     default = Setup(
         tuning=Tuning(threads=default_threads(), pass_tokens=PASS_TOKENS), slots=max(1, min(DEFAULT_SLOTS, room))
     )
@@ -119,7 +121,8 @@ def _copies(path: str, kinds: Sequence[Kind], setup: Setup, *, until_s: float) -
 
     The first is made in any case; none is begun after `until_s`.
     """
-    from edge.engine.llama import Model, requantize
+    from edge.engine.llama import requantize
+    from edge.engine.measure import opened
 
     size = Path(path).stat().st_size
     found: list[CopyTrial] = []
@@ -132,7 +135,7 @@ def _copies(path: str, kinds: Sequence[Kind], setup: Setup, *, until_s: float) -
             copy = f"{folder}/copy.gguf"
             try:
                 requantize(path, copy, kind, threads=setup.tuning.threads or 1)
-                model = Model(kind, copy)
+                model = opened(kind, copy)
             except ModelError:
                 continue
             speeds = _measure(model, setup, lambda medians: False, until_s - time.monotonic())

@@ -20,7 +20,7 @@ from gx.core.errors import BenchError, ModelError
 if TYPE_CHECKING:
     from edge.engine.llama import Encoder
 
-BATCH_TOKENS = 512
+TEXTS_TOKENS = 512
 """The tokens of a batch; more only where a single text is longer."""
 
 LONGEST_TEXT_TOKENS = 2048
@@ -75,7 +75,7 @@ class Embedding:
         """The texts of its next batch; none, and the future has its result, where all are computed."""
         if self._todo is None:
             lengths = [len(text) for text in self._texts]
-            self._todo = batches(lengths, batch_tokens=BATCH_TOKENS, batch_texts=encoder.batch_texts)
+            self._todo = batches(lengths, batch_tokens=TEXTS_TOKENS, batch_texts=encoder.batch_texts)
             self._vectors = np.empty((len(self._texts), encoder.dimensions), np.float32)
         if not self._todo:
             self._end()
@@ -115,7 +115,7 @@ def advance(jobs: Sequence[Embedding], encoder: Encoder) -> list[Embedding]:
     if not together:
         return [first]
     parts = [(first, len(together))]
-    room = BATCH_TOKENS - sum(map(len, together))
+    room = TEXTS_TOKENS - sum(map(len, together))
     for job in others:
         texts = job.next(encoder)
         n_tokens = sum(map(len, texts))

@@ -1,7 +1,7 @@
 """From what a caller asks to what the engine runs: messages and texts as tokens, an answer's limits and its shape.
 
-It runs in the caller's thread, reads the model's vocabulary and template, and touches no cache. Whatever can't be
-answered, whatever the model would say, is refused here: what was expected, what came, and what to do.
+It runs in the caller's thread, reads the model's vocabulary and template, and touches no cache. A request that can't be
+answered, whatever the model says, is refused here, with an error that says what was expected, what came, what to do.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge.engine.grammar import JsonSchema
 from edge.engine.job import Job
 from edge.engine.llama import Model
+from edge.engine.loaded import Loaded
 from edge.engine.scoring import Scoring
-from edge.engine.sequence import Writing
-from edge.engine.shelf import Loaded
+from edge.engine.shapes import JsonSchema
 from edge.engine.slots import Tokens
+from edge.engine.writing import Writing
 from gx.core.errors import GxError, ModelError
 
 LEAST_ANSWER_TOKENS = 16
 """An answer with less room than this isn't worth a prompt: the turn is refused instead of cut."""
 
 
-def begin(job: Job, loaded: Loaded) -> None:
+def encode_request(job: Job, loaded: Loaded) -> None:
     """Encode a request and say what is to be written. :raises GxError: if it can't be answered."""
     request, model = job.request, loaded.model
     if not model.can_write:
@@ -42,7 +42,7 @@ def encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:
         raise ModelError(f"{model.path} is no embedding model: its file names no pooling", hint="name one that is")
     if model.is_reranker:
         raise ModelError(f"{model.path} is a reranker: it makes scores, and no vectors", hint="name an embedding model")
-    encoded = [model.tokenize(text, adds_special=True, reads_control=False) for text in texts]
+    encoded = [model.vocab.tokenize(text, adds_special=True, reads_control=False) for text in texts]
     for number, tokens in enumerate(encoded):
         if not len(tokens):
             raise GxError(f"text {number} is empty, so there is nothing to embed", code="empty")
@@ -61,14 +61,14 @@ def _answer(job: Job, loaded: Loaded, text: str) -> Writing:
         if shape is not None:
             raise GxError("expected an output schema or a constraint, got both", code="constraint")
         shape = JsonSchema(schema=request.output_schema)
-    prompt = _prompt(job, model.tokenize(text))
+    prompt = _counted(job, model.vocab.tokenize(text))
     return Writing(
         prompt,
         limit_tokens=_limit(prompt, request.sampling.max_tokens, loaded.card.context_tokens),
         sampling=request.sampling,
         constraint=None if shape is None else loaded.grammars.constraint(shape),
-        piece=model.piece,
-        eog=frozenset() if request.ignores_end else model.eog,
+        piece=model.vocab.piece,
+        eog=frozenset() if request.ignores_end else model.vocab.eog,
     )
 
 
@@ -76,16 +76,16 @@ def _choice(job: Job, loaded: Loaded, text: str) -> Scoring:
     request, model = job.request, loaded.model
     if len(set(request.options)) < len(request.options) or "" in request.options:
         raise GxError("a choice needs options that differ, and none may be empty", code="choice")
-    if request.are_whole and model.end_token < 0:
+    if request.are_whole and model.vocab.end_token < 0:
         raise GxError(
             f"{model.path} has no token that ends an answer, so it can't weigh whether one ends after an option",
             code="choice",
             hint="let the options be weighed by their beginnings, or write the answer under a schema",
         )
     prompt, options = split(model, text, request.options)
-    _prompt(job, prompt)
+    _counted(job, prompt)
     if request.are_whole:
-        options = [[*option, model.end_token] for option in options]
+        options = [[*option, model.vocab.end_token] for option in options]
     longest = max(map(len, options))
     if longest > 1 and not model.can_share:
         raise GxError(f"{model.path} keeps a state that can't be cut back, so it can't weigh options", code="choice")
@@ -98,13 +98,14 @@ def split(model: Model, text: str, options: Sequence[str]) -> tuple[Tokens, list
 
     Only what is behind the prompt's last control token is encoded with each option: a prompt may be long.
     """
-    prompt = model.tokenize(text)
-    start, part = model.last_part(text, prompt)
-    shared, endings = _split(prompt[start:], [model.tokenize(part + option) for option in options])
+    prompt = model.vocab.tokenize(text)
+    start, part = model.vocab.last_part(text, prompt)
+    shared, endings = _split(prompt[start:], [model.vocab.tokenize(part + option) for option in options])
     return prompt[: start + len(shared)], endings
 
 
-def _prompt(job: Job, prompt: Tokens) -> Tokens:
+def _counted(job: Job, prompt: Tokens) -> Tokens:
+    """The prompt, once its job knows how long it is. :raises GxError: (code "empty") if it is no prompt."""
     job.count_prompt(len(prompt))
     if not len(prompt):
         raise GxError("the prompt is empty: the model's chat template made nothing of these messages", code="empty")
@@ -112,7 +113,7 @@ def _prompt(job: Job, prompt: Tokens) -> Tokens:
 
 
 def _split(prompt: Tokens, wholes: Sequence[Tokens]) -> tuple[Tokens, list[list[int]]]:
-    """The tokens that prompt and options together begin with, and how each option goes on.
+    """Cut encoded texts where they stop to agree with the prompt.
 
     An option's first characters may be one token with the prompt's last ones, so the whole is encoded, and then cut.
     """

@@ -1,8 +1,7 @@
-"""The engine: requests in, completions out, many at a time, on one thread that owns every llama.cpp context.
+"""The engine: requests in, completions out, many at a time. It may be called from any thread.
 
-It knows requests, in the order they came; it doesn't know tasks, leases or pipes. A request's tokens and its grammar
-are made in the caller's thread; then it waits for a slot. The engine's thread takes rounds: it admits who fits, and
-every running request gets on.
+It knows requests and models; it doesn't know tasks, leases or pipes. A request's tokens and its grammar are made in the
+caller's thread, which may take a while; then it waits for a slot, and `rounds` has the one thread that decodes.
 
 Invariant: each submitted request's future gets exactly one result, whatever happens: a `Completion`, the `Weights` of
 its options, or a `Failure` with what had been spent by then; a bug becomes an exception. Between any two calls of
@@ -13,23 +12,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
 
 from edge.cpu import cpu_sets
-from edge.engine.embedding import Embedding, Vectors, advance
-from edge.engine.encoding import begin, encode_texts
+from edge.engine.embedding import Embedding, Vectors
+from edge.engine.encoding import encode_request, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
-from edge.engine.lane import KEPT_S
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model, build, default_threads, gpu_free_bytes, offloads
+from edge.engine.loaded import Loaded, Place
 from edge.engine.memory import available_bytes, gpu_room
 from edge.engine.pairs import encode_pairs
-from edge.engine.room import Wait
-from edge.engine.shelf import Loaded, Place, Shelf
+from edge.engine.rounds import Rounds
+from edge.engine.shelf import Shelf
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from edge.slowness import warned
@@ -37,7 +34,6 @@ from gx.core.errors import BenchError, GxError
 from gx.core.message import Counts, Message, ModelCard
 from gx.core.protocol import Measured
 
-T = TypeVar("T")
 __all__ = ["Completion", "Engine", "Request", "Result", "Weights", "failure_of"]
 
 MOST_SLOTS = 256
@@ -72,29 +68,20 @@ class Engine:
         self._given_threads, self._tuning_of = threads, tuning_of
         room = gpu_room(gpu_free_bytes()) if offloads() else None
         most_bytes = available_bytes() // 4 if room is None else room // 2
-        self._cache_bytes = most_bytes if cache_bytes is None else cache_bytes
+        cache_bytes = most_bytes if cache_bytes is None else cache_bytes
         self._statistics = Statistics()
         self._shelf = Shelf(
-            self._lanes,
+            self._make_lanes,
             context_tokens=context_tokens,
             budget_bytes=room,
             is_gpu=room is not None,
-            cache_bytes=self._cache_bytes,
-            least_cache_bytes=self._cache_bytes // 4,
+            cache_bytes=cache_bytes,
+            least_cache_bytes=cache_bytes // 4 if room is None else 0,  # to swap models on a GPU costs more
         )
-        self._arrived: deque[tuple[Job, Loaded]] = deque()
-        self._waiting: list[tuple[Job, Loaded]] = []
-        self._running: dict[Job, Loaded] = {}
-        self._embeddings: deque[tuple[Embedding, Loaded]] = deque()
-        self._asked: deque[Future[Measured]] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
-        self._thread.start()
+        self._rounds = Rounds(self._shelf, self._statistics, slots=slots, threads=self._threads, clock=clock)
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"{len(self._running)} running, {len(self._waiting)} waiting"
-        return f"<Engine {state}>"
+        return f"<Engine {self._rounds} {self._shelf}>"
 
     def register(
         self, digest: str, path: str, context_tokens: int | None = None, adapters: tuple[tuple[str, float], ...] = ()
@@ -129,13 +116,7 @@ class Engine:
 
         :raises BenchError: if the engine is closed.
         """
-        future: Future[Measured] = Future()
-        future.set_running_or_notify_cancel()  # nobody who stops waiting for it may disturb the engine's thread
-        with self._changed:
-            self._check_open()
-            self._asked.append(future)
-            self._changed.notify()
-        return future
+        return self._rounds.measure()
 
     def hold(self, digest: str) -> Loaded | None:
         """Keep a model in memory, if it is there now; `let_go` or `submit` ends that."""
@@ -175,14 +156,14 @@ class Engine:
             job.fail(error, self._clock())
             return job.future
         try:
-            begin(job, loaded)
+            encode_request(job, loaded)
         except BaseException as error:
             self._shelf.give_back(loaded)
             if not isinstance(error, GxError):
                 raise
             job.fail(error, self._clock())
             return job.future
-        self._queue(self._arrived, (job, loaded))
+        self._rounds.queue(job, loaded)
         return job.future
 
     def embed(
@@ -199,7 +180,7 @@ class Engine:
         with self._taken(digest, left) as loaded:
             tokens = encode_texts(texts, loaded)
         embedding = Embedding(tokens, is_normalized=is_normalized, cancelled=left)
-        self._queue(self._embeddings, (embedding, loaded))
+        self._rounds.embed(embedding, loaded)
         return embedding.future
 
     def rank(
@@ -216,8 +197,13 @@ class Engine:
         with self._taken(digest, left) as loaded:
             pairs = encode_pairs(question, passages, loaded)
         ranking = Embedding(pairs.tokens, is_normalized=False, cancelled=left, starts=pairs.starts)
-        self._queue(self._embeddings, (ranking, loaded))
+        self._rounds.embed(ranking, loaded)
         return ranking.future
+
+    def close(self) -> None:
+        """End the thread and what is under way, as `Rounds.close` says, and free the models."""
+        self._rounds.close()
+        self._shelf.close()
 
     @contextmanager
     def _taken(self, digest: str, cancelled: threading.Event) -> Iterator[Loaded]:
@@ -229,177 +215,13 @@ class Engine:
             self._shelf.give_back(loaded)
             raise
 
-    def _queue(self, queue: deque[tuple[T, Loaded]], item: tuple[T, Loaded]) -> None:
-        """Hand something over to the engine's thread. :raises BenchError: if that has ended, and took its models."""
-        with self._changed:
-            if not self._is_closed:
-                queue.append(item)
-                self._changed.notify()
-                return
-        self._shelf.give_back(item[1])
-        self._check_open()
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise BenchError("the engine is closed")
-
-    def close(self) -> None:
-        """End the thread, failing what is queued or running as cancelled, and free the models."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-        self._thread.join()
-        self._shelf.close()
-
-    # ── the engine's thread ──────────────────────────────────────────────────────────────────────────────────────
-
-    def _serve(self) -> None:
-        """The thread's whole life."""
-        while not self._is_closed:
-            try:
-                self._round()
-            except Exception as error:  # noqa: BLE001 - the futures' owners get it, and this thread lives on
-                self._fail_all(error)
-        self._tell()
-        gone = [*self._running.items(), *self._waiting, *self._arrived]
-        for loaded in dict.fromkeys(self._running.values()):
-            loaded.lanes.close()
-        for job, loaded in gone:
-            job.cancelled.set()
-            job.end(job.interruption(self._clock()) or failure_of(BenchError("the engine is closed")))
-            self._shelf.give_back(loaded)
-        for embedding, loaded in self._embeddings:
-            embedding.future.set_exception(BenchError("the engine is closed"))
-            self._shelf.give_back(loaded)
-
-    def _round(self) -> None:
-        """Take what arrived, admit who fits, and get everybody on."""
-        with self._changed:
-            if not self._running and not self._embeddings:
-                self._changed.wait_for(
-                    lambda: self._arrived or self._waiting or self._embeddings or self._asked or self._is_closed
-                )
-            while self._arrived:
-                self._waiting.append(self._arrived.popleft())
-        if self._is_closed:
-            return
-        self._tell()
-        self._dismiss()
-        self._admit()
-        if not self._running and not self._embeddings:
-            if self._waiting:  # for a slot that is kept
-                with self._changed:
-                    self._changed.wait_for(lambda: self._arrived or self._asked or self._is_closed, KEPT_S / 8)
-            return
-        began_s = time.perf_counter()
-        busy = list(dict.fromkeys(self._running.values()))
-        n_writing = sum(loaded.lanes.n_writing for loaded in busy)
-        for loaded in busy:
-            self._let_go(loaded.lanes.advance(n_writing))
-        if self._embeddings:
-            self._embed()
-        self._statistics.add(busy_s=time.perf_counter() - began_s)
-
-    def _tell(self) -> None:
-        """Give a reading to those who asked for one."""
-        while self._asked:
-            running = set(self._running.values())
-            reading = Measured(
-                counts=self._statistics.read(),
-                slots=self.slots,
-                slots_busy=len(self._running),
-                threads=max((loaded.lanes.threads for loaded in running), default=0),
-                sequences=tuple(one for loaded in running for one in loaded.lanes.sequences()),
-            )
-            self._asked.popleft().set_result(reading)
-
-    def _embed(self) -> None:
-        """One batch for the first of those who want vectors, and for those of its model that fit in; who had a part and
-        isn't done goes behind the others, so that one with few texts soon has them.
-        """
-        with self._changed:
-            waiting = list(self._embeddings)
-        for embedding, _ in waiting:
-            if embedding.cancelled.is_set():
-                embedding.fail(BenchError("the texts' embedding was cancelled", code="cancelled"))
-        first, model = waiting[0]
-        served: list[Embedding] = []
-        if not first.future.done():
-            try:
-                jobs = [one for one, loaded in waiting if loaded is model and not one.future.done()]
-                served = advance(jobs, model.encoder(self._threads))
-            except Exception as error:  # noqa: BLE001 - the future's owner gets it
-                first.fail(error)
-        with self._changed:
-            left = [pair for pair in self._embeddings if not pair[0].future.done()]
-            self._embeddings.clear()
-            self._embeddings.extend(sorted(left, key=lambda pair: pair[0] in served))
-        for embedding, loaded in waiting:
-            if embedding.future.done():
-                self._shelf.give_back(loaded)
-
-    def _dismiss(self) -> None:
-        """End those who wait and were cancelled, and those whose answer was settled before the model was asked."""
-        kept = []
-        for job, loaded in self._waiting:
-            now_s = self._clock()
-            result: Result | None = job.interruption(now_s)
-            if result is None and job.writing.finish is not None:
-                job.begin(0, now_s)
-                result = job.result(now_s)
-            if result is None:
-                kept.append((job, loaded))
-            else:
-                job.end(result)
-                self._shelf.give_back(loaded)
-        self._waiting = kept
-
-    def _admit(self) -> None:
-        """Give slots to those who wait: first where one is kept for them, then in their order.
-
-        Who finds none holds up those of the same size and model, and who waits for a lane, what would keep it waiting.
-        """
-        waiting, self._waiting = sorted(self._waiting, key=lambda one: not one[1].lanes.keeps(one[0])), []
-        full, behind = set[tuple[Loaded, int]](), set[Loaded]()
-        for job, loaded in waiting:
-            kind = loaded, loaded.lanes.size(job)
-            try:
-                wait = Wait() if kind in full else loaded.lanes.admit(job, is_behind=loaded in behind)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
-                job.fail(error, self._clock())
-                self._shelf.give_back(loaded)
-                continue
-            if wait is None:
-                self._running[job] = loaded
-                self._statistics.add(requests=1)
-                continue
-            full.add(kind)
-            if wait.for_lane:
-                behind.add(loaded)
-            self._waiting.append((job, loaded))
-
-    def _let_go(self, ended: Sequence[Job]) -> None:
-        for job in ended:
-            self._statistics.ended(job.usage)
-            self._shelf.give_back(self._running.pop(job))
-
-    def _fail_all(self, error: BaseException) -> None:
-        """Something that nobody foresaw: whoever runs gets the error, and the lanes begin anew."""
-        running, self._running = self._running, {}
-        for job in running:
-            job.fail(error, self._clock())
-        for loaded in set(running.values()):
-            loaded.lanes.close()
-        for loaded in running.values():
-            self._shelf.give_back(loaded)
-
-    def _lanes(self, model: Model, context_tokens: int) -> Lanes:
+    def _make_lanes(self, model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
         tuning = self._tuning_of(model.digest, model.path)
         return Lanes(
             model,
             context_tokens=context_tokens,
             n_slots=self.slots,
-            budget_tokens=self._shelf.cache_of(model.digest) // model.token_bytes,
+            budget_tokens=cache_bytes // model.token_bytes,
             threads=self._given_threads or tuning.threads or self._threads,
             statistics=self._statistics,
             now=self._clock,

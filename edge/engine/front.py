@@ -1,6 +1,6 @@
 """The engine for an event loop: requests awaited, text as it comes, and nothing that blocks.
 
-It knows loops and threads, and of what a request asks for only its seed. Encoding a prompt and compiling a grammar take
+It knows loops and threads, and never looks at a request's messages. Encoding a prompt and compiling a grammar take
 milliseconds, and loading a model seconds, so they run in threads. Text reaches the loop a few times a second, whatever
 the engine's pace; while the loop is behind, what comes is joined.
 
@@ -23,10 +23,9 @@ import anyio.to_thread
 import msgspec
 
 from edge.engine.engine import Engine
-from edge.engine.job import OnText, Request, Result, failure_of
-from edge.engine.shelf import Loaded
+from edge.engine.job import CANCELLED, OnText, Request, Result, failure_of
+from edge.engine.loaded import Loaded
 from gx.core.errors import BenchError, GxError, ModelError
-from gx.core.message import Failure
 
 TEXT_EVERY_S = 0.1
 """How often text is brought to the loop: faster than anyone reads, and seldom enough to cost nothing."""
@@ -35,7 +34,6 @@ WAITING_PER_SLOT = 4
 ENCODERS = 2
 LOOK_EVERY_S = 0.05
 """How often those who wait are looked after: an event of threads can't wake a loop, so it has to be asked."""
-CANCELLED = Failure(code="cancelled", message="the turn was cancelled", retryable=False)
 
 
 class Front:

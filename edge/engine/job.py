@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from edge.engine.grammar import Shape
 from edge.engine.llama import Rows, Wanted
 from edge.engine.scoring import Scoring
-from edge.engine.sequence import Writing
+from edge.engine.shapes import Shape
+from edge.engine.writing import Writing
 from gx.core.errors import BenchError, GxError
 from gx.core.message import Failure, Message, Sampling, TokenLogprob, Usage, Value
 from gx.core.protocol import SlotNow
@@ -72,6 +72,7 @@ class Weights(Value, frozen=True, kw_only=True):
 
 
 Result = Completion | Weights | Failure
+CANCELLED = Failure(code="cancelled", message="the turn was cancelled", retryable=False)
 
 
 def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008 - a frozen value
@@ -115,9 +116,9 @@ class Job:
         self.usage = msgspec.structs.replace(self.usage, tokens_cached=min(cached_tokens, self.usage.tokens_in))
 
     @property
-    def is_prompt(self) -> bool:
-        """Whether what is to be decoded is a run of tokens known beforehand, and not an answer that grows."""
-        return not self.is_prefilled or isinstance(self.writing, Scoring)
+    def writes(self) -> bool:
+        """Whether it is at its answer, a token a round: prompts and options are runs of tokens, decoded at once."""
+        return self.is_prefilled and isinstance(self.writing, Writing)
 
     @property
     def weighs(self) -> bool:
@@ -144,11 +145,10 @@ class Job:
             self.on_text(self.writing.fresh_text(), self.writing.tokens_out)
         return tokens
 
-    def sequence(self, held_tokens: int, now_s: float) -> SlotNow:
+    def slot_now(self, held_tokens: int, now_s: float) -> SlotNow:
         """How it stands; its slot's cache holds so many tokens of it."""
-        if self.is_prompt:
-            begun_s, computed = self._begun_s, held_tokens - self.usage.tokens_cached
-        else:
+        begun_s, computed = self._begun_s, held_tokens - self.usage.tokens_cached
+        if self.writes:
             begun_s, computed = self._prefilled_s, self.writing.tokens_out - 1  # the prefill gave the first one
         seconds = 0.0 if begun_s is None else now_s - begun_s
         return SlotNow(
@@ -156,15 +156,14 @@ class Job:
             tokens=held_tokens,
             prompt_tokens=self.usage.tokens_in,
             tokens_out=self.writing.tokens_out,
-            is_prefill=self.is_prompt,
+            is_prefill=not self.writes,
             tokens_per_s=round(computed / seconds, 1) if seconds >= PACE_S and computed > 0 else None,
         )
 
     def interruption(self, now_s: float) -> Failure | None:
         """Why it must end now, if it must."""
         if self.cancelled.is_set():
-            usage = self.account(now_s)
-            return Failure(code="cancelled", message="the turn was cancelled", retryable=False, usage=usage)
+            return self.cancellation(now_s)
         timeout_s = self.request.timeout_s
         if timeout_s is None or self._begun_s is None or now_s - self._begun_s < timeout_s:
             return None
@@ -175,6 +174,10 @@ class Job:
             message=f"the turn ran longer than {timeout_s:g} s: {usage.tokens_in} prompt tokens, and {done}, were done",
             usage=usage,
         )
+
+    def cancellation(self, now_s: float) -> Failure:
+        """Its end, where nobody wants it any more."""
+        return msgspec.structs.replace(CANCELLED, usage=self.account(now_s))
 
     def result(self, now_s: float) -> Result:
         """What was written, as its result."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from edge.engine.batch import Part, Work, gather, next_calls
+from edge.engine.calls import Part, Work, gather, next_calls
 from edge.engine.job import Completion, Job, Result, Weights
 from edge.engine.llama import BATCH_TOKENS, Context, Fed, Model, Rows, State, rows_of
 from edge.engine.memory import MOVABLE_BYTES
@@ -46,12 +46,12 @@ class Lane:
     ) -> None:
         self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads, tuning=tuning)
         self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
-        self._jobs: dict[int, Job] = {}  # by slot, in the order of arrival
+        self._jobs: dict[int, Job] = {}  # by slot, in the order in which they came to this lane
         self._ended: list[Job] = []
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
         self._has_copies_due = False
-        self._most_rows = LOGITS_BYTES // (4 * model.n_vocab)
+        self._most_rows = LOGITS_BYTES // (4 * model.vocab.n_tokens)
         self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
 
     def __repr__(self) -> str:
@@ -101,14 +101,14 @@ class Lane:
 
     @property
     def n_writing(self) -> int:
-        """How many jobs are past their prompts."""
-        return sum(not job.is_prompt for job in self._jobs.values())
+        """How many jobs write."""
+        return sum(job.writes for job in self._jobs.values())
 
-    def sequences(self) -> Iterator[SlotNow]:
+    def slots_now(self) -> Iterator[SlotNow]:
         """What is in the busy slots, in the order in which they were given."""
         now_s = self._now()
         for slot, job in self._jobs.items():
-            yield job.sequence(self._slots.held(slot), now_s)
+            yield job.slot_now(self._slots.held(slot), now_s)
 
     def round(self, n_writing: int) -> None:
         """Decode once for whoever writes, and prefill some prompts. `n_writing` jobs, also elsewhere, wait for it."""
@@ -119,7 +119,7 @@ class Lane:
         work: list[Work] = []
         for slot, job in jobs:
             n_tokens = len(self._slots.pending(slot))
-            work.append(Work(slot, min(n_tokens, most_rows) if job.weighs else n_tokens, job.is_prompt))
+            work.append(Work(slot, min(n_tokens, most_rows) if job.weighs else n_tokens, is_prefill=not job.writes))
         most = self._context.pass_tokens
         for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=most):
             try:
@@ -134,6 +134,8 @@ class Lane:
             return
         slots = self._slots
         for slot in [slot for slot in self._jobs if not slots.waits(slot) and slots.held(slot) <= self._movable_tokens]:
+            if self._has_copies_due:  # of what one left here: the others follow after the next decode
+                return
             try:
                 target._adopt(self._jobs[slot], slots.plan(slot), slots.held(slot), self._context.save(slot))
             except BenchError as error:
@@ -160,7 +162,7 @@ class Lane:
         """Bring the jobs that write together, where that is cheaper than a call more."""
         if self._has_copies_due:
             return
-        writing = [slot for slot, job in self._jobs.items() if not job.is_prompt]
+        writing = [slot for slot, job in self._jobs.items() if job.writes]
         for one, other in gather(writing, len(self._slots)):
             if self._slots.held(one) + self._slots.held(other) > self._movable_tokens:
                 continue
@@ -181,7 +183,7 @@ class Lane:
             pending = slots.pending(slot)
             wanted = self._jobs[slot].wanted(is_last=n_tokens == len(pending))
             fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], wanted))
-        rows = self._timed(fed, is_prompt=self._jobs[call[0].slot].is_prompt)
+        rows = self._timed(fed, is_prefill=not self._jobs[call[0].slot].writes)
         for slot, n_tokens in call:
             slots.advance(slot, n_tokens)
         best = rows.argmax(axis=1).tolist() if len(rows) else []
@@ -204,14 +206,14 @@ class Lane:
         if job.writing.finish is not None:
             self._leave(slot, job.result(now_s))
         elif drawn:
-            moves = self._slots.rewind(slot, len(job.writing.prompt)) if job.writing.starts_over else []
+            moves = self._slots.rewind(slot, len(job.writing.prompt)) if job.weighs else []
             self._slots.extend(slot, drawn)
             self._move(moves)
 
-    def _timed(self, fed: Sequence[Fed], *, is_prompt: bool) -> Rows:
+    def _timed(self, fed: Sequence[Fed], *, is_prefill: bool) -> Rows:
         """One call, on as many threads as pay."""
         n_tokens = sum(len(part.tokens) for part in fed)
-        kind = is_prompt, n_tokens.bit_length()
+        kind = is_prefill, n_tokens.bit_length()
         n_threads = self._pace.next(kind)
         self._context.use_threads(n_threads)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
@@ -219,7 +221,7 @@ class Lane:
         self._has_copies_due = False
         seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         self._pace.took(kind, n_threads, n_tokens, seconds=seconds, cpu_seconds=cpu_seconds)
-        self._statistics.decoded(n_tokens, is_prompt=is_prompt, seconds=seconds)
+        self._statistics.decoded(n_tokens, is_prefill=is_prefill, seconds=seconds)
         return rows
 
     def _leave(self, slot: int, result: Result | None = None, *, is_sound: bool = True) -> None:
@@ -242,7 +244,10 @@ class Lane:
             self._move(self._slots.forget(slot))
 
     def _move(self, moves: Sequence[Move]) -> None:
-        """Make the moves. Where llama.cpp can't, a prompt is computed from its beginning, and an answer ends."""
+        """Make the moves. Where llama.cpp can't, a prompt is computed from its beginning, and an answer ends.
+
+        An end may lead to further moves; it comes to an end itself, since each of them ends or restarts a job.
+        """
         for move in moves:
             job = self._jobs.get(move.slot)
             self._has_copies_due |= isinstance(move, Copy)

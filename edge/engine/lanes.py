@@ -53,11 +53,6 @@ class Lanes:
         """How many a call gets now."""
         return self._pace.threads
 
-    @property
-    def bytes(self) -> int:
-        """What the caches take."""
-        return self._model.token_bytes * self._tokens
-
     def keeps(self, job: Job) -> bool:
         """Whether a slot is kept for a job."""
         return any(lane.keeps(job) for lane in self._lanes)
@@ -79,13 +74,18 @@ class Lanes:
             lane.expire()
         if self.is_idle:
             self._budget_tokens = self._given_tokens  # there may be more memory by now than there was
-        while isinstance(choice := self._choose(job, is_behind=is_behind), Make) and not self._make(choice):
-            pass  # the budget is less now
-        if isinstance(choice, Wait):
-            return choice
-        lane = self._lanes[-1 if isinstance(choice, Make) else choice.lane]
-        lane.admit(job, self._admitted)
-        return None
+        while True:
+            match self._choose(job, is_behind=is_behind):
+                case Wait() as wait:
+                    return wait
+                case Use(index):
+                    lane = self._lanes[index]
+                case Make() as plan:
+                    if not self._make(plan):
+                        continue  # there is less memory than the budget said, which is less now
+                    lane = self._lanes[-1]
+            lane.admit(job, self._admitted)
+            return None
 
     def _choose(self, job: Job, *, is_behind: bool) -> Use | Make | Wait:
         return choose(
@@ -99,13 +99,13 @@ class Lanes:
 
     @property
     def n_writing(self) -> int:
-        """How many jobs are past their prompts."""
+        """How many jobs write."""
         return sum(lane.n_writing for lane in self._lanes)
 
-    def sequences(self) -> Iterator[SlotNow]:
+    def slots_now(self) -> Iterator[SlotNow]:
         """What is in the busy slots, in the order of the lanes."""
         for lane in self._lanes:
-            yield from lane.sequences()
+            yield from lane.slots_now()
 
     def advance(self, n_writing: int) -> list[Job]:
         """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""
@@ -120,7 +120,7 @@ class Lanes:
         return [job for lane in busy for job in lane.take_ended()]
 
     def close(self) -> None:
-        """Free the memory. No job is in any lane."""
+        """Free the memory. Jobs that are in a lane still are the caller's to end."""
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
@@ -128,7 +128,7 @@ class Lanes:
     @property
     def _tokens(self) -> int:
         """What all lanes together hold."""
-        return sum(lane.tokens for lane in tuple(self._lanes))
+        return sum(lane.tokens for lane in self._lanes)
 
     def _make(self, choice: Make) -> bool:
         """Make a lane of as many slots as there is memory for, at most as chosen; whether there is for one.

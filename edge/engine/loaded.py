@@ -11,17 +11,17 @@ from pathlib import Path
 
 import msgspec
 
-from edge.engine.embedding import BATCH_TOKENS, LONGEST_TEXT_TOKENS
+from edge.engine.embedding import LONGEST_TEXT_TOKENS, TEXTS_TOKENS
 from edge.engine.gguf import check_header
-from edge.engine.grammar import Grammars
 from edge.engine.lanes import Lanes
 from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Encoder, Model
 from edge.engine.memory import Claim, claim_of
+from edge.engine.shapes import Grammars
 from edge.slowness import few_layers
 from gx.core.message import ModelCard, Value
 
-MakeLanes = Callable[[Model, int], Lanes]
-"""Makes the lanes of a model, of at most so many tokens each."""
+MakeLanes = Callable[[Model, int, int], Lanes]
+"""Makes the lanes of a model, whose slots have at most so many tokens, and whose caches take at most so many bytes."""
 Stamp = tuple[tuple[int, int], ...]
 """(bytes, mtime_ns) of a model's files."""
 
@@ -43,7 +43,7 @@ class Place(Value, frozen=True, kw_only=True):
             self.path,
             [path for path, _ in self.adapters],
             context_tokens=self.context_tokens or context_tokens or DEFAULT_CONTEXT_TOKENS,
-            text_tokens=(BATCH_TOKENS, LONGEST_TEXT_TOKENS),
+            text_tokens=(TEXTS_TOKENS, LONGEST_TEXT_TOKENS),
             cache_bytes=cache_bytes,
         )
 
@@ -74,9 +74,8 @@ class Loaded:
         *,
         claim: Claim = Claim(),  # noqa: B008 - a frozen value
         gpu_layers: int | None = None,
-        since_s: float = 0.0,
     ) -> None:
-        self.place, self.claim, self.since_s = place, claim, since_s
+        self.place, self.claim, self.since_s = place, claim, 0.0
         self.users, self.used_s, self.is_retired = 0, float("-inf"), False
         self._encoder: Encoder | None = None
         self._grammars: Grammars | None = None
@@ -86,7 +85,7 @@ class Loaded:
             tokens = self.model.context_tokens(place.context_tokens or context_tokens)
             if self.model.can_embed:
                 tokens = min(tokens, LONGEST_TEXT_TOKENS)
-            self.lanes = make_lanes(self.model, tokens)
+            self.lanes = make_lanes(self.model, tokens, claim.cache)
             self.card: ModelCard = self.model.card(tokens)
             if gpu_layers is not None:
                 warning = few_layers(claim.layers, gpu_layers)
@@ -100,20 +99,15 @@ class Loaded:
         """Made with the first schema: it takes a fifth of a second."""
         with self._making:
             if self._grammars is None:
-                self._grammars = Grammars(self.model.vocab, self.model.n_vocab, self.model.eog)
+                self._grammars = Grammars(self.model.vocab)
             return self._grammars
 
     def encoder(self, threads: int) -> Encoder:
         """What embeds texts, made with the first of them. For the engine's thread alone."""
         if self._encoder is None:
-            batch_tokens = max(BATCH_TOKENS, self.card.context_tokens)
+            batch_tokens = max(TEXTS_TOKENS, self.card.context_tokens)
             self._encoder = Encoder(self.model, threads=threads, batch_tokens=batch_tokens)
         return self._encoder
-
-    @property
-    def bytes(self) -> int:
-        """What its weights and its caches take now; no more than its claim."""
-        return self.model.size_bytes + self.lanes.bytes
 
     def close(self) -> None:
         self.lanes.close()

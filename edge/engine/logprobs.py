@@ -6,12 +6,9 @@ row as the model computed it (a log-softmax): no bias, penalty, filter, temperat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from edge.engine.sampling import Row, largest
+from edge.engine.sampling import Row, largest, log_total
 from gx.core.message import Alternative, TokenLogprob
 
 
@@ -22,8 +19,7 @@ def told(tokens: Sequence[int], row: Row | None, n_top: int, piece: Callable[[in
     """
     if row is None or not tokens:
         return [_forced(token, piece) for token in tokens]
-    highest = float(row.max())
-    total = highest + math.log(float(np.exp(row - highest).sum(dtype=np.float64)))
+    total = log_total(row)
     top = tuple(
         Alternative(token=token, piece=piece(token), logprob=float(row[token]) - total)
         for token in (largest(row, min(n_top, len(row))).tolist() if n_top else ())

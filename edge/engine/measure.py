@@ -16,19 +16,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge.engine.embedding import BATCH_TOKENS, Vectors, batches
-from edge.engine.llama import PASS_TOKENS, Context, Encoder, Fed, Model, Rows
+from edge.engine.embedding import LONGEST_TEXT_TOKENS, TEXTS_TOKENS, Vectors, batches
+from edge.engine.llama import PASS_TOKENS, Context, Encoder, Fed, Model, Rows, gpu_free_bytes, offloads
+from edge.engine.memory import claim_of, gpu_room, layers_that_fit
 from edge.engine.slots import Copy, Cut, Tokens
 from edge.engine.tuning import ROW_PROMPT_TOKENS, UNTUNED, Speeds, Tuning
 from gx.core.message import Value
 
-__all__ = ["SLOT_TOKENS", "Divergence", "Encoded", "Speeds", "divergence", "encoded", "likeness", "speeds"]
+__all__ = ["SLOT_TOKENS", "Divergence", "Encoded", "Speeds", "divergence", "encoded", "likeness", "opened", "speeds"]
 
 DECODE_STEPS = 4
 DIVERGENCE_TOKENS = 1024
 SHARED_TOKENS = 256
 TEXT_CHARACTERS = (40, 120, 250, 500, 800, 1000)
 """The lengths of the texts that an embedding model is measured with, in turn: from a question to a part of a page."""
+MEASURED_TOKENS = 16_384
+"""What the caches of a measurement hold, at most."""
 SLOT_TOKENS = 512
 """What a slot is given here: the shared beginning, a prompt and an answer need no more."""
 
@@ -39,6 +42,17 @@ class Divergence(Value, frozen=True, kw_only=True):
     kl: float
     same_best: float
     tokens: int
+
+
+def opened(name: str, path: str) -> Model:
+    """A model to be measured, with as many layers on a GPU as that has room for now.
+
+    :raises ModelError: if it can't be loaded.
+    """
+    room = gpu_room(gpu_free_bytes()) if offloads() else None
+    texts = TEXTS_TOKENS, LONGEST_TEXT_TOKENS
+    claim = claim_of(path, context_tokens=MEASURED_TOKENS, text_tokens=texts, cache_bytes=0)
+    return Model(name, path, gpu_layers=None if room is None else layers_that_fit(claim, room))
 
 
 def speeds(
@@ -74,7 +88,7 @@ def speeds(
 
 def divergence(reference: Model, other: Model, text: str, *, threads: int) -> Divergence:
     """Compare two files of one model, with the same vocabulary, along the first `DIVERGENCE_TOKENS` of a text."""
-    tokens = reference.tokenize(text)[:DIVERGENCE_TOKENS]
+    tokens = reference.vocab.tokenize(text)[:DIVERGENCE_TOKENS]
     ours, theirs = (_log_probabilities(model, tokens, threads) for model in (reference, other))
     kl = float((np.exp(ours) * (ours - theirs)).sum(axis=1).mean())
     same = float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
@@ -94,10 +108,10 @@ def encoded(model: Model, text: str, *, threads: int, repeats: int = 3) -> Encod
     :raises ModelError: if there isn't the memory for it. :raises BenchError: if llama.cpp can't encode.
     """
     texts = _texts(model, text)
-    encoder = Encoder(model, threads=threads, batch_tokens=BATCH_TOKENS)
+    encoder = Encoder(model, threads=threads, batch_tokens=TEXTS_TOKENS)
     try:
         lengths = [len(tokens) for tokens in texts]
-        dealt = batches(lengths, batch_tokens=BATCH_TOKENS, batch_texts=encoder.batch_texts)
+        dealt = batches(lengths, batch_tokens=TEXTS_TOKENS, batch_texts=encoder.batch_texts)
         encoder.encode([texts[0]])  # the first call makes what the later ones use
         vectors = np.empty((len(texts), encoder.dimensions), np.float32)
         took_s: list[float] = []
@@ -138,8 +152,8 @@ def _once(context: Context, model: Model, slots: int, n_shared: int) -> tuple[fl
 def _texts(model: Model, text: str) -> list[Tokens]:
     """A text in pieces of `TEXT_CHARACTERS`, none longer than the model takes; what is left of it is left out."""
     ends = takewhile(lambda end: end <= len(text), accumulate(cycle(TEXT_CHARACTERS), initial=0))
-    pieces = (model.tokenize(text[start:end], adds_special=True) for start, end in pairwise(ends))
-    return [piece[: model.context_tokens(BATCH_TOKENS)] for piece in pieces]
+    pieces = (model.vocab.tokenize(text[start:end], adds_special=True) for start, end in pairwise(ends))
+    return [piece[: model.context_tokens(TEXTS_TOKENS)] for piece in pieces]
 
 
 def _medians(found: list[tuple[float, float]], slots: int) -> Speeds:
@@ -148,7 +162,7 @@ def _medians(found: list[tuple[float, float]], slots: int) -> Speeds:
 
 
 def _tokens(n_tokens: int, model: Model) -> Tokens:
-    return (np.arange(n_tokens) % min(1000, model.n_vocab)).astype(np.int32)
+    return (np.arange(n_tokens) % min(1000, model.vocab.n_tokens)).astype(np.int32)
 
 
 def _log_probabilities(model: Model, tokens: Tokens, threads: int) -> Rows:

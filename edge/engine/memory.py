@@ -24,7 +24,9 @@ _FLOATS_PER_WIDTH = 16
 """What an encoder computes of one token in a layer, by the width of a token: the wide layer's inputs and outputs."""
 _HEADS = 16
 _GPU_KEPT_BYTES = 1 << 30
-"""Of a GPU's memory, for what is computed there and for others: what llama.cpp's own tools leave free."""
+"""Of each GPU's memory, for what is computed there and for others: what llama.cpp's own tools leave free."""
+_BESIDE_BYTES, _BESIDE_SHARE = 512 << 20, 16
+"""What a model that a GPU hasn't room for leaves there for one that embeds texts beside it, and of how much at most."""
 
 
 class Claim(NamedTuple):
@@ -40,44 +42,75 @@ class Claim(NamedTuple):
     layers: int = 0
     share: float = 1.0
 
+    @property
+    def bytes(self) -> int:
+        """All of it, wherever it is."""
+        return self.weights + self.encoder + self.cache
 
-def total(claims: Collection[Claim]) -> int:
-    """What models take together: their claims, and the buffers that sequences are moved through, which they share."""
-    moves = _MOVES * min(MOVABLE_BYTES, max((claim.weights for claim in claims if claim.cache), default=0))
-    return moves + sum(int(claim.share * (claim.weights + claim.encoder + claim.cache)) for claim in claims)
+
+def total(claims: Collection[Claim], *, is_gpu: bool = False) -> int:
+    """What models take together: their claims, and the buffers that sequences are moved through, which they share.
+
+    Those are in the host's memory, so that they don't count on a GPU.
+    """
+    most = max((claim.weights for claim in claims if claim.cache), default=0)
+    moves = 0 if is_gpu else _MOVES * min(MOVABLE_BYTES, most)
+    return moves + sum(int(claim.share * claim.bytes) for claim in claims)
 
 
 class Budget:
-    """What all models may take. `most_bytes` None is what is free; beside others, one wants `least_cache_bytes`."""
+    """What all models may take. `most_bytes` None is what is free; beside others, one wants `least_cache_bytes`.
 
-    def __init__(self, most_bytes: int | None, least_cache_bytes: int) -> None:
-        self._is_given, self._least_cache_bytes = most_bytes is not None, least_cache_bytes
+    `is_gpu`: it is a GPU's memory. What of a model has no room there is then checked against the host's.
+    """
+
+    def __init__(self, most_bytes: int | None, least_cache_bytes: int, *, is_gpu: bool = False) -> None:
+        self._is_given, self._least_cache_bytes, self._is_gpu = most_bytes is not None, least_cache_bytes, is_gpu
         self.bytes = available_bytes() if most_bytes is None else most_bytes
+
+    def total(self, claims: Collection[Claim]) -> int:
+        """What models take of it."""
+        return total(claims, is_gpu=self._is_gpu)
+
+    def grow(self, room_bytes: int) -> None:
+        """There may be more by now than there was: others have ended."""
+        self.bytes = max(self.bytes, room_bytes)
 
     def check(self, path: str, claim: Claim) -> None:
         """:raises ModelError: (code "model.memory") if a model with the cache of one turn needs more than there is."""
-        least = total([claim._replace(cache=claim.turn)])
+        least = self.total([claim._replace(cache=claim.turn)])
         if least > self.bytes and not self._is_given:
-            self.bytes = max(self.bytes, available_bytes())  # others may have ended meanwhile
+            self.grow(available_bytes())
         if least > self.bytes:
-            turn = in_words(least - claim.weights)
-            raise ModelError(
-                f"{path} doesn't fit into memory: it needs {in_words(least)} ({in_words(claim.weights)} of weights, "
-                f"{turn} to compute one turn), and there are {in_words(self.bytes)}",
-                hint="choose a smaller file of the model or a smaller context, or close other programs",
-                code="model.memory",
-            )
+            raise _no_room(path, claim, least, self.bytes)
 
     def cache_for(self, claim: Claim, beside: Collection[Claim]) -> int | None:
         """What a model's caches may take; `None` if there is no room beside those others. Alone, it gets one turn's."""
-        left = self.bytes - total([*beside, claim]) + claim.cache
+        left = self.bytes - self.total([*beside, claim]) + claim.cache
         least = min(claim.cache, max(claim.turn, self._least_cache_bytes)) if beside else claim.turn
         return max(least, min(claim.cache, left)) if left >= least or not beside else None
 
 
-def gpu_room(free_bytes: int | None) -> int | None:
-    """What models may take of a GPU's free memory; `None` where there is no GPU, or it doesn't say."""
-    return None if free_bytes is None else max(free_bytes // 2, free_bytes - _GPU_KEPT_BYTES)
+def check_host(path: str, claim: Claim) -> None:
+    """:raises ModelError: (code "model.memory") if the host has no room for what of a model isn't on the GPU."""
+    needed, there = int((1 - claim.share) * claim.bytes), available_bytes()
+    if needed > there:
+        raise _no_room(path, claim, needed, there, " beside the GPU's")
+
+
+def _no_room(path: str, claim: Claim, needed: int, there: int, of: str = "") -> ModelError:
+    turn = in_words(claim.encoder + claim.turn)
+    return ModelError(
+        f"{path} doesn't fit into memory: it needs {in_words(needed)}{of} ({in_words(claim.weights)} of weights, "
+        f"{turn} to compute one turn), and there are {in_words(there)}",
+        hint="choose a smaller file of the model or a smaller context, or close other programs",
+        code="model.memory",
+    )
+
+
+def gpu_room(free_bytes: Sequence[int]) -> int | None:
+    """What models may take of the free memory of some GPUs; `None` where there is none, or none says it."""
+    return sum(max(free // 2, free - _GPU_KEPT_BYTES) for free in free_bytes) if free_bytes else None
 
 
 def layers_that_fit(claim: Claim, room_bytes: int) -> int | None:
@@ -86,10 +119,10 @@ def layers_that_fit(claim: Claim, room_bytes: int) -> int | None:
     What comes behind the last layer counts as one more, as llama.cpp counts it, which puts it there first; where not
     all have room, that one may be the largest, so one layer fewer is taken.
     """
-    whole = claim.weights + claim.encoder + claim.cache
-    if whole <= room_bytes or not claim.layers:
+    if claim.bytes <= room_bytes or not claim.layers:
         return None
-    return max(0, max(0, room_bytes) * (claim.layers + 1) // whole - 1)
+    room_bytes = max(0, room_bytes - min(_BESIDE_BYTES, room_bytes // _BESIDE_SHARE))
+    return max(0, room_bytes * (claim.layers + 1) // claim.bytes - 1)
 
 
 def in_words(n_bytes: int) -> str:

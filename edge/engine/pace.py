@@ -6,7 +6,8 @@ on two threads and 55 s on one. So where the threads got less of the processor t
 and while there are fewer than there may be, one more is tried now and then. A trial plays calls of the same kind and
 size in turn with both numbers, and the faster number stays.
 
-Invariants: the number is between 1 and `most`; while the processor is ours, nothing is ever tried.
+Invariants: the number is between 1 and `most`; while the processor is ours, and so many threads are used, nothing is
+tried.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ENOUGH = 0.85
 BETTER = 0.95
 """A number of threads must take at most this share of the other one's time to take its place."""
 PAIRS = 3
+"""Pairs of calls that decide a trial."""
 LONGEST_TRIAL = 32
 """Calls after which a trial ends, however few pairs of a kind there were."""
 LONG_S = 0.25

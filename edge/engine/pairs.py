@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge.engine.llama import Model
-from edge.engine.shelf import Loaded
+from edge.engine.loaded import Loaded
 from edge.engine.slots import Tokens
 from gx.core.cutting import LEAST_CHARS, halves
 from gx.core.errors import GxError, ModelError
@@ -73,7 +73,7 @@ def _check(model: Model) -> None:
             f"{model.path} says that it is a reranker, and has no weights that make a score (cls or cls.output)",
             hint="its conversion lost them: get another file of the model",
         )
-    if model.pair_template is None and not model.pair_marks[1]:
+    if model.pair_template is None and not model.vocab.pair_marks()[1]:
         raise ModelError(
             f"{model.path} has neither a template for a question and a passage nor a token to put between them",
             hint="its conversion lost them: get another file of the model",
@@ -83,7 +83,7 @@ def _check(model: Model) -> None:
 def _pair(model: Model, question: str, passage: str) -> Tokens:
     if model.pair_template is not None:
         texts = {"query": model.said(question), "document": model.said(passage)}
-        return model.tokenize(_PLACES.sub(lambda place: texts[place[1]], model.pair_template))
-    before, between, after = (np.array(marks, np.int32) for marks in model.pair_marks)
-    parts = [model.tokenize(text, reads_control=False) for text in (question, passage)]
+        return model.vocab.tokenize(_PLACES.sub(lambda place: texts[place[1]], model.pair_template))
+    before, between, after = (np.array(marks, np.int32) for marks in model.vocab.pair_marks())
+    parts = [model.vocab.tokenize(text, reads_control=False) for text in (question, passage)]
     return np.concatenate([before, parts[0], between, parts[1], after])

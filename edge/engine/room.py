@@ -9,7 +9,7 @@ only by what ends before those do, as far as one can tell: what has fewer tokens
 https://doi.org/10.1007/3-540-60153-8_35). The most that any has to go only falls then, so nobody waits for ever.
 
 Invariants: a request's lane has room for its prompt and its longest answer; the lanes together take no more than the
-budget; a request is told to wait only while something else runs, or another waits.
+budget; a request is told to wait only while something runs, another waits, or a slot is kept for a conversation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ ROOMIER = 4
 
 
 class LaneState(NamedTuple):
-    """A lane as it is now. `used_at` orders lanes by their last use; `left_tokens` is what any in it may still take."""
+    """A lane as it is now. `n_free` of its slots are neither busy nor kept for a conversation.
+
+    `used_at` orders lanes by their last use; `left_tokens` is the most that any request in it may still take.
+    """
 
     slot_tokens: int
     n_slots: int
@@ -37,11 +40,11 @@ class LaneState(NamedTuple):
         return self.slot_tokens * self.n_slots
 
     @property
-    def n_busy(self) -> int:
+    def n_taken(self) -> int:
         return self.n_slots - self.n_free
 
     @property
-    def is_idle(self) -> bool:
+    def is_free(self) -> bool:
         return self.n_free == self.n_slots
 
 
@@ -60,7 +63,7 @@ class Make(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """There is no room now: no slot is free, or, `for_lane`, none can be made before others have ended."""
+    """No slot is free now. `for_lane`: no lane suits the request, and none can be made until others have ended."""
 
     for_lane: bool = False
 
@@ -85,17 +88,18 @@ def choose(
     free = [i for i in fitting if lanes[i].n_free and (not is_behind or need_tokens < lanes[i].left_tokens)]
     if free:
         # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
-        return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_busy, lanes[i].slot_tokens)))
-    least = max(1, min(n_slots, budget_tokens // 2 // size))  # no lane takes all, and one of less must be in need
-    if is_behind or sum(lanes[i].n_slots for i in fitting) >= least:
+        return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_taken, lanes[i].slot_tokens)))
+    # What those of one size may have: at most half of the budget. A lane has less only where there is no more room.
+    share = max(1, min(n_slots, budget_tokens // 2 // size))
+    if is_behind or sum(lanes[i].n_slots for i in fitting) >= share:
         return Wait()
-    idle = sorted((i for i, lane in enumerate(lanes) if lane.is_idle), key=lambda i: lanes[i].used_at)
+    idle = sorted((i for i, lane in enumerate(lanes) if lane.is_free), key=lambda i: lanes[i].used_at)
     dropped: list[int] = []
     room = budget_tokens - sum(lane.tokens for lane in lanes)
-    while room // size < least and idle:
+    while room // size < share and idle:
         dropped.append(idle.pop(0))
         room += lanes[dropped[-1]].tokens
-    n = min(least, room // size)
+    n = min(share, room // size)
     if n < 1 and len(dropped) == len(lanes):
         n = 1
     return Make(size, n, tuple(dropped)) if n >= 1 else Wait(for_lane=not fitting)
@@ -111,10 +115,10 @@ def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:
         (i, j)
         for i, one in enumerate(lanes)
         for j, other in enumerate(lanes)
-        if i != j and 0 < one.n_busy <= other.n_free and other.n_busy
+        if i != j and 0 < one.n_taken <= other.n_free and other.n_taken
         if one.n_slots == other.n_slots and one.slot_tokens <= other.slot_tokens
     ]
-    return min(pairs, key=lambda pair: lanes[pair[0]].n_busy, default=None)
+    return min(pairs, key=lambda pair: lanes[pair[0]].n_taken, default=None)
 
 
 def slot_tokens(need_tokens: int, context_tokens: int) -> int:

@@ -61,8 +61,7 @@ class Sampler:
             row, best = row[allowed], None
         if best is None:
             best = int(row.argmax())
-        if not math.isfinite(row[best]):
-            raise GxError("the model computed logits that aren't numbers; its file may be damaged", code="model")
+        _check_finite(row[best])
         chosen = best if self._sampling.temperature == 0 else self._draw(row)
         return chosen if allowed is None else int(allowed[chosen])
 
@@ -153,6 +152,21 @@ def largest(row: Row, k: int) -> npt.NDArray[np.int64]:
     """Indices of the `k` largest logits in descending order; equal ones by index, so that ties draw alike."""
     part = np.argpartition(row, len(row) - k)[len(row) - k :] if k < len(row) else np.arange(len(row))
     return part[np.lexsort((part, -row[part]))]
+
+
+def log_total(row: Row) -> float:
+    """The logarithm of the sum of a row's exponentials, less which a logit is a log-probability.
+
+    :raises GxError: (code "model") if no logit is finite.
+    """
+    most = float(row.max())
+    _check_finite(most)
+    return most + math.log(float(np.exp(row - most).sum(dtype=np.float64)))
+
+
+def _check_finite(most: float) -> None:
+    if not math.isfinite(most):
+        raise GxError("the model computed logits that aren't numbers; its file may be damaged", code="model")
 
 
 def _or(value: float | None, default: float) -> float:

@@ -18,7 +18,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from edge.engine.sampling import Row
+from edge.engine.sampling import Row, log_total
 from edge.engine.slots import Tokens
 from gx.core.errors import GxError
 
@@ -34,8 +34,6 @@ class Scoring:
 
     :raises GxError: (code "choice") if there is nothing to choose from.
     """
-
-    starts_over = True
 
     def __init__(self, prompt: Tokens, options: Sequence[Sequence[int]]) -> None:
         if not options or not all(options):
@@ -114,9 +112,5 @@ def _ways(options: Sequence[Way]) -> list[Way]:
 
 def _log_softmax(row: Row, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
     """The log-probabilities of some tokens, [n_tokens]. :raises GxError: (code "model") if the logits aren't finite."""
-    most = row.max()
-    if not np.isfinite(most):
-        raise GxError("the model computed logits that aren't numbers; its file may be damaged", code="model")
-    total = np.exp(row - most).sum(dtype=np.float64)
-    found: npt.NDArray[np.float64] = row[list(tokens)].astype(np.float64) - float(most) - float(np.log(total))
+    found: npt.NDArray[np.float64] = row[list(tokens)].astype(np.float64) - log_total(row)
     return found

@@ -18,12 +18,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from edge.engine.llama import offloads
+from edge.engine.llama import gpu_free_bytes, offloads
 from edge.engine.loaded import Loaded, MakeLanes, Place, Stamp
-from edge.engine.memory import Budget, Claim, in_words, layers_that_fit, total
+from edge.engine.memory import Budget, Claim, check_host, gpu_room, in_words, layers_that_fit
 from gx.core.errors import BenchError, ModelError
-
-__all__ = ["PATIENCE_S", "Loaded", "MakeLanes", "Place", "Shelf"]
 
 PATIENCE_S = 10.0
 """How long models that don't fit together are used in turns: a load takes seconds, and should pay."""
@@ -45,7 +43,7 @@ class Shelf:
     """The models by digest. `context_tokens` is the context where a model's own place doesn't say.
 
     `budget_bytes` is what all may take, None what is free now; `cache_bytes` what a model's caches may come to, and
-    `least_cache_bytes` with how much it is content beside others, None with no less. How much it got, `cache_of` says.
+    `least_cache_bytes` with how much it is content beside others, None with no less; how much it got, its claim says.
     `is_gpu` says that the budget is a GPU's: a model that has no room there alone is loaded with fewer layers on it.
     """
 
@@ -62,7 +60,8 @@ class Shelf:
     ) -> None:
         self._make_lanes, self._context_tokens, self._now = make_lanes, context_tokens, now
         self._cache_bytes, self._is_gpu = cache_bytes, is_gpu
-        self._budget = Budget(budget_bytes, cache_bytes if least_cache_bytes is None else least_cache_bytes)
+        least = cache_bytes if least_cache_bytes is None else least_cache_bytes
+        self._budget = Budget(budget_bytes, least, is_gpu=is_gpu)
         self._changed = threading.Condition()
         self._places: dict[str, Place] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
@@ -74,7 +73,7 @@ class Shelf:
 
     def __repr__(self) -> str:
         models = f"{len(self._loaded)} loaded, {len(self._loading)} loading, {len(self._wants)} waiting"
-        return f"<Shelf {models}, {in_words(total(self._claims()))} of {in_words(self._budget.bytes)}>"
+        return f"<Shelf {models}, {in_words(self._budget.total(self._claims()))} of {in_words(self._budget.bytes)}>"
 
     def register(self, digest: str, place: Place) -> None:
         """Say where a model is. Never waits, not even for a load; a new place for a digest counts from its next use."""
@@ -90,7 +89,7 @@ class Shelf:
         """
         place = self._place(digest)
         with self._changed:
-            if (known := self._known(digest, place)) is not None:
+            if (known := self._use_if_there(digest, place)) is not None:
                 return known
         want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
         with self._changed:
@@ -103,7 +102,7 @@ class Shelf:
         """Use a model that is in memory; `None` if `take` would have to wait or to load. Raises what `take` does."""
         place = self._place(digest)
         with self._changed:
-            return self._known(digest, place)
+            return self._use_if_there(digest, place)
 
     def give_back(self, loaded: Loaded) -> None:
         """End one use of a model."""
@@ -129,13 +128,6 @@ class Shelf:
         """What is loaded, least recently used first."""
         with self._changed:
             return list(self._loaded)
-
-    def cache_of(self, digest: str) -> int:
-        """Bytes that the lanes of a model may take that is loaded, or is being loaded by the caller; 0 of another."""
-        with self._changed:
-            loaded = self._loaded.get(digest)
-            claim = self._loading.get(digest, Claim() if loaded is None else loaded.claim)
-            return claim.cache
 
     def close(self) -> None:
         """Put everything away; what is in use, when it is given back."""
@@ -167,7 +159,7 @@ class Shelf:
         """Wait until the model is there, or, `None`, there is room for it, which is then the caller's to fill."""
         self._wants.append(want)
         try:
-            while (known := self._known(want.digest, want.place)) is None:
+            while (known := self._use_if_there(want.digest, want.place)) is None:
                 if gives_up():
                     raise BenchError("nobody waits for the model any more", code="cancelled")
                 if (broken := self._broken.get(want.place)) is not None and broken[0] == want.stamp:
@@ -180,7 +172,7 @@ class Shelf:
         finally:
             self._wants.remove(want)
 
-    def _known(self, digest: str, place: Place) -> Loaded | None:
+    def _use_if_there(self, digest: str, place: Place) -> Loaded | None:
         """The model, if it is in memory as it should be and needn't leave, with one use more."""
         self._check_open()
         loaded = self._loaded.get(digest)
@@ -272,16 +264,19 @@ class Shelf:
 
     def _gpu_layers(self, want: _Want) -> int | None:
         """How many layers the GPU has room for beside what it holds, which is claimed then; `None`: all, or there is
-        no GPU to be measured.
+        no GPU to be measured. :raises ModelError: if the host has no room for the others.
         """
         if not self._is_gpu:
             return None
         with self._changed:
             others = [claim for digest, claim in self._loading.items() if digest != want.digest]
             others += [loaded.claim for loaded in (*self._loaded.values(), *self._retired)]
-            layers = layers_that_fit(want.claim, self._budget.bytes - total(others))
+            if not others:
+                self._budget.grow(gpu_room(gpu_free_bytes()) or 0)
+            layers = layers_that_fit(want.claim, self._budget.bytes - self._budget.total(others))
             if layers is not None:
                 want.claim = want.claim._replace(share=layers / (want.claim.layers + 1))
+                check_host(want.place.path, want.claim)
                 self._loading[want.digest] = want.claim
         return layers
 

@@ -3,11 +3,11 @@
 Pure: it knows token numbers, slot numbers and instants that it is given, and neither model nor llama.cpp. Whoever owns
 the cache makes the moves that are returned here, in their order, and says what was decoded.
 
-A slot's row is its plan: the prompt and whatever was written after it. Of a plan the first `held` tokens are in the
+Each slot has a plan: the prompt and whatever was written after it. Of a plan the first `held` tokens are in the
 cache, and the others are pending. A prompt is placed where it has the longest beginning in common with a plan: in a
-free slot's own row, or in another slot's, whose sequence is then copied whole and cut. A plan counts as soon as it is
+free slot's own plan, or in another slot's, whose sequence is then copied whole and cut. A plan counts as soon as it is
 made: of many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
-A slot is free, or kept for the prompt that comes by a name until an instant, or busy.
+A slot is free, or busy, or kept: until an instant for the next prompt of a conversation, which is known by its name.
 
 Invariants: `held` is at most the plan's length, and all of it where a slot isn't busy; a busy slot's plan is never
 taken by another request; at most one slot is kept for a name; a slot waits only for one that has been busy for longer
@@ -70,7 +70,7 @@ class Slots:
         self._used_at = np.zeros(n_slots, np.int64)
         self._kept: dict[str, Kept] = {}  # by the name that it is kept for
         self._donors: dict[int, int] = {}  # by the slot that waits for it
-        self._now = 0
+        self._tick = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -117,7 +117,7 @@ class Slots:
         slots = np.array([self._kept.pop(name).slot]) if name in self._kept else self._free()
         common = self._common(prompt)
         best, donor = int(common[slots].max()), int(common.argmax())
-        if common[donor] - best < COPY_WORTH_TOKENS:  # nothing that a copy is worth: it stays with what a slot holds
+        if common[donor] - best < COPY_WORTH_TOKENS:  # no copy would save enough: it goes on with what a slot holds
             slot = self._nearest(slots[common[slots] == best]) if best >= COPY_WORTH_TOKENS else self._idlest(slots)
             held = int(common[slot])
             moves: list[Move] = [Cut(slot, held)] if held < self._held[slot] else []
@@ -125,7 +125,7 @@ class Slots:
             slot, held = self._idlest(slots), 0
             moves = [Cut(slot, 0)] if self._held[slot] else []
             self._donors[slot] = donor
-        else:  # it copies now: a donor that isn't busy holds its whole plan, and may be given away before `settle`
+        else:  # kept for another name, so it holds its whole plan: a copy now, since it may be given away any time
             slot, held = self._idlest(slots), int(common[donor])
             moves = [Copy(donor, slot, held)]
         self._plans[slot, : len(prompt)] = prompt
@@ -155,8 +155,8 @@ class Slots:
     def advance(self, slot: int, n_tokens: int) -> None:
         """So many more tokens of the plan were decoded."""
         self._held[slot] += n_tokens
-        self._now += 1
-        self._used_at[slot] = self._now
+        self._tick += 1
+        self._used_at[slot] = self._tick
 
     def rewind(self, slot: int, n_tokens: int) -> list[Move]:
         """Shorten a plan to its first `n_tokens`, to go on from there in another way."""

@@ -17,9 +17,9 @@ class Statistics:
         for name, amount in amounts.items():
             self._sums[name] += amount
 
-    def decoded(self, n_tokens: int, *, is_prompt: bool, seconds: float) -> None:
+    def decoded(self, n_tokens: int, *, is_prefill: bool, seconds: float) -> None:
         """A call of `llama_decode` took so long."""
-        kind = "prefill" if is_prompt else "decode"
+        kind = "prefill" if is_prefill else "decode"
         line = {"squares": n_tokens * n_tokens, "token_s": n_tokens * seconds}
         self.add(**{f"{kind}_{name}": x for name, x in {"tokens": n_tokens, "calls": 1, "s": seconds, **line}.items()})
 

@@ -35,7 +35,7 @@ def tokens_of(path: str) -> Count:
     model = Model("", path)
 
     def count(texts: Sequence[str]) -> list[int]:
-        tokens = (len(model.tokenize(text, adds_special=True)) for text in texts)
+        tokens = (len(model.vocab.tokenize(text, adds_special=True)) for text in texts)
         return [max(n, len(text) // MOST_CHARS_A_TOKEN) for n, text in zip(tokens, texts, strict=True)]
 
     return count

@@ -84,15 +84,14 @@ def gpu() -> str:
     return "AMD" if Path("/dev/kfd").exists() else ""
 
 
-def gpu_free_bytes() -> int | None:
-    """What is free in the memory of the NVIDIA GPUs together; `None` where `nvidia-smi` doesn't tell."""
+def gpu_free_bytes() -> list[int]:
+    """What is free in the memory of each NVIDIA GPU; empty where `nvidia-smi` doesn't tell."""
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = [int(line) for line in done.stdout.split() if line.isdigit()]
-    return sum(found) << 20 if found else None
+        return []
+    return [int(line) << 20 for line in done.stdout.split() if line.isdigit()]
 
 
 def stalled_percent(path: Path = Path("/proc/pressure/memory")) -> float | None:

@@ -35,11 +35,11 @@ def said(text: str, role: str = "user") -> tuple[Message, ...]:
 
 
 def orders(model: Model, messages: tuple[Message, ...]) -> list[int]:
-    return [t for t in model.encode(messages).tolist() if llama_cpp.llama_vocab_is_control(model.vocab, t)]
+    return [t for t in model.encode(messages).tolist() if llama_cpp.llama_vocab_is_control(model.vocab.pointer, t)]
 
 
 def text_of(model: Model, messages: tuple[Message, ...]) -> str:
-    return b"".join(model._piece(token, is_special=True) for token in model.encode(messages).tolist()).decode()
+    return b"".join(model.vocab._piece(token, is_special=True) for token in model.encode(messages).tolist()).decode()
 
 
 def test_what_a_message_says_is_no_order(model: Model) -> None:

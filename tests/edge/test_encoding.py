@@ -50,22 +50,27 @@ def model(tiny: str) -> Iterator[Model]:
 @given(texts, st.lists(endings.filter(bool), min_size=1, max_size=5, unique=True))
 def test_a_part_and_the_whole_are_split_alike(model: Model, text: str, options: list[str]) -> None:
     prompt, own = split(model, text, options)
-    whole, all_ = _split(model.tokenize(text), [model.tokenize(text + option) for option in options])
+    whole, all_ = _split(model.vocab.tokenize(text), [model.vocab.tokenize(text + option) for option in options])
     assert prompt.tolist() == whole.tolist() and own == all_
 
 
 def test_of_a_chat_only_the_last_part_is_encoded_with_each_option(model: Model) -> None:
     text = model.render([Message(role="user", content="word " * 200)]) + '{"kind": "'
-    tokens = model.tokenize(text)
-    place, part = model.last_part(text, tokens)
-    assert part == '<|im_start|>assistant\n{"kind": "' and tokens[place:].tolist() == model.tokenize(part).tolist()
-    assert model.last_part("no control token", model.tokenize("no control token")) == (0, "no control token")
+    tokens = model.vocab.tokenize(text)
+    place, part = model.vocab.last_part(text, tokens)
+    assert (
+        part == '<|im_start|>assistant\n{"kind": "' and tokens[place:].tolist() == model.vocab.tokenize(part).tolist()
+    )
+    assert model.vocab.last_part("no control token", model.vocab.tokenize("no control token")) == (
+        0,
+        "no control token",
+    )
 
 
 def test_many_options_behind_a_long_prompt_are_soon_encoded(model: Model) -> None:
     text = model.render([Message(role="user", content="word " * 6000)])
     began_s = time.perf_counter()
-    model.tokenize(text)
+    model.vocab.tokenize(text)
     once_s = time.perf_counter() - began_s
     began_s = time.perf_counter()
     split(model, text, [f"option {number}" for number in range(100)])
@@ -77,7 +82,7 @@ def test_a_vocabulary_without_an_end_can_not_weigh_whole_answers(tiny: str) -> N
     try:
         engine.register("m", tiny)
         with engine._shelf.borrow("m") as loaded:
-            loaded.model.end_token = -1  # llama.cpp's word for none
+            loaded.model.vocab.end_token = -1  # llama.cpp's word for none
             for are_whole in (False, True):
                 request = Request(
                     model="m",

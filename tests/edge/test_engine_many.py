@@ -49,7 +49,7 @@ def check_all_free(engine: Engine) -> None:
     until_s = time.monotonic() + 5
     while any(loaded.users for loaded in engine._shelf._loaded.values()) and time.monotonic() < until_s:
         time.sleep(0.01)
-    assert not engine._running and not engine._waiting and not engine._arrived
+    assert engine._rounds.is_idle
     for loaded in engine._shelf._loaded.values():
         assert not loaded.users and loaded.lanes.is_idle
         for lane in loaded.lanes._lanes:

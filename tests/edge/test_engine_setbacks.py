@@ -72,14 +72,14 @@ def test_who_submits_while_the_engine_closes_is_told(tiny: str, monkeypatch: pyt
     engine = Engine(threads=1)
     engine.register("tiny", tiny)
     engine.describe("tiny")
-    begins, slow = threading.Event(), module.begin
+    begins, slow = threading.Event(), module.encode_request
 
     def begin_slowly(*args: Any) -> None:
         begins.set()
         time.sleep(0.2)
         slow(*args)
 
-    monkeypatch.setattr(module, "begin", begin_slowly)
+    monkeypatch.setattr(module, "encode_request", begin_slowly)
     closing = threading.Thread(target=lambda: (begins.wait(), engine.close()))
     closing.start()
     with pytest.raises(BenchError, match="closed"):

@@ -64,7 +64,7 @@ def ask(text: str, max_tokens: int = 1, **fields: Any) -> Request:
 def check_all_free(engine: Engine) -> None:
     engine.measure().result(10)  # the round is over
     (loaded,) = engine._shelf._loaded.values()
-    assert not loaded.users and not engine._running
+    assert not loaded.users and engine._rounds.is_idle
     for lane in loaded.lanes._lanes:
         assert lane.is_idle and lane._slots.n_free == len(lane._slots)
 
@@ -74,7 +74,7 @@ def test_who_can_not_copy_a_prompt_computes_it(engine: Engine, trouble: Trouble)
     (loaded,) = engine._shelf._loaded.values()
     loaded.lanes._lanes[0]._slots._planned[:] = loaded.lanes._lanes[0]._slots._held[:] = 0
     trouble.fails = lambda move: isinstance(move, Copy)
-    with engine._changed:  # the first ends while the others wait for it
+    with engine._rounds._changed:  # the first ends while the others wait for it
         futures = [engine.submit(ask(f"{LONG} {n}", 1 if n == 0 else 20)) for n in range(4)]
     results = [future.result(30) for future in futures]
     assert all(isinstance(result, Completion) for result in results)
@@ -96,7 +96,7 @@ def test_who_can_not_be_cut_back_to_its_prompt_computes_it(engine: Engine, troub
 def test_options_that_can_not_be_taken_back_fail_alone(engine: Engine, trouble: Trouble) -> None:
     options = ("yes, by all means", "no", "perhaps so, who knows")
     trouble.fails = lambda move: isinstance(move, Cut) and 0 < move.n_tokens < 40
-    with engine._changed:
+    with engine._rounds._changed:
         weighed = engine.submit(ask("short", options=options))
         others = [engine.submit(ask(f"{n} {LONG}", 30)) for n in range(3)]
     failure = weighed.result(30)

@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 
 from edge.engine.engine import Completion, Engine, Request
-from edge.engine.grammar import Choice, Gbnf, Grammars, JsonSchema, Lark, Regex, Shape
 from edge.engine.llama import Model
-from edge.engine.schema import endless, options_inlined, pointer
+from edge.engine.shapes import Choice, Gbnf, Grammars, JsonSchema, Lark, Regex, Shape
+from edge.engine.shapes.references import endless, options_inlined
+from edge.engine.shapes.schema import pointer
 from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
 from tests.fuzz.schemas import case_of, fuzz
@@ -209,7 +210,7 @@ def test_dates_are_days_that_there_are(
     schema = {"type": "string", "format": form, **pattern}
     with engine._shelf.borrow("tiny") as loaded:
         matcher = loaded.grammars.json_schema(schema)
-        tokens = loaded.model.tokenize(json.dumps(text)).tolist()
+        tokens = loaded.model.vocab.tokenize(json.dumps(text)).tolist()
     assert (matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()) == fits
 
 
@@ -298,7 +299,7 @@ def test_a_schema_and_a_constraint_at_once_are_refused(engine: Engine) -> None:
 
 def test_what_a_schema_is_refused_for_is_looked_for_once(packaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, compiled = Model("smol", packaged), list[Shape]()
-    grammars = Grammars(model.vocab, model.n_vocab, model.eog)
+    grammars = Grammars(model.vocab)
     compile_ = Grammars._compile
     monkeypatch.setattr(Grammars, "_compile", lambda self, shape: compiled.append(shape) or compile_(self, shape))
     schema: dict[str, Any] = {"type": "object", "patternProperties": {"(?=x)": {"type": "string"}}}

@@ -28,7 +28,7 @@ class Bench:
 
     def run(self, *requests: Request) -> list[Completion]:
         """What becomes of some that come in one round."""
-        with self.engine._changed:
+        with self.engine._rounds._changed:
             futures = [self.engine.submit(request) for request in requests]
         results = [future.result(20) for future in futures]
         return [result for result in results if isinstance(result, Completion)]

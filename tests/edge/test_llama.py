@@ -66,7 +66,7 @@ def test_a_prompt_is_the_models_own_template(model: Model) -> None:
     )
     tokens = model.encode(HELLO)
     assert model.card(512).has_chat_template
-    assert b"".join(model.piece(int(t)) for t in tokens).decode() == (
+    assert b"".join(model.vocab.piece(int(t)) for t in tokens).decode() == (
         "system\nBe brief.\nuser\nHello, Wörld ✂\nassistant\n"  # a control token has no text
     )
 
@@ -106,7 +106,7 @@ def fed(slot: int, start: int, *tokens: int, wanted: Literal["none", "last", "al
 
 def test_many_sequences_in_one_call_give_the_rows_that_each_gives_alone(model: Model, context: Context) -> None:
     together = context.decode([fed(0, 0, 5, 6, 7), fed(1, 0, 9, 8, wanted="all"), fed(2, 0, 4, wanted="none")]).copy()
-    assert together.shape == (3, model.n_vocab)
+    assert together.shape == (3, model.vocab.n_tokens)
     context.move([Cut(slot, 0) for slot in range(3)])
     alone = [context.decode([fed(0, 0, 5, 6, 7)]).copy(), context.decode([fed(1, 0, 9, 8, wanted="all")]).copy()]
     assert np.allclose(together, np.concatenate(alone), atol=1e-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.engine.llama import gpu_free_bytes, offloads
-from edge.engine.memory import Budget, Claim, available_bytes, claim_of, gpu_room, layers_that_fit, total
+from edge.engine.memory import Budget, Claim, available_bytes, check_host, claim_of, gpu_room, layers_that_fit, total
 from gx.core.errors import ModelError
 from tests.tiny_bert import write_tiny_bert
 
@@ -62,14 +62,33 @@ def test_a_gpu_takes_as_many_layers_as_it_has_room_for(room: int, layers: int | 
     assert layers_that_fit(Claim(weights=60, cache=40, layers=10), room) == layers
 
 
+def test_a_model_that_fills_a_gpu_leaves_room_for_one_that_embeds() -> None:
+    claim, room = Claim(weights=40 << 30, cache=2 << 30, turn=1 << 30, layers=80), 23 << 30
+    layers = layers_that_fit(claim, room)
+    assert layers is not None
+    large = claim._replace(share=layers / (claim.layers + 1))
+    budget = Budget(room, 0, is_gpu=True)
+    assert room - budget.total([large]) >= 512 << 20 and budget.total([large]) > 0.9 * room
+    assert budget.cache_for(Claim(weights=50 << 20, encoder=300 << 20, layers=6), [large]) == 0
+
+
+def test_what_has_no_room_on_a_gpu_must_have_it_on_the_host() -> None:
+    claim = Claim(weights=1 << 50, cache=1 << 20, turn=1 << 20, layers=80, share=0.25)
+    with pytest.raises(ModelError, match=r"x doesn't fit into memory: it needs \d+.* GB beside the GPU's \(") as caught:
+        check_host("x", claim)
+    assert caught.value.code == "model.memory"
+    check_host("x", claim._replace(share=1.0))
+
+
 def test_some_of_a_gpus_memory_is_left_for_what_is_computed_there() -> None:
-    assert gpu_room(None) is None
-    assert gpu_room(24 << 30) == 23 << 30
-    assert gpu_room(1 << 30) == 1 << 29
+    assert gpu_room([]) is None
+    assert gpu_room([24 << 30]) == 23 << 30
+    assert gpu_room([1 << 30]) == 1 << 29
+    assert gpu_room([24 << 30, 24 << 30]) == 46 << 30, "each of them computes"
 
 
 def test_a_build_for_the_cpu_knows_no_gpu() -> None:
-    assert offloads() or gpu_free_bytes() is None
+    assert offloads() or gpu_free_bytes() == []
 
 
 def test_a_file_that_is_not_there_claims_nothing_of_its_own(tmp_path: Path) -> None:

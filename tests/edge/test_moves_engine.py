@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge.engine import lane, lanes
-from edge.engine.batch import gather
+from edge.engine.calls import gather
 from edge.engine.engine import Completion, Engine, Request, Weights
 from edge.engine.llama import Context, Fed, Rows
 from edge.engine.room import LaneState, merge
@@ -123,7 +123,7 @@ def expected(roomy: str, requests: list[Request]) -> list[Alone]:
             for request in requests:
                 rows.clear()
                 result = engine.submit(request).result(60)
-                pieces = [loaded.model.piece(token) for token, _ in rows]
+                pieces = [loaded.model.vocab.piece(token) for token, _ in rows]
                 found.append(Alone(result, pieces, [gap for _, gap in rows]))
         engine.close()
     return found

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.engine import numerals
-from edge.engine.grammar import Grammars, JsonSchema
 from edge.engine.llama import Model
 from edge.engine.sampling import Sampler
+from edge.engine.shapes import Grammars, JsonSchema, numerals
 from gx.core.errors import GxError
 from gx.core.message import Sampling
 from tests.fuzz.schemas import case_of
@@ -41,12 +40,12 @@ class Words(NamedTuple):
 @pytest.fixture(scope="module")
 def words(tiny: str) -> Iterator[Words]:
     model = Model("tiny", tiny)
-    pieces = [model.piece(token) for token in range(model.n_vocab)]
+    pieces = [model.vocab.piece(token) for token in range(model.vocab.n_tokens)]
     numeric = [token for token, piece in enumerate(pieces) if NUMBER.fullmatch(piece)]
-    closing = [token for token, piece in enumerate(pieces) if piece and piece[:1] in b'"]},'] + sorted(model.eog)
+    closing = [token for token, piece in enumerate(pieces) if piece and piece[:1] in b'"]},'] + sorted(model.vocab.eog)
     exponents = [token for token in numeric if set(pieces[token]) & set(b"eE+")]
     yield Words(
-        Grammars(model.vocab, model.n_vocab, model.eog),
+        Grammars(model.vocab),
         model,
         np.array(numeric),
         np.array(exponents),
@@ -61,13 +60,13 @@ def written(words: Words, schema: dict[str, Any], seed: int, exponents: float) -
     sampler, chance = Sampler(Sampling(temperature=1.0, seed=seed)), np.random.default_rng(seed)
     tokens = constraint.forced()
     while not constraint.is_complete and len(tokens) < MOST_TOKENS:
-        row = chance.normal(size=words.model.n_vocab).astype(np.float32)
+        row = chance.normal(size=words.model.vocab.n_tokens).astype(np.float32)
         row[words.numeric] += 20 if len(tokens) < DIGITS_TOKENS else 0
         row[words.exponents] += exponents if len(tokens) < DIGITS_TOKENS else 0
         row[words.closing] += 10
         tokens.append(constraint.pick(row, sampler))
         tokens += [] if constraint.is_complete else constraint.forced()
-    text = b"".join(map(words.model.piece, tokens)).decode("utf-8", "replace")
+    text = b"".join(map(words.model.vocab.piece, tokens)).decode("utf-8", "replace")
     return text if constraint.is_complete else None
 
 

@@ -55,7 +55,7 @@ def bench(roomy: str) -> Iterator[Bench]:
 
 
 def test_what_ends_sooner_than_those_that_run_overtakes_who_waits_for_a_lane(bench: Bench) -> None:
-    with bench.engine._changed:
+    with bench.engine._rounds._changed:
         bench.submit("runs", 900)
         bench.submit("waits", 4, LONG)
         for number in range(6):
@@ -65,7 +65,7 @@ def test_what_ends_sooner_than_those_that_run_overtakes_who_waits_for_a_lane(ben
 
 
 def test_who_waits_for_a_lane_is_not_overtaken_by_what_would_keep_it_waiting(bench: Bench) -> None:
-    with bench.engine._changed:
+    with bench.engine._rounds._changed:
         for number in range(4):
             bench.submit(f"runs {number}", 100)
         bench.submit("waits", 4, LONG)
@@ -77,7 +77,7 @@ def test_who_waits_for_a_lane_is_not_overtaken_by_what_would_keep_it_waiting(ben
 
 def test_who_waits_for_a_slot_holds_up_its_own_size_only(roomy: str) -> None:
     bench = Bench(roomy, cache_tokens=40_000)
-    with bench.engine._changed:
+    with bench.engine._rounds._changed:
         for number in range(4):
             bench.submit(f"long {number}", 100, f"{number} {LONG}")
         for number in range(4):

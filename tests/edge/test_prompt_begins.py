@@ -22,7 +22,7 @@ PLAIN = "{{ messages[0].content }}"
 def test_a_prompt_begins_as_the_vocabulary_wants(tmp_path: Path, template: str, begins: bool, n_begun: int) -> None:
     model = Model("m", str(write_tiny_model(tmp_path / "m.gguf", template=template, begins=begins)))
     tokens = model.encode(CHAT).tolist()
-    begin = model.tokenize(model._special(1)).tolist()
+    begin = model.vocab.tokenize(model.vocab.name(1)).tolist()
     assert len(begin) == 1 and tokens.count(begin[0]) >= n_begun and (tokens[0] == begin[0]) == bool(n_begun)
     assert tokens[1:2] != begin
     model.close()
@@ -33,4 +33,4 @@ def test_a_thread_forgets_its_own_complaints_alone() -> None:
     other = threading.Thread(target=library.forget)
     other.start()
     other.join()
-    assert library.complaint() == "no memory" and library.complaint() == "no reason given"
+    assert library.take_complaint() == "no memory" and library.take_complaint() == "no reason given"

@@ -84,9 +84,9 @@ def test_a_choice_has_room_and_keeps_the_budget(need: int, lanes: list[LaneState
     if isinstance(choice, Use):
         assert lanes[choice.lane].n_free and lanes[choice.lane].slot_tokens >= need
     elif isinstance(choice, Make):
-        assert all(lanes[i].is_idle for i in choice.drop)
+        assert all(lanes[i].is_free for i in choice.drop)
         kept = sum(lane.tokens for i, lane in enumerate(lanes) if i not in choice.drop)
         assert need <= choice.slot_tokens <= CONTEXT and 1 <= choice.n_slots <= SLOTS
         assert kept + choice.slot_tokens * choice.n_slots <= budget or (kept == 0 and choice.n_slots == 1)
     else:
-        assert not all(lane.is_idle for lane in lanes)
+        assert not all(lane.is_free for lane in lanes)

@@ -75,7 +75,7 @@ def test_an_idle_lane_makes_way_for_one_that_does_not_fit_beside_it(engine: Engi
 
 def test_who_does_not_fit_beside_those_that_run_waits(engine: Engine, memory: Memory) -> None:
     memory.tokens = 9 * 1024
-    with engine._changed:
+    with engine._rounds._changed:
         runs, waits = engine.submit(ask("short", 200)), engine.submit(ask("long " * 3000))
     assert isinstance(runs.result(30), Completion) and isinstance(waits.result(30), Completion)
 

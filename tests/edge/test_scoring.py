@@ -26,7 +26,7 @@ def by_hand(path: str, prompt: str, option: str) -> float:
     """The log-likelihood of `option`, computed by itself."""
     model = Model("m", path)
     context = Context(model, slots=1, slot_tokens=512, threads=1)
-    whole, beginning = model.tokenize(prompt + option), len(model.tokenize(prompt))
+    whole, beginning = model.vocab.tokenize(prompt + option), len(model.vocab.tokenize(prompt))
     rows = context.decode([Fed(0, 0, whole, "all")]).astype(np.float64)
     logs = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
     total = sum(float(logs[at - 1, whole[at]]) for at in range(beginning, len(whole)))
@@ -49,7 +49,7 @@ def test_long_options_are_weighed_in_parts_that_memory_bears(
     options = tuple(f"{start}, and then on and on about it, as before, at some length" for start in ("a", "b", "c"))
     whole = engine.submit(request(options=options)).result(60)
     model = Model("m", tiny)
-    monkeypatch.setattr(lane, "LOGITS_BYTES", 4 * 4 * model.n_vocab)
+    monkeypatch.setattr(lane, "LOGITS_BYTES", 4 * 4 * model.vocab.n_tokens)
     rows: list[int] = []
     decode = Context.decode
 

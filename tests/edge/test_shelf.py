@@ -15,8 +15,9 @@ import pytest
 from edge.engine.lanes import Lanes
 from edge.engine.llama import Model
 from edge.engine.llama.library import llama_cpp
+from edge.engine.loaded import Loaded, Place
 from edge.engine.memory import Claim, claim_of, total
-from edge.engine.shelf import BETWEEN_TURNS_S, PATIENCE_S, Loaded, Place, Shelf
+from edge.engine.shelf import BETWEEN_TURNS_S, PATIENCE_S, Shelf
 from edge.engine.statistics import Statistics
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import Message
@@ -24,7 +25,7 @@ from gx.core.message import Message
 CONTEXT = 256
 
 
-def lanes(model: Model, context_tokens: int) -> Lanes:
+def lanes(model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
     return Lanes(
         model,
         context_tokens=context_tokens,
@@ -59,9 +60,9 @@ class Loads:
     def __init__(self) -> None:
         self.of: list[str] = []
 
-    def __call__(self, model: Model, context_tokens: int) -> Lanes:
+    def __call__(self, model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
         self.of.append(model.digest)
-        return lanes(model, context_tokens)
+        return lanes(model, context_tokens, cache_bytes)
 
 
 @pytest.fixture
@@ -109,10 +110,10 @@ def test_models_in_use_and_being_loaded_never_claim_more_than_the_budget(
             leaving = [one for one in shelf._retired if not one.users]
             seen.append(total(shelf._claims(without=leaving)))
 
-    def slow(model: Model, context_tokens: int) -> Lanes:
+    def slow(model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
         look()
         time.sleep(0.002)
-        return lanes(model, context_tokens)
+        return lanes(model, context_tokens, cache_bytes)
 
     def use(seed: int) -> None:
         for digest in random.Random(seed).choices("abcdef", k=6):
@@ -142,18 +143,23 @@ def test_a_model_that_does_not_fit_alone_is_refused_with_the_figures(tiny: str, 
 
 def test_alone_a_model_is_content_with_the_cache_of_one_turn_and_gets_what_is_left(tiny: str) -> None:
     left = 1 << 16
-    shelf = made(tiny, room(tiny, 1) + left, cache_bytes=1 << 30)
-    with shelf.borrow("a"):
-        assert shelf.cache_of("a") == claim(tiny).turn + left
-    assert shelf.cache_of("b") == 0
+    caches: list[int] = []
+
+    def make(model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
+        caches.append(cache_bytes)
+        return lanes(model, context_tokens, cache_bytes)
+
+    shelf = made(tiny, room(tiny, 1) + left, cache_bytes=1 << 30, make=make)
+    with shelf.borrow("a") as loaded:
+        assert caches == [loaded.claim.cache] == [claim(tiny).turn + left]
     shelf.close()
 
 
 def test_beside_others_a_model_takes_less_cache_where_it_is_content_with_it(tiny: str) -> None:
     most, least = 8 << 20, 2 << 20
     shelf = made(tiny, room(tiny, 2) - 2 * claim(tiny).turn + most + least, cache_bytes=most, least_cache_bytes=least)
-    with shelf.borrow("a"), shelf.borrow("b"):
-        assert (shelf.cache_of("a"), shelf.cache_of("b")) == (most, least)
+    with shelf.borrow("a") as a, shelf.borrow("b") as b:
+        assert (a.claim.cache, b.claim.cache) == (most, least)
     shelf.close()
 
 
@@ -272,11 +278,11 @@ def test_who_gives_up_waits_no_longer_and_closing_ends_all_waiting(tiny: str, th
 def test_who_wants_a_loaded_model_does_not_wait_for_another_ones_load(tiny: str) -> None:
     loading, may_end = threading.Event(), threading.Event()
 
-    def slow(model: Model, context_tokens: int) -> Lanes:
+    def slow(model: Model, context_tokens: int, cache_bytes: int) -> Lanes:
         if model.digest == "b":
             loading.set()
             may_end.wait(60)
-        return lanes(model, context_tokens)
+        return lanes(model, context_tokens, cache_bytes)
 
     shelf = made(tiny, None, make=slow)
     shelf.give_back(shelf.take("a"))

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 import jsonschema
 
 from edge.engine.engine import Completion, Engine, Request
-from edge.engine.grammar import Grammars, JsonSchema
 from edge.engine.llama import Model
-from edge.engine.schema import keywords, replaced
+from edge.engine.shapes import Grammars, JsonSchema
+from edge.engine.shapes.schema import keywords, replaced
 from gx.core.errors import GxError
 from gx.core.message import Failure, Message, Sampling
 from tests.bench.engine.build import source_of
@@ -414,7 +414,7 @@ def judge(model_path: str, folder: Path) -> Share:
     """Offer the suite's instances, in our layout, to the grammars of those schemas that can be used."""
     share = Share(0, [], [])
     model = Model("tiny", model_path)
-    grammars = Grammars(model.vocab, model.n_vocab, model.eog)
+    grammars = Grammars(model.vocab)
     for case, tests in suite_cases(folder):
         for test in tests:
             try:
@@ -422,7 +422,7 @@ def judge(model_path: str, folder: Path) -> Share:
             except GxError:
                 break
             text = json.dumps(test["data"], ensure_ascii=False)
-            tokens = model.tokenize(text).tolist()
+            tokens = model.vocab.tokenize(text).tolist()
             is_accepted = matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
             if is_accepted and test["valid"]:
                 share = share._replace(accepted=share.accepted + 1)

@@ -159,7 +159,7 @@ class Soak:
         shelf = self.engine._shelf
         while any(loaded.users for loaded in shelf._loaded.values()) and time.monotonic() < until_s:
             time.sleep(0.002)
-        claim(not (self.engine._running or self.engine._waiting or self.engine._arrived), f"not idle: {self.engine}")
+        claim(self.engine._rounds.is_idle, f"not idle: {self.engine}")
         for digest, loaded in list(shelf._loaded.items()):
             claim(not loaded.users and loaded.lanes.is_idle, f"{digest} is still in use: {loaded.lanes}")
             for lane in loaded.lanes._lanes:

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.engine.llama.batch import Batch
-from edge.engine.llama.library import complaint, forget, llama_cpp
+from edge.engine.llama.library import forget, llama_cpp, take_complaint
 from edge.engine.llama.model import Model
 from edge.engine.slots import Copy, Move, Tokens
 from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import BenchError, ModelError
 
-Row = npt.NDArray[np.float32]  # [n_vocab] float32: the logits of one position
 Rows = npt.NDArray[np.float32]  # [n_rows, n_vocab] float32
 State = npt.NDArray[np.uint8]  # [n_bytes] uint8: what a slot holds, in llama.cpp's own format
 
@@ -86,7 +85,7 @@ class Context:
         self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
         if not self._pointer:
             raise ModelError(
-                f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {complaint()}",
+                f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {take_complaint()}",
                 hint="ask for a smaller context",
             )
         try:
@@ -94,7 +93,7 @@ class Context:
         except ModelError:
             llama_cpp.llama_free(self._pointer)
             raise
-        self._n_vocab = model.n_vocab
+        self._n_vocab = model.vocab.n_tokens
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = Batch(BATCH_TOKENS)
 
@@ -112,9 +111,10 @@ class Context:
             self._batch.wants_logits[n - len(tokens) : n] = wanted == "all"
             self._batch.wants_logits[n - 1] = wanted != "none"
             n_rows += rows_of(tokens, wanted)
+        forget()
         status = llama_cpp.llama_decode(self._pointer, self._batch.of(n))
         if status != 0:
-            raise BenchError(f"llama.cpp could not decode {n} tokens (status {status}): {complaint()}")
+            raise BenchError(f"llama.cpp could not decode {n} tokens (status {status}): {take_complaint()}")
         if not n_rows:
             return np.empty((0, self._n_vocab), np.float32)
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._pointer), (n_rows, self._n_vocab))
@@ -148,7 +148,7 @@ class Context:
         state = buffers[buffer][:n_bytes]
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if llama_cpp.llama_state_seq_get_data(self._pointer, pointer, n_bytes, slot) != n_bytes:
-            raise BenchError(f"slot {slot} can't be read")
+            raise BenchError(f"slot {slot} can't be read: {take_complaint()}")
         return state
 
     def restore(self, slot: int, state: State) -> None:
@@ -156,7 +156,7 @@ class Context:
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if llama_cpp.llama_state_seq_set_data(self._pointer, pointer, len(state), slot) != len(state):
-            raise BenchError(f"slot {slot} can't be written")
+            raise BenchError(f"slot {slot} can't be written: {take_complaint()}")
 
     def close(self) -> None:
         """Free the cache."""

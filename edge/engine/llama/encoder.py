@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.engine.llama.batch import Batch
 from edge.engine.llama.context import Rows
-from edge.engine.llama.library import complaint, forget, llama_cpp
+from edge.engine.llama.library import forget, llama_cpp, take_complaint
 from edge.engine.llama.model import Model
 from edge.engine.slots import Tokens
 from gx.core.errors import BenchError, ModelError
@@ -25,7 +25,6 @@ class Encoder:
     batch_texts = 64
 
     def __init__(self, model: Model, *, threads: int, batch_tokens: int) -> None:
-        self.batch_tokens = batch_tokens
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = batch_tokens
         params.n_seq_max, params.kv_unified, params.embeddings, params.no_perf = self.batch_texts, True, True, True
@@ -33,7 +32,7 @@ class Encoder:
         forget()
         self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
         if not self._pointer:
-            raise ModelError(f"no encoder of {batch_tokens} tokens could be made for {model.path}: {complaint()}")
+            raise ModelError(f"no encoder of {batch_tokens} tokens could be made for {model.path}: {take_complaint()}")
         try:
             model.adapt(self._pointer)
         except ModelError:
@@ -56,9 +55,10 @@ class Encoder:
             n = self._batch.add(n, sequence, 0, tokens)
         if self._memory:
             llama_cpp.llama_memory_clear(self._memory, False)
+        forget()
         status = self._run(self._pointer, self._batch.of(n))
         if status != 0:
-            raise BenchError(f"llama.cpp could not encode {n} tokens (status {status}): {complaint()}")
+            raise BenchError(f"llama.cpp could not encode {n} tokens (status {status}): {take_complaint()}")
         rows = [llama_cpp.llama_get_embeddings_seq(self._pointer, sequence) for sequence in range(len(texts))]
         return np.stack([np.ctypeslib.as_array(row, (self.dimensions,)) for row in rows])
 

@@ -18,7 +18,7 @@ import llama_cpp
 from llama_cpp._ggml import libggml as _ggml
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-__all__ = ["Jinja2ChatFormatter", "build", "complaint", "complaints", "default_threads", "forget", "llama_cpp"]
+__all__ = ["Jinja2ChatFormatter", "build", "complaints", "default_threads", "forget", "llama_cpp", "take_complaint"]
 __all__ += ["gpu_free_bytes", "offloads"]
 
 # ggml_log_level: 3 is a warning, 4 an error.
@@ -71,20 +71,20 @@ def offloads() -> bool:
     return bool(llama_cpp.llama_supports_gpu_offload())
 
 
-def gpu_free_bytes() -> int | None:
-    """What is free in the memory of the GPUs together that this build puts layers on; `None` where none says it.
+def gpu_free_bytes() -> list[int]:
+    """What is free in the memory of each GPU that this build puts layers on; empty where none says it.
 
     An integrated GPU computes in the host's memory, and is used where there is no other, so it counts only then.
     """
-    free = {_GPU: 0, _INTEGRATED_GPU: 0}
+    free: dict[int, list[int]] = {_GPU: [], _INTEGRATED_GPU: []}
     for index in range(_ggml.ggml_backend_dev_count()):
         device = _ggml.ggml_backend_dev_get(index)
         kind = _ggml.ggml_backend_dev_type(device)
         if kind in free:
             free_bytes, total_bytes = ctypes.c_size_t(), ctypes.c_size_t()
             _ggml.ggml_backend_dev_memory(device, ctypes.byref(free_bytes), ctypes.byref(total_bytes))
-            free[kind] += free_bytes.value
-    return free[_GPU] or free[_INTEGRATED_GPU] or None
+            free[kind].append(free_bytes.value)
+    return [found for found in free[_GPU] or free[_INTEGRATED_GPU] if found]
 
 
 def default_threads() -> int:
@@ -94,7 +94,7 @@ def default_threads() -> int:
 
 
 def forget() -> None:
-    """Whatever was complained of before."""
+    """Drop earlier complaints, so that the next one is of what comes now."""
     _complaints.last.clear()
 
 
@@ -103,8 +103,8 @@ def complaints() -> str:
     return " ".join(_complaints.last)
 
 
-def complaint() -> str:
-    """The first of llama.cpp's last complaints, and forget them: the later ones say the same in more general words."""
+def take_complaint() -> str:
+    """The first complaint since `forget`, and forget all: the later ones say the same in more general words."""
     first = _complaints.last[0] if _complaints.last else "no reason given"
     _complaints.last.clear()
     return first.removeprefix("llama_model_load: error loading model: ")

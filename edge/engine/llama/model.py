@@ -1,7 +1,7 @@
-"""A loaded GGUF file: its weights, the vocabulary and the chat template that it carries, and adapters over it.
+"""A loaded GGUF file: its weights, the chat template that it carries, and adapters over it.
 
-It doesn't know what a turn is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`,
-`piece`) from any thread.
+It doesn't know what a turn is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`) from
+any thread.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge.engine.gguf import check_header
-from edge.engine.llama.chat import CHATML, CUT, Template
-from edge.engine.llama.library import complaint, complaints, forget, llama_cpp
+from edge.engine.llama.chat import CHATML, Template
+from edge.engine.llama.library import complaints, forget, llama_cpp, take_complaint
+from edge.engine.llama.vocabulary import Vocabulary
 from edge.engine.slots import Tokens
 from edge.header import read_header
 from gx.core.errors import GxError, ModelError
@@ -25,14 +24,11 @@ from gx.core.message import Message, ModelCard
 
 # What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
 DEFAULT_CONTEXT_TOKENS = 8192
-_PIECE_BYTES = 256
-_LAST_PART_TOKENS = 1024  # in so many of the last tokens the beginning of an answer is looked for
-
 _STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid)
 
 
 class Model:
-    """A loaded GGUF file: its weights, vocabulary and chat template; with LoRA `adapters`, (path, strength) each.
+    """A loaded GGUF file: its weights, `vocab` and chat template; with LoRA `adapters`, (path, strength) each.
 
     `gpu_layers` is how many of its layers a GPU computes, where the build can use one; None is all.
 
@@ -61,10 +57,7 @@ class Model:
             raise
 
     def _read(self) -> None:
-        self.vocab: Any = llama_cpp.llama_model_get_vocab(self._pointer)
-        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        if self.n_vocab <= 0:
-            raise ModelError(f"{self.path} has no vocabulary", hint="name a GGUF file that holds a whole model")
+        self.vocab = Vocabulary(self._pointer, self.path)
         architecture = self._meta("general.architecture")
         pooling = int(self._meta(f"{architecture}.pooling_type") or llama_cpp.LLAMA_POOLING_TYPE_NONE)
         self.can_embed, self.is_reranker = pooling > 0, pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
@@ -72,14 +65,8 @@ class Model:
         self.can_write = not (self.can_embed or is_encoder or llama_cpp.llama_model_has_encoder(self._pointer))
         self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._pointer)
         self.size_bytes: int = llama_cpp.llama_model_size(self._pointer)
-        self._pieces: dict[int, bytes] = {}
-        self.eog = frozenset(t for t in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self.vocab, t))
-        end, text_end = llama_cpp.llama_vocab_eot(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
-        self.end_token: int = end if end >= 0 else text_end  # below 0 if the vocabulary has none
         pair = llama_cpp.llama_model_chat_template(self._pointer, b"rerank")
         self.pair_template: str | None = pair.decode("utf-8", "replace") if pair else None
-        self.pair_marks = self._pair_marks()
-        begin = llama_cpp.llama_vocab_bos(self.vocab) if llama_cpp.llama_vocab_get_add_bos(self.vocab) else -1
         template = llama_cpp.llama_model_chat_template(self._pointer, None)
         self.has_chat_template = bool(template)
         # A recurrent state is of the whole sequence: it can't be cut back to a beginning.
@@ -88,37 +75,15 @@ class Model:
         # can be gone on with, and not cut back.
         self.can_move = self.can_share and not llama_cpp.llama_model_n_swa(self._pointer)
         text = template.decode("utf-8", "replace") if template else CHATML
-        controls, others = self._orders()
+        words = self.vocab
+        controls, others = words.orders()
+        begins = words.bos if words.begins_with_bos else ""  # some templates write it, some leave it out
         try:
             self._template = Template(
-                text,
-                eos=self._special(text_end),
-                bos=self._special(llama_cpp.llama_vocab_bos(self.vocab)),
-                begins=self._special(begin),  # some templates write it, some leave it out
-                controls=controls,
-                others=others,
+                text, eos=words.eos, bos=words.bos, begins=begins, controls=controls, others=others
             )
         except Exception as error:  # jinja2 isn't ours to import here, and its errors have no narrower base
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
-
-    def _orders(self) -> tuple[set[str], set[str]]:
-        """The names of the tokens that mean no text, and of those that the vocabulary adds to words for some use."""
-        attributes = [llama_cpp.llama_vocab_get_attr(self.vocab, token) for token in range(self.n_vocab)]
-        kinds = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL, llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-        controls, others = ({self._special(t) for t, a in enumerate(attributes) if a & kind} for kind in kinds)
-        return controls, others
-
-    def _pair_marks(self) -> tuple[list[int], list[int], list[int]]:
-        """The tokens that the vocabulary puts before two texts, between them and behind them."""
-        vocab = self.vocab
-        separator = llama_cpp.llama_vocab_sep(vocab)
-        end = llama_cpp.llama_vocab_eos(vocab)
-        end = separator if end < 0 else end
-        ends = [end] if llama_cpp.llama_vocab_get_add_eos(vocab) and end >= 0 else []
-        separates = llama_cpp.llama_vocab_get_add_sep(vocab) and separator >= 0
-        begins = llama_cpp.llama_vocab_get_add_bos(vocab)
-        before = [llama_cpp.llama_vocab_bos(vocab)] if begins else []
-        return before, [*ends, *([separator] if separates else [])], ends
 
     def _adapter(self, path: str) -> Any:
         """A LoRA adapter over these weights; it lives as long as they do."""
@@ -127,7 +92,7 @@ class Model:
         pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
         if not pointer:
             hint = "name a LoRA adapter in GGUF that was made for this very model"
-            raise ModelError(f"{path} can't be put on {self.path}: {complaint()}", hint=hint)
+            raise ModelError(f"{path} can't be put on {self.path}: {take_complaint()}", hint=hint)
         return pointer
 
     def adapt(self, context: Any) -> None:
@@ -169,7 +134,7 @@ class Model:
             context_tokens=context_tokens,
             parameters=llama_cpp.llama_model_n_params(self._pointer),
             size_bytes=self.size_bytes,
-            vocabulary=self.n_vocab,
+            vocabulary=self.vocab.n_tokens,
             has_chat_template=self.has_chat_template,
         )
 
@@ -191,45 +156,7 @@ class Model:
 
     def encode(self, messages: Sequence[Message]) -> Tokens:
         """The prompt tokens of a chat, [n_tokens] int32. :raises GxError: (code "template"), as `render` does."""
-        return self.tokenize(self.render(messages))
-
-    def tokenize(self, text: str, *, adds_special: bool = False, reads_control: bool = True) -> Tokens:
-        """The tokens of `text`, [n_tokens] int32; control tokens written out in it count as such if it `reads_control`.
-
-        With `adds_special` come those that the model wants at the beginning and the end of a text of its own. What is
-        on both sides of a `CUT` is tokenized apart.
-        """
-        if CUT in text and not adds_special:
-            return np.concatenate([self.tokenize(part, reads_control=reads_control) for part in text.split(CUT)])
-        raw = text.encode("utf-8", "replace")
-        room = len(raw) + 16
-        found = np.empty(room, np.int32)
-        buffer = found.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        n_tokens = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, adds_special, reads_control)
-        if n_tokens < 0:
-            raise ModelError(f"the tokenizer of {self.path} makes more tokens than bytes of a text of {len(raw)} bytes")
-        return found[:n_tokens]
-
-    def last_part(self, text: str, tokens: Tokens) -> tuple[int, str]:
-        """Where the last control token is in the tokens of `text`, and the text from there on; (0, `text`) if none is.
-
-        What is between two control tokens is tokenized for itself, so whatever is put behind the text, the tokens
-        before that place stay as they are.
-        """
-        for place in range(len(tokens) - 1, max(-1, len(tokens) - 1 - _LAST_PART_TOKENS), -1):
-            token = int(tokens[place])
-            if llama_cpp.llama_vocab_is_control(self.vocab, token):
-                name = self._special(token)
-                part = text[text.rfind(name) :] if name and name in text else text
-                return (place, part) if np.array_equal(self.tokenize(part), tokens[place:]) else (0, text)
-        return 0, text
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; none for a control token. They may end within a character."""
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._piece(token, is_special=False)
-        return known
+        return self.vocab.tokenize(self.render(messages))
 
     @property
     def is_closed(self) -> bool:
@@ -241,18 +168,6 @@ class Model:
         if self._pointer:
             llama_cpp.llama_model_free(self._pointer)
             self._pointer = None
-
-    def _special(self, token: int) -> str:
-        return self._piece(token, is_special=True).decode("utf-8", "replace") if token >= 0 else ""
-
-    def _piece(self, token: int, *, is_special: bool) -> bytes:
-        room = _PIECE_BYTES
-        while True:
-            text = ctypes.create_string_buffer(room)
-            n_bytes = llama_cpp.llama_token_to_piece(self.vocab, token, text, room, 0, is_special)
-            if n_bytes >= 0:
-                return text.raw[:n_bytes]
-            room = -n_bytes
 
     def _meta(self, key: str) -> str:
         text = ctypes.create_string_buffer(256)
@@ -266,6 +181,6 @@ def _load_error(path: str) -> ModelError:
     text = complaints()
     if "not within the file bounds" in text or "failed to read" in text:
         hint = "fetch the file again, and compare its SHA-256"
-        return ModelError(f"{path} is cut short or damaged ({size} bytes): {complaint()}", hint=hint)
+        return ModelError(f"{path} is cut short or damaged ({size} bytes): {take_complaint()}", hint=hint)
     code = "model.memory" if "alloc" in text else None
-    return ModelError(f"{path} can't be loaded ({size} bytes): {complaint()}", code=code)
+    return ModelError(f"{path} can't be loaded ({size} bytes): {take_complaint()}", code=code)

@@ -7,7 +7,7 @@ import os
 from typing import Literal
 
 from edge.engine.gguf import check_header
-from edge.engine.llama.library import complaint, forget, llama_cpp
+from edge.engine.llama.library import forget, llama_cpp, take_complaint
 from gx.core.errors import ModelError
 
 
@@ -19,4 +19,4 @@ def requantize(source: str, target: str, kind: Literal["bf16", "q8_0"], *, threa
     params.nthread, params.allow_requantize = threads, True
     forget()
     if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
-        raise ModelError(f"{source} can't be written as {kind}: {complaint()}", hint="is there room for the copy?")
+        raise ModelError(f"{source} can't be written as {kind}: {take_complaint()}", hint="is there room for the copy?")

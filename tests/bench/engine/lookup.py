@@ -31,9 +31,9 @@ import numpy as np
 import yaml
 
 from edge.engine.engine import Completion, Engine, Request
-from edge.engine.grammar import Grammars, JsonSchema
 from edge.engine.llama import Context, Fed, Model, default_threads
 from edge.engine.sampling import Sampler
+from edge.engine.shapes import Grammars, JsonSchema
 from edge.engine.slots import Copy, Cut
 from gx.core.message import Message, Sampling
 from tests.tiny_model import packaged_model
@@ -121,14 +121,14 @@ def answers(path: str) -> dict[str, list[Answer]]:
         for chat, text, future in zip(chats, tickets, futures, strict=True):
             prompt, result = model.encode(chat).tolist(), future.result(600)
             if isinstance(result, Completion):
-                end = [model.end_token] if result.finish == "stop" and schema is None else []
+                end = [model.vocab.end_token] if result.finish == "stop" and schema is None else []
                 drawn = [one.logprob is not None for one in result.logprobs] + [True] * len(end)
                 found[kind].append(Answer(prompt, [one.token for one in result.logprobs] + end, drawn))
             if kind == "repeat":
-                copy = [*model.tokenize(text).tolist(), model.end_token]
+                copy = [*model.vocab.tokenize(text).tolist(), model.vocab.end_token]
                 found["verbatim"].append(Answer(prompt, copy, [True] * len(copy)))
     engine.close()
-    grammars = Grammars(model.vocab, model.n_vocab, model.eog)
+    grammars = Grammars(model.vocab)
     for mail, label in zip(_rows("extract/emails.jsonl"), _rows("extract/labels.jsonl"), strict=True):
         text = "From: {from}\nSubject: {subject}\n\n{body}".format(**mail)
         right = json.dumps({name: label[name] for name in clerk["output"]["properties"]}, ensure_ascii=False)
@@ -152,13 +152,13 @@ def _guided(model: Model, grammars: Grammars, schema: dict[str, Any], rest: byte
     constraint, sampler = grammars.constraint(JsonSchema(schema=schema)), Sampler(Sampling(temperature=0))
     taken = tokens = constraint.forced()
     drawn = [False] * len(tokens)
-    while rest := rest.removeprefix(b"".join(map(model.piece, taken))):
-        row = np.zeros(model.n_vocab, np.float32)
-        row[model.tokenize(rest.decode())[0]] = 1.0
+    while rest := rest.removeprefix(b"".join(map(model.vocab.piece, taken))):
+        row = np.zeros(model.vocab.n_tokens, np.float32)
+        row[model.vocab.tokenize(rest.decode())[0]] = 1.0
         taken = [constraint.pick(row, sampler)]
         taken += [] if constraint.is_complete else constraint.forced()
         tokens, drawn = tokens + taken, [*drawn, True, *[False] * (len(taken) - 1)]
-        assert rest.startswith(b"".join(map(model.piece, taken))), rest
+        assert rest.startswith(b"".join(map(model.vocab.piece, taken))), rest
     return tokens, drawn
 
 

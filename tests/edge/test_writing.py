@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.engine.sequence import Writing
+from edge.engine.writing import Writing
 from gx.core.message import Sampling, TokenLogprob
 
 # Token 0 ends an answer. The others stand for bytes, some of which are parts of characters.

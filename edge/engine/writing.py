@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from edge.engine.grammar import Constraint
 from edge.engine.logprobs import told
 from edge.engine.sampling import Row, Sampler
+from edge.engine.shapes import Constraint
 from edge.engine.slots import Tokens
 from edge.engine.text import TextStream
 from gx.core.message import Failure, Sampling, TokenLogprob
@@ -29,14 +29,12 @@ class Writing:
     """The state of one answer.
 
     `prompt` [n_tokens] int32; `limit_tokens` is the most it may take; `piece` gives a token's bytes; `eog` are the
-    tokens that end an answer. `self.prompt`, [n_tokens] int32, also has what the constraint forces the
+    tokens that end an answer. `self.prompt`, [n_tokens] int32, is the prompt with whatever the constraint forces the
     answer to begin with. Stop strings don't apply to an answer with a `constraint`: they would cut a document.
     `logprobs`, where the sampling asks for them, are of each of the `tokens_out`.
 
     :raises GxError: (code "sampling") if a setting is out of its range.
     """
-
-    starts_over = False
 
     def __init__(
         self,

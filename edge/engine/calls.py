@@ -4,7 +4,8 @@ A round decodes one token of every answer that is being written, in one call, an
 their own, up to a budget, so that a long prompt never holds the others up for more than that. The two aren't mixed,
 and a prefill takes a few neighbouring slots, because llama.cpp cuts a batch into passes over the weights: a pass takes
 as many tokens of each of its sequences, and only sequences with consecutive numbers
-(https://github.com/ggml-org/llama.cpp, llama-batch.cpp, split_equal).
+(https://github.com/ggml-org/llama.cpp, llama-batch.cpp, split_equal). So what a shape forces, several tokens of an
+answer at once, is decoded one a round as well.
 
 Measured on two cores, 64 prompts of 72 tokens beside 32 slots: all in one call 14.6 s, one by one 13.0 s, by eights
 12.3 s. Eight answers decode in 29 ms as neighbours, in 51 ms with a gap between each two; to change the places of two
@@ -21,11 +22,11 @@ GROUP_SLOTS = 8
 
 
 class Work(NamedTuple):
-    """A slot with something to decode: its number, how many tokens, and whether they are part of a prompt."""
+    """A slot with `n_tokens` to decode. In a prefill they are a run known beforehand: a prompt's, or options'."""
 
     slot: int
     n_tokens: int
-    is_prompt: bool
+    is_prefill: bool
 
 
 class Part(NamedTuple):
@@ -42,8 +43,8 @@ def next_calls(work: Sequence[Work], *, n_writing: int, batch_tokens: int, pass_
     are held up by the round, those of other contexts included: while they are the most, the prompts get one pass a
     round; while most wait for their prompts, these get a whole batch.
     """
-    decode = sorted(Part(w.slot, 1) for w in work if not w.is_prompt)
-    prompts = [w for w in work if w.is_prompt]
+    decode = sorted(Part(w.slot, 1) for w in work if not w.is_prefill)
+    prompts = [w for w in work if w.is_prefill]
     budget = batch_tokens if len(prompts) >= n_writing else pass_tokens
     chosen = sorted(_share(prompts, budget))
     return ([decode] if decode else []) + _grouped(chosen, batch_tokens, pass_tokens)
@@ -59,9 +60,10 @@ def gather(writing: Iterable[int], n_slots: int) -> list[tuple[int, int]]:
 
 
 def _share(prompts: Sequence[Work], budget: int) -> Iterator[Part]:
-    """Deal out the budget: half of it first to whoever waits longest, so that no prompt starves, then to the shortest.
+    """Deal out the budget: to whoever waits longest, so that no prompt starves, and then to the shortest.
 
-    A short prompt begins to write soon, and a slot that writes keeps the others company.
+    The first gets no more than half of it where others wait too. A short prompt begins to write soon, and a slot that
+    writes keeps the others company.
     """
     oldest, others = prompts[:1], sorted(prompts[1:], key=lambda w: w.n_tokens)
     for work in (*oldest, *others):

@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.engine.batch import GROUP_SLOTS, Part, Work, gather, next_calls
+from edge.engine.calls import GROUP_SLOTS, Part, Work, gather, next_calls
 
 BATCH, PASS = 2048, 512
 
@@ -43,23 +43,23 @@ def test_short_prompts_pass_a_long_one_and_the_long_one_still_gets_on() -> None:
 
 @given(WORK)
 def test_every_call_can_be_made_and_every_round_gets_on(work: list[Work]) -> None:
-    calls = next_calls(work, n_writing=sum(not w.is_prompt for w in work), batch_tokens=BATCH, pass_tokens=PASS)
+    calls = next_calls(work, n_writing=sum(not w.is_prefill for w in work), batch_tokens=BATCH, pass_tokens=PASS)
     by_slot = {w.slot: w for w in work}
     taken = list(chain(*calls))
     assert len({slot for slot, _ in taken}) == len(taken)
     for call in calls:
         assert call and sum(n for _, n in call) <= BATCH
         assert all(a.slot < b.slot for a, b in pairwise(call))
-        assert len({by_slot[slot].is_prompt for slot, _ in call}) == 1
-        if by_slot[call[0].slot].is_prompt:
+        assert len({by_slot[slot].is_prefill for slot, _ in call}) == 1
+        if by_slot[call[0].slot].is_prefill:
             assert len(call) <= GROUP_SLOTS or sum(n for _, n in call) <= PASS
             assert all(a.slot + 1 == b.slot for a, b in pairwise(call))
     assert all(1 <= n <= by_slot[slot].n_tokens for slot, n in taken)
-    assert {w.slot for w in work if not w.is_prompt} <= {slot for slot, _ in taken}
-    prompts = [w for w in work if w.is_prompt]
+    assert {w.slot for w in work if not w.is_prefill} <= {slot for slot, _ in taken}
+    prompts = [w for w in work if w.is_prefill]
     if prompts:
         assert prompts[0].slot in {slot for slot, _ in taken}
-        assert sum(n for slot, n in taken if by_slot[slot].is_prompt) <= BATCH
+        assert sum(n for slot, n in taken if by_slot[slot].is_prefill) <= BATCH
 
 
 @given(st.sets(st.integers(0, 31)))
