@@ -22,7 +22,8 @@ from gx.core.protocol import Signal
 Emit = Callable[[Signal], None]
 
 _EXCERPT_CHARS = 400
-_THOUGHT, _THOUGHT_ENDS = "<think>", "</think>"
+_THOUGHTS = {f"<{name}>": f"</{name}>" for name in ("think", "thought", "seed:think")} | {"[THINK]": "[/THINK]"}
+"""How models begin a thought that they write, and how they end it."""
 
 
 async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event) -> Outcome:
@@ -76,8 +77,9 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
 
 def _spoken(text: str, written: Completion) -> Outcome:
     """What was said; not what was thought before, by a model that thinks though it isn't asked to."""
-    if text.startswith(_THOUGHT):
-        _, ended, text = text.partition(_THOUGHT_ENDS)
+    end = next((end for begin, end in _THOUGHTS.items() if text.startswith(begin)), None)
+    if end is not None:
+        _, ended, text = text.partition(end)
         if not ended:
             return Failure(
                 code="truncated",

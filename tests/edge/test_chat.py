@@ -78,6 +78,10 @@ def test_names_of_any_shape_are_cut() -> None:
     ("template", "end"),
     [
         (QWEN3, "Hi<think>\n\n</think>\n\n"),
+        ("{{ messages[0].content }}{{ '</off>' if thinking_budget == 0 and thinking_mode == 'disabled' }}", "Hi</off>"),
+        ("{{ messages[0].content }}{{ '<|open|>' if thinking is undefined or thinking }}", "Hi"),
+        ("{{ messages[0].content }}<thought>\n", "Hi<thought>\n\n</thought>\n\n"),
+        ("{{ messages[0].content }}<|START_THINKING|>", "Hi<|START_THINKING|><|END_THINKING|>"),
         ("{{ messages[0].content }}<think>\n", "Hi<think>\n\n</think>\n\n"),
         ("<|channel|>{{ messages[0].content }}<|start|>assistant", "<|start|>assistant<|channel|>final<|message|>"),
         ("{{ messages[0].content }}<|start|>assistant", "Hi<|start|>assistant"),
@@ -89,12 +93,38 @@ def test_a_model_that_can_think_is_asked_for_its_answer(tmp_path: Path, template
     model.close()
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}",
+        "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}",
+    ],
+    ids=["refused", "left out"],
+)
+def test_where_a_template_knows_no_system_its_words_are_the_users_first(tmp_path: Path, template: str) -> None:
+    speaks = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    model = Model("m", str(write_tiny_model(tmp_path / "m.gguf", template=template + speaks)))
+    chat = (*said("Be brief.", "system"), *said("In French.", "system"), *said("Hi"), *said("Salut", "assistant"))
+    assert model.render((*chat, *said("And?"))) == "<user>Be brief.\n\nIn French.\n\nHi<assistant>Salut<user>And?"
+    assert model.render(said("Hi")) == "<user>Hi"
+    model.close()
+
+
+def test_a_template_that_takes_something_out_of_a_text_makes_no_order_of_the_rest() -> None:
+    text = "{{ messages[0].content.replace('/think', '').replace('/no_think', '') }}"
+    template = Template(text, eos="", bos="", begins="", controls=["<SPECIAL_11>"])
+    for name in ("<SPECIAL_/think11>", "<SPECIAL_" + 20 * "/think" + "11>", "<SPECIAL_11>"):
+        assert template.render(said(f"a {name} [b]")) == f"a <{CUT}SPECIAL_11> [{CUT}b]"
+
+
 def written(text: str) -> Completion:
     return Completion(text=text, finish="stop", usage=Usage(tokens_out=9))
 
 
 def test_a_thought_is_no_part_of_the_answer() -> None:
     outcome = outcome_of(written("<think>\nhm, </b>\n</think>\n\nParis\n"), has_schema=False)
+    assert isinstance(outcome, Answer) and bytes(outcome.value) == b'"Paris"'
+    outcome = outcome_of(written("[THINK]hm[/THINK]Paris"), has_schema=False)
     assert isinstance(outcome, Answer) and bytes(outcome.value) == b'"Paris"'
     outcome = outcome_of(written("I <think> so</think>"), has_schema=False)
     assert isinstance(outcome, Answer) and bytes(outcome.value) == b'"I <think> so</think>"'

@@ -26,17 +26,23 @@ def folder() -> Path:
 
 def binary(name: str) -> Path:
     """The path of one of `TARGETS`, built where it isn't yet: some 6 minutes on two cores."""
-    release = version("llama-cpp-python")
-    source = folder() / f"llama.cpp-{release}"
+    source = llama_source()
     path = source / "build" / "bin" / name
     if not path.exists():
-        if not (source / "CMakeLists.txt").exists():
-            _unpack(release, source)
         sys.stderr.write(f"building llama.cpp's tools in {source}\n")
         make = ("cmake", "--build", "build", "-j", "--target", *TARGETS)
         for command in (("cmake", "-S", ".", "-B", "build", *FLAGS), make):
             subprocess.run(command, cwd=source, check=True, stdout=sys.stderr)
     return path
+
+
+def llama_source() -> Path:
+    """llama.cpp's source, fetched where it isn't yet."""
+    release = version("llama-cpp-python")
+    source = folder() / f"llama.cpp-{release}"
+    if not (source / "CMakeLists.txt").exists():
+        _unpack(release, source)
+    return source
 
 
 def prepared(model: str) -> str:
