@@ -37,6 +37,7 @@ bench-engine-all:
     python -m tests.bench.engine W2 --as Q4_0
     python -m tests.bench.engine.embed
     python -m tests.bench.engine.through
+    python -m tests.bench.engine.recipe
     python -m tests.bench.engine.company
     python -m tests.bench.engine.share
 
@@ -51,6 +52,7 @@ soak:
     python -m tests.soak.engine --minutes 60
     python -m tests.fuzz.recipes --cases 20000 --executed 200
     python -m tests.fuzz.schemas --cases 10000 --suite
+    python -m tests.fuzz.templates
     python -m tests.fuzz.node_api --requests 10000
 
 # The main job on the bundled tickets.
