@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup
 from cloud import message as m
 from cloud.calls import Calls, each
 from cloud.clearing import Clearing
+from cloud.failing import Failing
 from cloud.rented import Gone
 from cloud.roll import Roll
 from cloud.spawning import Name, Spawning
@@ -84,10 +85,7 @@ class CloudWorker:
         """Attempts that are wanted back and have not ended yet."""
         self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
-        self._has_worked = False
-        """Whether a container ever did what it was given."""
-        self._failing = set[str]()
-        """The containers that could not, since one did; where nobody knows which it was, its call."""
+        self._failing = Failing(_leases(inputs))
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -157,9 +155,9 @@ class CloudWorker:
         self._telling.vouch(until)
 
     def capacity(self) -> Capacity:
-        """Half as many leases more than fit, so that no container waits for its next turn."""
+        """What containers have at once, as many as there may be."""
         fitting = self._telling.containers * self._inputs
-        return Capacity(slots=fitting, leases=fitting + (fitting + 1) // 2)
+        return Capacity(slots=fitting, leases=_leases(fitting))
 
     def lease(self) -> CloudLease | None:
         """The binding of a lease granted now: its call is known when it is made. `None` while nothing is rented, or
@@ -263,7 +261,7 @@ class CloudWorker:
                 if gone.is_expired or gone.is_suspect:
                     self._lose(name, gone.reason, is_suspect=gone.is_suspect)
                 else:
-                    self._fail(name, gone.reason, container=call)
+                    self._fail(name, gone.reason, container="" if gone.is_late else call, is_late=gone.is_late)
             return
         except CloudError as error:
             if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
@@ -305,8 +303,8 @@ class CloudWorker:
             self._spawning.answered_for(name)
         match reply:
             case m.Done() if outcome is not None:
-                self._spawning.rest_s, self._has_worked = 0.0, True
-                self._failing.clear()
+                self._spawning.rest_s = 0.0
+                self._failing.worked(seat.container)
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
@@ -341,18 +339,20 @@ class CloudWorker:
             AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
         )
 
-    def _fail(self, name: Name, reason: str, *, container: str, is_model: bool = False) -> None:
-        """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
-        exception, however much it was given; where none has ever worked, or none since another one failed, the next
-        would not either. A model that some container could use is no reason to rent nothing for good.
+    def _fail(self, name: Name, reason: str, *, container: str, is_model: bool = False, is_late: bool = False) -> None:
+        """Its container could not do it, which costs no retry. Where containers as such don't work, nothing is rented
+        for a while; a model that some container could use is no reason to rent nothing for good.
+
+        What would fare no better in another one comes home: for want of a model or of time, or as nothing else failed.
         """
-        self._failing.add(container)
-        stops = not self._has_worked or len(self._failing) > 1
+        stops = self._failing.failed(container, name[0])
         if stops:
             self._spawning.rest_s = _REST_S
-        code = "" if self._has_worked or not is_model else "cloud.model"
-        self._refuse(f"a container does not work: {reason}", code, stops=stops)
-        self._lose(name, reason, is_suspect=False, is_home=True)
+        code = "" if self._failing.has_worked or not is_model else "cloud.model"
+        if stops or not is_late:
+            self._refuse(f"a container does not work: {reason}", code, stops=stops)
+        is_home = is_model or is_late or self._failing.is_undoable(name[0])
+        self._lose(name, reason, is_suspect=False, is_home=is_home)
 
     def _drop(self, call: str) -> None:
         """Nobody wants the call any more, nor that which has its attempt in its stead."""
@@ -378,3 +378,8 @@ class CloudWorker:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+
+
+def _leases(fitting: int) -> int:
+    """How many inputs containers have of which so many fit: half as many more, so that none waits for its next turn."""
+    return fitting + (fitting + 1) // 2

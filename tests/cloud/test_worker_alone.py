@@ -185,7 +185,7 @@ async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_sto
             calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
             heard = await next_of(worker, AttemptGone)
             gone = next(event for event in heard if isinstance(event, AttemptGone))
-            assert gone.is_home and not gone.is_suspect
+            assert gone.is_home is is_model and not gone.is_suspect
             refused = next(event for event in heard if isinstance(event, RentRefused))
             assert "no GPU" in refused.reason and refused.stops and refused.code == code
         assert not calls.cancelled, "a call that is over is not cancelled"
@@ -211,6 +211,57 @@ async def test_one_container_that_does_not_work_may_be_the_exception_and_another
             stops += [event.stops for event in refused]
             assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one holds up none that works"
         assert stops == [False, False, True]
+
+
+async def failures(
+    worker: CloudWorker, calls: ScriptedCalls, *given: tuple[str, str, m.Done | m.Lost | Gone]
+) -> list[tuple[bool, bool]]:
+    """Have each task answered by a container: of those that are gone, whether it is home, and whether renting stops."""
+    found: list[tuple[bool, bool]] = []
+    for task, container, end in given:
+        worker.submit(turn(task))
+        (made,) = [event for event in await next_of(worker, CallMade) if isinstance(event, CallMade)]
+        if isinstance(end, Gone):
+            calls.gone[made.call] = end
+        else:
+            calls.reply(made.call, end, container=container)
+        heard = await next_of(worker, AttemptEnded if isinstance(end, m.Done) else AttemptGone)
+        stops = any(event.stops for event in heard if isinstance(event, RentRefused))
+        found += [(event.is_home, stops) for event in heard if isinstance(event, AttemptGone)]
+    return found
+
+
+LOST = m.Lost(reason="its container failed: OSError", is_suspect=False)
+DONE = done(echo(turn("any")))
+
+
+async def test_what_a_container_that_does_not_work_had_may_be_lent_again() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        given = [("a", "ta-1", DONE), ("b", "ta-1", LOST), ("b", "ta-2", LOST), ("c", "", Gone("it was cancelled"))]
+        assert [is_home for is_home, _ in await failures(worker, calls, *given)] == [False] * 3
+
+
+async def test_what_a_container_could_not_do_that_did_others_comes_home_where_it_fails_again() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        given = [("a", "ta-1", DONE), ("b", "ta-1", LOST), ("c", "ta-1", DONE), ("b", "ta-2", LOST)]
+        assert await failures(worker, calls, *given) == [(False, False), (True, False)]
+
+
+async def test_what_took_too_long_comes_home_and_says_nothing_of_its_container() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        late = Gone("it took longer than 60 s", is_late=True)
+        given = [("a", "ta-1", DONE), ("b", "", late), ("c", "", late), ("d", "ta-1", LOST)]
+        assert await failures(worker, calls, *given) == [(True, False), (True, False), (False, False)]
+
+
+async def test_a_container_that_worked_once_and_breaks_stops_the_renting_once_it_fails_all_that_it_holds() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        holds = worker.capacity().leases
+        broken = [(f"t{n}", "ta-1", LOST) for n in range(holds)]
+        assert await failures(worker, calls, ("a", "ta-1", DONE), *broken) == [
+            *[(False, False)] * (holds - 1),
+            (False, True),
+        ]
 
 
 @pytest.mark.parametrize(
