@@ -42,7 +42,7 @@ class Spawning:
         may_begin: Callable[[], bool],
         payload_of: Callable[[Turn], bytes],
         on_call: Callable[[Name, str], None],
-        on_stray: Callable[[str], None],
+        on_stray: Callable[[Name, str], None],
         on_refusal: Callable[[str], None],
         timeout_s: float = 0.0,
         now: Callable[[], float] = anyio.current_time,
@@ -167,7 +167,7 @@ class Spawning:
             self._unsure.pop(name, None)
             self._on_call(name, call)
         else:  # it was given up meanwhile
-            self._on_stray(call)
+            self._on_stray(name, call)
         del self._asked[answered]
         answered.set()
 

@@ -136,9 +136,9 @@ class CloudWorker:
     async def aclose(self) -> None:
         """Cancel what is under way, and pay for nothing more; outstanding attempts get no further event."""
         self._spawning.clear()
-        calls, self._open = list(self._open.values()), {}
-        for call in calls:
-            self._drop(call)
+        calls, self._open = list(self._open.items()), {}
+        for name, call in calls:
+            self._drop(name, call)
         async with anyio.create_task_group() as group:
             group.start_soon(self._telling.withdraw)
             group.start_soon(each, self._clearing.cancel, self._clearing.unwanted)
@@ -275,7 +275,7 @@ class CloudWorker:
         """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
         is_awaited = name in self._recalled
         self._recalled.discard(name)
-        self._drop_owner(answer)
+        self._hear_late(name, answer)
         if (ended := None if answer is None else m.outcome_of(answer)) is not None:
             self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
         elif is_awaited:
@@ -283,7 +283,7 @@ class CloudWorker:
 
     def _was_cancelled(self, name: Name, answer: bytes | None) -> None:
         """The call of an attempt that was cancelled is, or can't be yet."""
-        self._drop_owner(answer)
+        self._hear_late(name, answer)
         if name in self._cancelled:
             self._cancelled.discard(name)
             self._end(*name, Failure(code="cancelled", message="it was cancelled"))
@@ -299,7 +299,7 @@ class CloudWorker:
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
-        if not isinstance(reply, m.Unpaid):  # it had the attempt's claim, or knows who has
+        if report.is_claimed:
             self._spawning.answered_for(name)
         match reply:
             case m.Done() if outcome is not None:
@@ -333,7 +333,7 @@ class CloudWorker:
         call = self._open.pop(name, None)
         self._spawning.drop(name)
         if call is not None:
-            self._drop(call)
+            self._drop(name, call)
         task, attempt = name
         self._emit(
             AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
@@ -354,14 +354,20 @@ class CloudWorker:
         is_home = is_model or is_late or self._failing.is_undoable(name[0])
         self._lose(name, reason, is_suspect=False, is_home=is_home)
 
-    def _drop(self, call: str) -> None:
-        """Nobody wants the call any more, nor that which has its attempt in its stead."""
-        self._clearing.drop(call, self._drop_owner)
+    def _drop(self, name: Name, call: str) -> None:
+        """Nobody wants that call of an attempt any more, nor that which has the attempt in its stead."""
+        self._clearing.drop(call, lambda answer: self._hear_late(name, answer))
 
-    def _drop_owner(self, answer: bytes | None) -> None:
-        """A call that nobody wants had answered that: if another one has its claim, nobody wants that either."""
-        if (owner := None if answer is None else m.owner_of(answer)) is not None:
-            self._drop(owner)
+    def _hear_late(self, name: Name, answer: bytes | None) -> None:
+        """A call of an attempt that nobody wants had answered that, if anything: if another call has the attempt,
+        nobody wants that either.
+        """
+        if answer is None:
+            return
+        if m.is_claimed(answer):
+            self._spawning.answered_for(name)
+        if (owner := m.owner_of(answer)) is not None:
+            self._drop(name, owner)
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))

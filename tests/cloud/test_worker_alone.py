@@ -538,6 +538,49 @@ async def test_what_may_have_a_call_that_nobody_knows_is_not_given_back_and_the_
         assert worker.is_clear, "it had the claim, so the other runs nothing"
 
 
+async def made_again(worker: CloudWorker, calls: Silent) -> str:
+    """The second call that was made for an attempt, whose first one nobody knows."""
+    worker.submit(turn("a"))
+    await next_of(worker, RentRefused)
+    calls.is_silent = False
+    (made,) = [event for event in await next_of(worker, CallMade) if isinstance(event, CallMade)]
+    return made.call
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+async def test_what_failed_before_it_had_its_attempt_s_claim_says_nothing_of_a_call_that_nobody_knows(
+    is_claimed: bool,
+) -> None:
+    async with working(calls := Silent()) as worker:
+        call = await made_again(worker, calls)
+        calls.reply(call, m.Lost(reason="the board is away", is_suspect=False, is_claimed=is_claimed))
+        await next_of(worker, AttemptGone)
+        assert worker.is_clear is is_claimed
+
+
+@pytest.mark.parametrize("how", ["recalled", "cancelled", "left"])
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_an_answer_that_comes_with_a_cancel_counts_for_a_call_that_nobody_knows_too(
+    how: str, is_answered: bool
+) -> None:
+    class Late(Silent):
+        async def poll(self, call: str) -> bytes | None:
+            return self.replies.get(call) if call in self.cancelled else None
+
+    calls = Late()
+    async with working(calls) as worker:
+        call = await made_again(worker, calls)
+        if is_answered:
+            calls.reply(call, done(echo(turn("a"))))
+        if how == "recalled":
+            worker.recall("a", 1, "this machine is sooner")
+        elif how == "cancelled":
+            worker.cancel("a", 1)
+        if how != "left":
+            await next_of(worker, AttemptEnded if is_answered or how == "cancelled" else AttemptGone)
+    assert worker.is_clear is is_answered
+
+
 async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> None:
     class Unknown(ScriptedCalls):
         async def spawn(self, payload: bytes) -> str:
@@ -562,7 +605,7 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
             m.Job(turn=turn, weights=m.Weights(digest="t", sha256="a"), claim="", driver="")
         ),
         on_call=lambda name, call: None,
-        on_stray=lambda call: None,
+        on_stray=lambda name, call: None,
         on_refusal=lambda reason: refused.set(),
         timeout_s=600.0,
         now=lambda: now,
@@ -612,7 +655,7 @@ async def test_a_call_that_the_landlord_refused_was_not_made_and_one_that_failed
         may_begin=lambda: not refused.is_set(),
         payload_of=lambda turn: b"",
         on_call=lambda name, call: None,
-        on_stray=lambda call: None,
+        on_stray=lambda name, call: None,
         on_refusal=lambda reason: refused.set(),
     )
     spawning.add(turn("a"))
