@@ -71,11 +71,13 @@ class CloudWorker:
         self._spawning = Spawning(
             calls,
             may_begin=lambda: self._telling.may_begin(now()),
+            paid_until=lambda: self._telling.paid_until,
             payload_of=self._payload_of,
             on_call=self._follow_call,
             on_stray=self._drop,
             on_refusal=self._refuse,
             timeout_s=timeout_s,
+            now=now,
         )
         self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._roll = Roll(calls, self._see)

@@ -594,13 +594,38 @@ async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> Non
         await next_of(worker, AttemptGone)
 
 
+async def test_a_call_that_nobody_knows_may_be_begun_for_as_long_as_containers_were_ever_told_that_they_are_paid() -> (
+    None
+):
+    now = 1000.0
+    calls = Silent()
+    made = CloudWorker(
+        calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote(), timeout_s=600.0, now=lambda: now, ending_s=0.1
+    )
+    async with made as worker:
+        worker.register(TINY)
+        worker.scale(1)
+        worker.vouch(now + 60)
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        worker.vouch(now + 300)
+        worker.scale(0)
+        await anyio.wait_all_tasks_blocked()
+        now += 60 + 600
+        assert not worker.is_clear
+    assert not worker.is_clear, "what they were told they may keep to, whatever was said since"
+    now = 1000.0 + 300 + 600
+    assert worker.is_clear
+
+
 async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> None:
-    now = 100.0
+    now, paid_until = 100.0, 150.0
     calls = Silent()
     refused = anyio.Event()
     spawning = Spawning(
         calls,
         may_begin=lambda: not refused.is_set(),
+        paid_until=lambda: paid_until,
         payload_of=lambda turn: m.pack(
             m.Job(turn=turn, weights=m.Weights(digest="t", sha256="a"), claim="", driver="")
         ),
@@ -620,6 +645,10 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         assert spawning.drop_last() == [("a", 1)]
         assert not spawning.is_clear, "a call that was begun in time may still run, and costs"
         now += 600.0
+        assert spawning.is_clear
+        paid_until = now - 599.0
+        assert not spawning.is_clear, "somebody paid for longer, so it may have been begun later"
+        now += 1.0
         assert spawning.is_clear
         group.cancel_scope.cancel()
 
@@ -653,6 +682,7 @@ async def test_a_call_that_the_landlord_refused_was_not_made_and_one_that_failed
     spawning = Spawning(
         rented,
         may_begin=lambda: not refused.is_set(),
+        paid_until=lambda: 0.0,
         payload_of=lambda turn: b"",
         on_call=lambda name, call: None,
         on_stray=lambda name, call: None,
