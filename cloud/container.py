@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from cloud import message as m
 from cloud import roll
 from edge.frames import pack_outcome
@@ -76,6 +78,11 @@ class Container:
         owner = await self._board.claim(job.claim, call)
         if owner != call:
             return m.Taken(call=owner)
+        reply = await self._do(job)
+        return msgspec.structs.replace(reply, is_claimed=True) if isinstance(reply, m.Lost) else reply
+
+    async def _do(self, job: m.Job) -> m.Done | m.Lost:
+        """Run what was claimed."""
         try:
             worker = await self._bench()
             self._register(worker, job.weights)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,14 @@ from modal.volume import AbstractVolumeUploadContextManager
 from cloud.names import APP, VOLUME
 from cloud.rented import Account, connect, mapped
 from cloud.snapshot import first_on_path, snapshot
-from gx import __version__
+from cloud.version import SHIPPED, Version, here, root
 from gx.core.errors import CloudError
 from gx.core.message import Value
 
 MARK = "deployed.json"
 """The file on the volume that says of which gx the app is."""
-SHIPPED = ("gx", "edge", "cloud")
-"""The packages whose source the app ships, as `cloud.app` has them."""
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many have gone up."""
-
-
-class Version(Value, frozen=True, kw_only=True):
-    """Of which gx an app is: its version, and the start of the SHA-256 of the source that it ships. `at` is when."""
-
-    gx: str
-    code: str
-    at: float = 0.0
-
-    def __str__(self) -> str:
-        return f"gx {self.gx}, code {self.code}"
 
 
 class Deployed(Value, frozen=True, kw_only=True):
@@ -74,26 +61,6 @@ class Line(Value, frozen=True, kw_only=True):
     text: str
 
 
-def _root() -> Path:
-    """The folder of the packages that are here."""
-    import gx
-
-    return Path(gx.__file__).resolve().parent.parent
-
-
-@cache
-def here() -> Version:
-    """The gx that is here, as it was when this was first asked: a process goes on with the code that it has loaded,
-    whatever stands on the disk by then. What is deployed is hashed by a process of its own.
-    """
-    root = _root()
-    found = hashlib.sha256()
-    for package in SHIPPED:
-        for file in sorted((root / package).rglob("*.py")):
-            found.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return Version(gx=__version__, code=found.hexdigest()[:12])
-
-
 @asynccontextmanager
 async def client_of(account: Account) -> AsyncIterator[modal.Client]:
     """A connection for a while. :raises CloudError: if there is no token."""
@@ -114,7 +81,7 @@ async def deploy(account: Account, *, is_told: bool = False) -> str:
     """
     command = [sys.executable, "-P", "-m", "cloud.deploy", *(["--tell"] if is_told else [])]
     stderr: dict[str, Any] = {"stderr": None} if is_told else {}
-    with snapshot(_root(), SHIPPED) as source:
+    with snapshot(root(), SHIPPED) as source:
         env = os.environ | account.environ() | first_on_path(source)
         done = await anyio.run_process(command, env=env, check=False, **stderr)
     try:

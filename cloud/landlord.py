@@ -21,6 +21,7 @@ from cloud.deploy import Deployed
 from cloud.message import Weights
 from cloud.rehearsal import Stand, rehearsing
 from cloud.rented import Account, Pool, rent
+from cloud.version import here
 from cloud.worker import CloudWorker
 from gx.core.errors import CloudError
 from gx.core.gpus import times_a_laptop
@@ -59,7 +60,6 @@ class ModalLandlord:
     def __init__(self, *, driver: str, needs: Callable[[str], Needs], folder: Path, account: Account) -> None:
         self._driver, self._needs, self._folder, self._account = driver, needs, folder, account
         self._rates = prices.known()
-        deploy.here()  # the code on the disk may be another one later
 
     def offers(self, run: str, edge_tokens_per_s: float) -> Sequence[Offer]:
         """Every GPU that has a rate, as fast as its memory makes it beside this machine."""
@@ -140,7 +140,7 @@ def _check(found: Deployed, files: Mapping[str, Path]) -> None:
     if found.app is None:
         raise CloudError("the app is not deployed", code="cloud.missing", hint="gx cloud deploy")
     if not found.is_current():
-        what = f"the app is of {found.version or 'an unknown gx'}, and here is {deploy.here()}"
+        what = f"the app is of {found.version or 'an unknown gx'}, and here is {here()}"
         raise CloudError(f"{what}: deploy it anew", code="cloud.stale", hint=_STALE)
     if missing := [file.name for sha256, file in files.items() if sha256 not in found.models]:
         raise CloudError(

@@ -61,13 +61,15 @@ class Done(Value, frozen=True, kw_only=True, tag="done"):
 class Lost(Value, frozen=True, kw_only=True, tag="lost"):
     """The bench died under the attempt, or none came up. `alone` says that nothing else ran beside it.
 
-    `is_suspect` says whether that may be the attempt's fault, `is_model` that the container can't use the model.
+    `is_suspect` says whether that may be the attempt's fault, `is_model` that the container can't use the model,
+    `is_claimed` that its call had the attempt's claim.
     """
 
     reason: str
     alone: bool = False
     is_suspect: bool = True
     is_model: bool = False
+    is_claimed: bool = False
 
 
 class Taken(Value, frozen=True, kw_only=True, tag="taken"):
@@ -85,6 +87,12 @@ class Report(Value, frozen=True, kw_only=True):
 
     seat: Seat
     reply: Done | Lost | Taken | Unpaid
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the attempt has its call, this one or one that it names: another one will not run it any more."""
+        reply = self.reply
+        return isinstance(reply, Done | Taken) or (isinstance(reply, Lost) and reply.is_claimed)
 
 
 class Board(Protocol):
@@ -142,3 +150,11 @@ def owner_of(payload: bytes) -> str | None:
     except (msgspec.MsgspecError, BenchError):
         return None
     return reply.call if isinstance(reply, Taken) else None
+
+
+def is_claimed(payload: bytes) -> bool:
+    """Whether a report says that the attempt has its call; not if it can't be read."""
+    try:
+        return read_report(payload).is_claimed
+    except msgspec.MsgspecError:
+        return False

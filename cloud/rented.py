@@ -58,11 +58,14 @@ class Gone(Exception):
     """A call that will never give a result: its container did not do what it should.
 
     `is_expired`: it may have given one, which is no longer kept. `is_suspect`: it may be what ended its containers.
+    `is_late`: it had its time, and its container may be as good as any.
     """
 
-    def __init__(self, reason: str, *, is_expired: bool = False, is_suspect: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, is_expired: bool = False, is_suspect: bool = False, is_late: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.is_expired, self.is_suspect = reason, is_expired, is_suspect
+        self.reason, self.is_expired, self.is_suspect, self.is_late = reason, is_expired, is_suspect, is_late
 
 
 class Refused(Exception):
@@ -111,7 +114,7 @@ class Rented:
         except refused.InternalFailure as error:
             raise Gone(_words(error) or "its containers died", is_suspect=True) from None
         except refused.FunctionTimeoutError:
-            raise Gone(f"it took longer than {self.pool.timeout_s} s") from None
+            raise Gone(f"it took longer than {self.pool.timeout_s} s", is_late=True) from None
         except TimeoutError:
             return None
         except (refused.RemoteError, refused.ExecutionError) as error:

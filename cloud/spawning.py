@@ -7,6 +7,7 @@ nobody knows is not given back to run elsewhere, but asked for again: containers
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -22,14 +23,16 @@ _LONGEST_BACKOFF_S = 30.0
 _SPAWN_S = 10.0
 """How long a spawn may take to be answered: a long prompt goes up as a file first."""
 UNSURE_S = LEASE_S
-"""How long a spawn that was not answered may have made a call that is begun yet: none is that nobody pays for."""
+"""How long an attempt whose spawn was not answered is kept from other machines: its call may be begun, if there is one.
+That may come later too, as long as somebody pays; but for as long as something is lent, somebody does.
+"""
 
 Name = tuple[str, int]
 
 
 class Spawning:
     """Begins what waits, whenever it `may_begin`; `payload_of` a turn is what its call is given, which runs for
-    `timeout_s` at most.
+    `timeout_s` at most. It is begun as long as somebody pays: `paid_until`, by the clock of `now`.
 
     `on_call` is told the call of an attempt, `on_stray` one that nobody wants, `on_refusal` why none is made, once in a
     row.
@@ -40,14 +43,16 @@ class Spawning:
         calls: Calls,
         *,
         may_begin: Callable[[], bool],
+        paid_until: Callable[[], float],
         payload_of: Callable[[Turn], bytes],
         on_call: Callable[[Name, str], None],
-        on_stray: Callable[[str], None],
+        on_stray: Callable[[Name, str], None],
         on_refusal: Callable[[str], None],
         timeout_s: float = 0.0,
-        now: Callable[[], float] = anyio.current_time,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._calls, self._may_begin, self._payload_of = calls, may_begin, payload_of
+        self._calls, self._payload_of = calls, payload_of
+        self._may_begin, self._paid_until = may_begin, paid_until
         self._on_call, self._on_stray, self._on_refusal = on_call, on_stray, on_refusal
         self._timeout_s, self._now = timeout_s, now
         self._waiting: OrderedDict[Name, Turn] = OrderedDict()
@@ -56,9 +61,9 @@ class Spawning:
         """Spawns that are under way, by what is set once they are answered."""
         self._is_unsure = False
         self._unsure: dict[Name, float] = {}
-        """Attempts whose last spawn was not answered, and until when a call of it may be begun that nobody knows."""
+        """Attempts whose last spawn was not answered, and until when they are asked for again and not given back."""
         self._unknown: dict[Name, float] = {}
-        """Attempts that no call has answered for since, and until when one of them may run that nobody knows."""
+        """Those that no call has answered for since, and until when one that nobody knows may be begun, or longer."""
         self._has_work = anyio.Event()
         self._backoff_s = 0.0
         self.rest_s = 0.0
@@ -72,7 +77,8 @@ class Spawning:
     @property
     def is_clear(self) -> bool:
         """Whether no call is being made, nor may any run that nobody knows."""
-        may_run = any(until > self._now() for until in self._unknown.values())
+        begun_until = max((self._paid_until(), *self._unknown.values()))
+        may_run = bool(self._unknown) and begun_until + self._timeout_s > self._now()
         return not self._asked and not self._is_unsure and not may_run
 
     @property
@@ -158,8 +164,7 @@ class Spawning:
         self.n_made += bool(call) or may_be_made
         if not call:
             if may_be_made:
-                self._unsure[name] = self._now() + UNSURE_S
-                self._unknown[name] = self._unsure[name] + self._timeout_s
+                self._unsure[name] = self._unknown[name] = self._now() + UNSURE_S
             self._put_off(name, turn, reason)
         elif name in self._under_way:
             self._backoff_s = 0.0
@@ -167,7 +172,7 @@ class Spawning:
             self._unsure.pop(name, None)
             self._on_call(name, call)
         else:  # it was given up meanwhile
-            self._on_stray(call)
+            self._on_stray(name, call)
         del self._asked[answered]
         answered.set()
 

@@ -29,6 +29,8 @@ class Telling:
         self._calls, self._driver, self._on_told, self._on_refusal = calls, driver, on_told, on_refusal
         self.containers = self._told_containers = 0
         self.until = self._told_until = 0.0
+        self.paid_until = 0.0
+        """The latest instant that ever was told, or may have been: containers keep to what they know."""
         self.ahead_s = self._told_ahead_s = 0.0
         self._has_news = anyio.Event()
 
@@ -67,6 +69,7 @@ class Telling:
                 if wanted and wanted != self._told_containers:
                     await self._calls.scale(wanted)
                 if (until, ahead_s) != (self._told_until, self._told_ahead_s):
+                    self.paid_until = max(self.paid_until, until)
                     await self._calls.vouch(self._driver, until + ahead_s)
             except CloudError as error:
                 self._on_refusal(error.message)

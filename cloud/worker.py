@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup
 from cloud import message as m
 from cloud.calls import Calls, each
 from cloud.clearing import Clearing
+from cloud.failing import Failing
 from cloud.rented import Gone
 from cloud.roll import Roll
 from cloud.spawning import Name, Spawning
@@ -70,11 +71,13 @@ class CloudWorker:
         self._spawning = Spawning(
             calls,
             may_begin=lambda: self._telling.may_begin(now()),
+            paid_until=lambda: self._telling.paid_until,
             payload_of=self._payload_of,
             on_call=self._follow_call,
             on_stray=self._drop,
             on_refusal=self._refuse,
             timeout_s=timeout_s,
+            now=now,
         )
         self._clearing = Clearing(calls, on_refusal=self._refuse)
         self._roll = Roll(calls, self._see)
@@ -84,10 +87,7 @@ class CloudWorker:
         """Attempts that are wanted back and have not ended yet."""
         self._cancelled = set[Name]()
         """Attempts that were cancelled and have not ended yet."""
-        self._has_worked = False
-        """Whether a container ever did what it was given."""
-        self._failing = set[str]()
-        """The containers that could not, since one did; where nobody knows which it was, its call."""
+        self._failing = Failing(_leases(inputs))
         self._events: list[WorkerEvent] = []
         self._has_events, self._has_calls = anyio.Event(), anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -138,9 +138,9 @@ class CloudWorker:
     async def aclose(self) -> None:
         """Cancel what is under way, and pay for nothing more; outstanding attempts get no further event."""
         self._spawning.clear()
-        calls, self._open = list(self._open.values()), {}
-        for call in calls:
-            self._drop(call)
+        calls, self._open = list(self._open.items()), {}
+        for name, call in calls:
+            self._drop(name, call)
         async with anyio.create_task_group() as group:
             group.start_soon(self._telling.withdraw)
             group.start_soon(each, self._clearing.cancel, self._clearing.unwanted)
@@ -157,9 +157,9 @@ class CloudWorker:
         self._telling.vouch(until)
 
     def capacity(self) -> Capacity:
-        """Half as many leases more than fit, so that no container waits for its next turn."""
+        """What containers have at once, as many as there may be."""
         fitting = self._telling.containers * self._inputs
-        return Capacity(slots=fitting, leases=fitting + (fitting + 1) // 2)
+        return Capacity(slots=fitting, leases=_leases(fitting))
 
     def lease(self) -> CloudLease | None:
         """The binding of a lease granted now: its call is known when it is made. `None` while nothing is rented, or
@@ -263,7 +263,7 @@ class CloudWorker:
                 if gone.is_expired or gone.is_suspect:
                     self._lose(name, gone.reason, is_suspect=gone.is_suspect)
                 else:
-                    self._fail(name, gone.reason, container=call)
+                    self._fail(name, gone.reason, container="" if gone.is_late else call, is_late=gone.is_late)
             return
         except CloudError as error:
             if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
@@ -277,7 +277,7 @@ class CloudWorker:
         """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
         is_awaited = name in self._recalled
         self._recalled.discard(name)
-        self._drop_owner(answer)
+        self._hear_late(name, answer)
         if (ended := None if answer is None else m.outcome_of(answer)) is not None:
             self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
         elif is_awaited:
@@ -285,7 +285,7 @@ class CloudWorker:
 
     def _was_cancelled(self, name: Name, answer: bytes | None) -> None:
         """The call of an attempt that was cancelled is, or can't be yet."""
-        self._drop_owner(answer)
+        self._hear_late(name, answer)
         if name in self._cancelled:
             self._cancelled.discard(name)
             self._end(*name, Failure(code="cancelled", message="it was cancelled"))
@@ -301,12 +301,12 @@ class CloudWorker:
         seat, reply = report.seat, report.reply
         del self._open[name]  # the call is over
         self._see(seat)
-        if not isinstance(reply, m.Unpaid):  # it had the attempt's claim, or knows who has
+        if report.is_claimed:
             self._spawning.answered_for(name)
         match reply:
             case m.Done() if outcome is not None:
-                self._spawning.rest_s, self._has_worked = 0.0, True
-                self._failing.clear()
+                self._spawning.rest_s = 0.0
+                self._failing.worked(seat.container)
                 self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=outcome, ms=reply.ms))
             case m.Taken():
                 self._follow_call(name, reply.call)
@@ -335,33 +335,41 @@ class CloudWorker:
         call = self._open.pop(name, None)
         self._spawning.drop(name)
         if call is not None:
-            self._drop(call)
+            self._drop(name, call)
         task, attempt = name
         self._emit(
             AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
         )
 
-    def _fail(self, name: Name, reason: str, *, container: str, is_model: bool = False) -> None:
-        """Its container does not work, which is not the attempt's fault: it comes home. One container may be the
-        exception, however much it was given; where none has ever worked, or none since another one failed, the next
-        would not either. A model that some container could use is no reason to rent nothing for good.
+    def _fail(self, name: Name, reason: str, *, container: str, is_model: bool = False, is_late: bool = False) -> None:
+        """Its container could not do it, which costs no retry. Where containers as such don't work, nothing is rented
+        for a while; a model that some container could use is no reason to rent nothing for good.
+
+        What would fare no better in another one comes home: for want of a model or of time, or as nothing else failed.
         """
-        self._failing.add(container)
-        stops = not self._has_worked or len(self._failing) > 1
+        stops = self._failing.failed(container, name[0])
         if stops:
             self._spawning.rest_s = _REST_S
-        code = "" if self._has_worked or not is_model else "cloud.model"
-        self._refuse(f"a container does not work: {reason}", code, stops=stops)
-        self._lose(name, reason, is_suspect=False, is_home=True)
+        code = "" if self._failing.has_worked or not is_model else "cloud.model"
+        if stops or not is_late:
+            self._refuse(f"a container does not work: {reason}", code, stops=stops)
+        is_home = is_model or is_late or self._failing.is_undoable(name[0])
+        self._lose(name, reason, is_suspect=False, is_home=is_home)
 
-    def _drop(self, call: str) -> None:
-        """Nobody wants the call any more, nor that which has its attempt in its stead."""
-        self._clearing.drop(call, self._drop_owner)
+    def _drop(self, name: Name, call: str) -> None:
+        """Nobody wants that call of an attempt any more, nor that which has the attempt in its stead."""
+        self._clearing.drop(call, lambda answer: self._hear_late(name, answer))
 
-    def _drop_owner(self, answer: bytes | None) -> None:
-        """A call that nobody wants had answered that: if another one has its claim, nobody wants that either."""
-        if (owner := None if answer is None else m.owner_of(answer)) is not None:
-            self._drop(owner)
+    def _hear_late(self, name: Name, answer: bytes | None) -> None:
+        """A call of an attempt that nobody wants had answered that, if anything: if another call has the attempt,
+        nobody wants that either.
+        """
+        if answer is None:
+            return
+        if m.is_claimed(answer):
+            self._spawning.answered_for(name)
+        if (owner := m.owner_of(answer)) is not None:
+            self._drop(name, owner)
 
     def _end(self, task: str, attempt: int, failure: Failure) -> None:
         self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
@@ -378,3 +386,8 @@ class CloudWorker:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+
+
+def _leases(fitting: int) -> int:
+    """How many inputs containers have of which so many fit: half as many more, so that none waits for its next turn."""
+    return fitting + (fitting + 1) // 2

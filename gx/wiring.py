@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,7 +151,14 @@ def offer(worker: Worker, models: Iterable[LocalModel]) -> None:
 
 
 def landlord(settings: Settings, folder: Path, *, epoch: int, runs: Callable[[str], Rented]) -> Landlord:
-    """Who rents containers to the runs of the workspace in `folder`; what a run needs, `runs` says by its id."""
+    """Who rents containers to the runs of the workspace in `folder`; what a run needs, `runs` says by its id.
+
+    Of which gx that is, is looked at now: by the time that something is rented, other code may stand on the disk.
+    """
+    from cloud.version import here
+
+    with suppress(OSError):  # whoever rents is told
+        here()
     return _Lazily(settings, folder, epoch, runs)
 
 

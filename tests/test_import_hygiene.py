@@ -38,6 +38,7 @@ def test_the_package_itself_imports_nothing() -> None:
         ("edge.models", ["edge.engine", "llama_cpp", "numpy", "duckdb", "typer", "rich", "httpx"]),
         ("edge.bench", ["duckdb", "typer", "rich", "modal", "gx.run", "gx.flow", "gx.node"]),
         ("gx.node.local", ["edge.engine", "llama_cpp", "numpy", "typer", "rich", "modal", "textual"]),
+        ("cloud.version", ["modal", "anyio", "edge"]),
     ],
 )
 def test_a_layer_loads_nothing_that_it_must_not_know(module: str, forbidden: list[str]) -> None:

@@ -45,11 +45,13 @@ def deploy_app(
 
     Example: gx cloud deploy --recipe recipe.yaml
     """
+    from cloud.version import here
+
     deploy, account = sdk()
     files = files_of(recipe, model or [])
     output.note("deploying; the first image takes some minutes to build")
     name = awaited(deploy.deploy, account, is_told=not output.is_quiet())
-    output.note(f"deployed {name}: {deploy.here()}")
+    output.note(f"deployed {name}: {here()}")
     there = awaited(deploy.status, account)
     for sha256, file in files.items():
         if sha256 in there.models:

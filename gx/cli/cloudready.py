@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gx.cli.account import awaited, files_of, sdk, size_text
 from gx.core.errors import CloudError, GxError
@@ -41,18 +41,20 @@ def checks(recipe: Path | None) -> Iterator[Check]:
         yield Check(name="account", status="fail", found=error.message, advice=error.hint or "try again")
         return
     yield Check(name="account", status="ok", found=f"it answers, at {_server()}")
-    yield _app_check(deploy, found)
+    yield _app_check(found)
     yield from _model_checks(found, recipe)
     rates = next(iter(_known_rates().values()))
     yield Check(name="rates", status="ok", found=f"{rates.source}, {rates.date}")
 
 
-def _app_check(deploy: Any, found: Deployed) -> Check:
+def _app_check(found: Deployed) -> Check:
+    from cloud.version import here
+
     if found.app is None:
         return Check(name="app", status="fail", found="not deployed", advice="gx cloud deploy")
     if not found.is_current():
         there = "of an unknown gx" if found.version is None else f"{found.version}"
-        text = f"{found.app} is {there}; here is {deploy.here()}"
+        text = f"{found.app} is {there}; here is {here()}"
         return Check(name="app", status="fail", found=text, advice="gx cloud deploy")
     return Check(name="app", status="ok", found=f"{found.app}, {found.version}")
 

@@ -70,7 +70,8 @@ class ActiveRun:
 
     def held(self) -> scheduler.Held:
         """What this process holds of the run, for those who decide."""
-        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_held_up)
+        home = () if self.renter is None else self.renter.tail.home
+        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_held_up, home)
 
     @property
     def has_rows_enough(self) -> bool:

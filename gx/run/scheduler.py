@@ -48,6 +48,7 @@ class Held(NamedTuple):
     `at_hand` are the tasks whose turn is there, `leased_at` the monotonic instants of what a worker has. `draining` is
     the run's last word, once what is leased has ended; `None` as long as it goes on. A run that `is_held_up` gets
     nothing new: its client leaves its results untaken or is gone, somebody paused it, or a person is asked.
+    What came `home` from containers is for this machine alone.
     """
 
     at_hand: Collection[str]
@@ -55,6 +56,7 @@ class Held(NamedTuple):
     draining: LastWord | None
     draining_since: float
     is_held_up: bool
+    home: Collection[str] = ()
 
 
 class Move(NamedTuple):
@@ -214,9 +216,9 @@ def next_to_prepare(run: RunState, held: Held, now: float, leases: int) -> list[
     """Which tasks to prepare now, so that the window of what may run stays full and no fuller.
 
     Tasks that may run and whose turns are not at hand (after a restart, a back-off, or the end of a leader) come
-    first; then queued ones, in order.
+    first; then queued ones, in order. What came home takes no room from what containers may have.
     """
-    window = max(4 * leases, 64)
+    window = max(4 * leases, 64) + sum(task_id in run.ready for task_id in held.home)
     runnable = (*run.suspects, *due(run, now), *islice(run.ready, window))
     chosen = [task_id for task_id in runnable if task_id not in held.at_hand][:PREPARE_BATCH]
     room = min(window - len(run.ready), PREPARE_BATCH) - len(chosen)

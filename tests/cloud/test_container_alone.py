@@ -123,7 +123,7 @@ async def test_a_model_that_a_container_lacks_or_can_t_load_is_no_failure_of_the
     async with container(models, Noticeboard()) as one:
         for sha256, reason in (("cd" * 32, "is not on the volume"), ("ef" * 32, "cut short")):
             lost = await reply(one, job(sha256, sha256=sha256))
-            assert isinstance(lost, m.Lost) and lost.is_model and not lost.is_suspect
+            assert isinstance(lost, m.Lost) and lost.is_model and lost.is_claimed and not lost.is_suspect
             assert reason in lost.reason
         assert isinstance(await reply(one, job("a")), m.Done), "and another model can be used there"
 
@@ -138,7 +138,7 @@ async def test_a_bench_that_dies_loses_what_it_ran_and_the_next_job_runs_on_anot
         os.kill(bench.pid, signal.SIGKILL)
         for report in await asyncio.gather(*running):
             lost = m.read_report(report).reply
-            assert isinstance(lost, m.Lost) and "signal" in lost.reason.lower() and not lost.alone
+            assert isinstance(lost, m.Lost) and "signal" in lost.reason.lower() and lost.is_claimed and not lost.alone
         assert isinstance(await reply(one, job("a", attempt=2)), m.Done)
 
 
@@ -159,6 +159,16 @@ async def test_what_goes_wrong_in_a_container_is_told_and_never_raised(models: P
     async with container(models, Noticeboard()) as made:
         lost = await reply(made, b"no job")
     assert isinstance(lost, m.Lost) and not lost.is_suspect and lost.reason.startswith("its container failed")
+
+
+async def test_what_goes_wrong_before_a_job_is_claimed_says_that_it_has_no_claim(models: Path) -> None:
+    class Away(Noticeboard):
+        async def claim(self, key: str, call: str) -> str:
+            raise OSError("no way there")
+
+    async with container(models, Away()) as made:
+        lost = await reply(made, job("a"))
+    assert isinstance(lost, m.Lost) and not lost.is_claimed and not lost.is_suspect and "no way there" in lost.reason
 
 
 async def test_containers_that_have_answered_nothing_yet_say_each_in_its_own_place_that_they_are_up(

@@ -10,7 +10,7 @@ import anyio
 import modal
 import pytest
 
-from cloud import deploy
+from cloud import deploy, version
 from cloud.cost import RATES, input_s, sized
 from cloud.landlord import ModalLandlord, Needs
 from cloud.message import Weights
@@ -68,25 +68,27 @@ async def test_what_this_gx_deployed_is_rented_and_what_another_one_did_is_not(
     async with volume.batch_upload(force=True) as batch:
         batch.put_file(io.BytesIO(mark), f"/{deploy.MARK}")
     refused = await refusal(stand, tmp_path, tiny)
-    assert refused.code == "cloud.stale" and "0123456789ab" in refused.message and deploy.here().code in refused.message
+    assert (
+        refused.code == "cloud.stale" and "0123456789ab" in refused.message and version.here().code in refused.message
+    )
 
     await deploy.stop(account(stand))
     assert (await refusal(stand, tmp_path, tiny)).code == "cloud.missing"
 
 
-def test_a_gx_that_is_changed_on_the_disk_beside_a_landlord_is_not_the_one_that_it_has_loaded(
+def test_a_gx_that_is_changed_on_the_disk_beside_a_node_is_not_the_one_that_it_has_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deploy.here.cache_clear()
-    needs = Needs(weights=(), files={}, timeout_s=60.0)
-    ModalLandlord(driver="d", needs=lambda run: needs, folder=tmp_path, account=Account())
+    wanted = wiring.Rented(models=(), timeout_s=None, is_rehearsal=False)
+    version.here.cache_clear()
+    wiring.landlord(Settings(), tmp_path, epoch=1, runs=lambda run: wanted)
     with monkeypatch.context() as changed:
-        changed.setattr(deploy, "_root", lambda: tmp_path)
-        of_the_landlord = deploy.here().code
-        deploy.here.cache_clear()
-        assert deploy.here().code != of_the_landlord, "another process would find the changed one"
-    deploy.here.cache_clear()
-    assert deploy.here().code == of_the_landlord
+        changed.setattr(version, "root", lambda: tmp_path)
+        of_the_node = version.here().code
+        version.here.cache_clear()
+        assert version.here().code != of_the_node, "another process would find the changed one"
+    version.here.cache_clear()
+    assert version.here().code == of_the_node
 
 
 async def test_what_is_offered_is_priced_with_the_memory_that_the_models_need(tmp_path: Path) -> None:

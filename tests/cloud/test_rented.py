@@ -198,6 +198,7 @@ async def test_a_container_that_can_t_start_or_takes_too_long_makes_no_attempt_a
             while await calls.poll(call.object_id) is None:  # noqa: ASYNC110  nobody is told of that
                 await anyio.sleep(0.2)
     assert reason in gone.value.reason and not gone.value.is_suspect and not gone.value.is_expired
+    assert gone.value.is_late is (method == "nap")
 
 
 async def test_a_container_may_use_no_more_than_it_asks_for_which_is_what_its_models_need(stand: World) -> None:

@@ -185,7 +185,7 @@ async def test_a_container_that_does_not_work_is_not_the_attempt_s_fault_and_sto
             calls.reply("fc-1", m.Lost(reason="no GPU", is_suspect=False, is_model=is_model))
             heard = await next_of(worker, AttemptGone)
             gone = next(event for event in heard if isinstance(event, AttemptGone))
-            assert gone.is_home and not gone.is_suspect
+            assert gone.is_home is is_model and not gone.is_suspect
             refused = next(event for event in heard if isinstance(event, RentRefused))
             assert "no GPU" in refused.reason and refused.stops and refused.code == code
         assert not calls.cancelled, "a call that is over is not cancelled"
@@ -211,6 +211,57 @@ async def test_one_container_that_does_not_work_may_be_the_exception_and_another
             stops += [event.stops for event in refused]
             assert worker._spawning.rest_s == (30.0 if stops[-1] else 0.0), "one holds up none that works"
         assert stops == [False, False, True]
+
+
+async def failures(
+    worker: CloudWorker, calls: ScriptedCalls, *given: tuple[str, str, m.Done | m.Lost | Gone]
+) -> list[tuple[bool, bool]]:
+    """Have each task answered by a container: of those that are gone, whether it is home, and whether renting stops."""
+    found: list[tuple[bool, bool]] = []
+    for task, container, end in given:
+        worker.submit(turn(task))
+        (made,) = [event for event in await next_of(worker, CallMade) if isinstance(event, CallMade)]
+        if isinstance(end, Gone):
+            calls.gone[made.call] = end
+        else:
+            calls.reply(made.call, end, container=container)
+        heard = await next_of(worker, AttemptEnded if isinstance(end, m.Done) else AttemptGone)
+        stops = any(event.stops for event in heard if isinstance(event, RentRefused))
+        found += [(event.is_home, stops) for event in heard if isinstance(event, AttemptGone)]
+    return found
+
+
+LOST = m.Lost(reason="its container failed: OSError", is_suspect=False)
+DONE = done(echo(turn("any")))
+
+
+async def test_what_a_container_that_does_not_work_had_may_be_lent_again() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        given = [("a", "ta-1", DONE), ("b", "ta-1", LOST), ("b", "ta-2", LOST), ("c", "", Gone("it was cancelled"))]
+        assert [is_home for is_home, _ in await failures(worker, calls, *given)] == [False] * 3
+
+
+async def test_what_a_container_could_not_do_that_did_others_comes_home_where_it_fails_again() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        given = [("a", "ta-1", DONE), ("b", "ta-1", LOST), ("c", "ta-1", DONE), ("b", "ta-2", LOST)]
+        assert await failures(worker, calls, *given) == [(False, False), (True, False)]
+
+
+async def test_what_took_too_long_comes_home_and_says_nothing_of_its_container() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        late = Gone("it took longer than 60 s", is_late=True)
+        given = [("a", "ta-1", DONE), ("b", "", late), ("c", "", late), ("d", "ta-1", LOST)]
+        assert await failures(worker, calls, *given) == [(True, False), (True, False), (False, False)]
+
+
+async def test_a_container_that_worked_once_and_breaks_stops_the_renting_once_it_fails_all_that_it_holds() -> None:
+    async with working(calls := ScriptedCalls()) as worker:
+        holds = worker.capacity().leases
+        broken = [(f"t{n}", "ta-1", LOST) for n in range(holds)]
+        assert await failures(worker, calls, ("a", "ta-1", DONE), *broken) == [
+            *[(False, False)] * (holds - 1),
+            (False, True),
+        ]
 
 
 @pytest.mark.parametrize(
@@ -487,6 +538,49 @@ async def test_what_may_have_a_call_that_nobody_knows_is_not_given_back_and_the_
         assert worker.is_clear, "it had the claim, so the other runs nothing"
 
 
+async def made_again(worker: CloudWorker, calls: Silent) -> str:
+    """The second call that was made for an attempt, whose first one nobody knows."""
+    worker.submit(turn("a"))
+    await next_of(worker, RentRefused)
+    calls.is_silent = False
+    (made,) = [event for event in await next_of(worker, CallMade) if isinstance(event, CallMade)]
+    return made.call
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+async def test_what_failed_before_it_had_its_attempt_s_claim_says_nothing_of_a_call_that_nobody_knows(
+    is_claimed: bool,
+) -> None:
+    async with working(calls := Silent()) as worker:
+        call = await made_again(worker, calls)
+        calls.reply(call, m.Lost(reason="the board is away", is_suspect=False, is_claimed=is_claimed))
+        await next_of(worker, AttemptGone)
+        assert worker.is_clear is is_claimed
+
+
+@pytest.mark.parametrize("how", ["recalled", "cancelled", "left"])
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_an_answer_that_comes_with_a_cancel_counts_for_a_call_that_nobody_knows_too(
+    how: str, is_answered: bool
+) -> None:
+    class Late(Silent):
+        async def poll(self, call: str) -> bytes | None:
+            return self.replies.get(call) if call in self.cancelled else None
+
+    calls = Late()
+    async with working(calls) as worker:
+        call = await made_again(worker, calls)
+        if is_answered:
+            calls.reply(call, done(echo(turn("a"))))
+        if how == "recalled":
+            worker.recall("a", 1, "this machine is sooner")
+        elif how == "cancelled":
+            worker.cancel("a", 1)
+        if how != "left":
+            await next_of(worker, AttemptEnded if is_answered or how == "cancelled" else AttemptGone)
+    assert worker.is_clear is is_answered
+
+
 async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> None:
     class Unknown(ScriptedCalls):
         async def spawn(self, payload: bytes) -> str:
@@ -500,18 +594,43 @@ async def test_a_spawn_that_was_refused_for_a_known_reason_made_no_call() -> Non
         await next_of(worker, AttemptGone)
 
 
+async def test_a_call_that_nobody_knows_may_be_begun_for_as_long_as_containers_were_ever_told_that_they_are_paid() -> (
+    None
+):
+    now = 1000.0
+    calls = Silent()
+    made = CloudWorker(
+        calls, run="r", gpu="L4", driver="d", inputs=4, quote=Quote(), timeout_s=600.0, now=lambda: now, ending_s=0.1
+    )
+    async with made as worker:
+        worker.register(TINY)
+        worker.scale(1)
+        worker.vouch(now + 60)
+        worker.submit(turn("a"))
+        await next_of(worker, RentRefused)
+        worker.vouch(now + 300)
+        worker.scale(0)
+        await anyio.wait_all_tasks_blocked()
+        now += 60 + 600
+        assert not worker.is_clear
+    assert not worker.is_clear, "what they were told they may keep to, whatever was said since"
+    now = 1000.0 + 300 + 600
+    assert worker.is_clear
+
+
 async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> None:
-    now = 100.0
+    now, paid_until = 100.0, 150.0
     calls = Silent()
     refused = anyio.Event()
     spawning = Spawning(
         calls,
         may_begin=lambda: not refused.is_set(),
+        paid_until=lambda: paid_until,
         payload_of=lambda turn: m.pack(
             m.Job(turn=turn, weights=m.Weights(digest="t", sha256="a"), claim="", driver="")
         ),
         on_call=lambda name, call: None,
-        on_stray=lambda call: None,
+        on_stray=lambda name, call: None,
         on_refusal=lambda reason: refused.set(),
         timeout_s=600.0,
         now=lambda: now,
@@ -526,6 +645,10 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         assert spawning.drop_last() == [("a", 1)]
         assert not spawning.is_clear, "a call that was begun in time may still run, and costs"
         now += 600.0
+        assert spawning.is_clear
+        paid_until = now - 599.0
+        assert not spawning.is_clear, "somebody paid for longer, so it may have been begun later"
+        now += 1.0
         assert spawning.is_clear
         group.cancel_scope.cancel()
 
@@ -559,9 +682,10 @@ async def test_a_call_that_the_landlord_refused_was_not_made_and_one_that_failed
     spawning = Spawning(
         rented,
         may_begin=lambda: not refused.is_set(),
+        paid_until=lambda: 0.0,
         payload_of=lambda turn: b"",
         on_call=lambda name, call: None,
-        on_stray=lambda call: None,
+        on_stray=lambda name, call: None,
         on_refusal=lambda reason: refused.set(),
     )
     spawning.add(turn("a"))

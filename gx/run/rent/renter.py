@@ -155,7 +155,13 @@ class Renter:
         last = renting.verdict_of(rent.verdict)
         start_left_s = self._outlook.start_left_s(now)
         found = renting.figures(
-            self._run, rent, edge=here.pace, start_left_s=start_left_s, may_travel=self._may_go, now=now
+            self._run,
+            rent,
+            edge=here.pace,
+            start_left_s=start_left_s,
+            may_travel=self._may_travel,
+            home=self.tail.home,
+            now=now,
         )
         if self._refusals.reason:
             return self._changed(Verdict(reason=f"edge only: {self._refusals.reason}"), last, found)
@@ -176,10 +182,6 @@ class Renter:
         elif not verdict.containers:
             made.extend(cap.reached(self._run, rent, offers, found, is_forced=is_forced, now=now))
         return made
-
-    def _may_go(self, task: str) -> bool:
-        """Whether a task may be lent: it may leave this machine, and did not come home."""
-        return task not in self.tail.home and self._may_travel(task)
 
     def _changed(self, verdict: Verdict, last: Verdict | None, found: placement.Figures) -> list[e.Body]:
         if last is not None and (verdict.gpu, verdict.containers) == (last.gpu, last.containers):
@@ -309,6 +311,7 @@ class Renter:
                 self._refusals.seen()
             case e.BurstAllowed():
                 self._refusals.forget()
+                self.tail.home.clear()
                 self._moved_s = -inf
                 self._bodies.extend(cap.answered_by_terms(self._run, body.by))
                 self._scale()

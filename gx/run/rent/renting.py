@@ -6,7 +6,7 @@ that the ledger holds; which of the landlord's containers sits there is known on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import floor, inf, isinf
 
 import msgspec
@@ -31,22 +31,35 @@ LIVELY_S = 3 * SEEN_EVERY_S
 
 
 def figures(
-    run: RunState, rent: RentState, *, edge: Rate, start_left_s: float, may_travel: Callable[[str], bool], now: float
+    run: RunState,
+    rent: RentState,
+    *,
+    edge: Rate,
+    start_left_s: float,
+    may_travel: Callable[[str], bool],
+    home: Collection[str],
+    now: float,
 ) -> Figures:
-    """What a decision rests on. `start_left_s` is how long the containers that start are taken to need yet."""
+    """What a decision rests on. `start_left_s` is how long the containers that start are taken to need yet.
+
+    Tasks that are not prepared are taken to be private as often as those that wait; those that came `home` stay here
+    too, and say nothing of others.
+    """
     mean = mean_tokens(run)
     waiting = [*run.ready, *run.delayed, *run.suspects]
-    private = sum(not may_travel(task_id) for task_id in waiting)
+    others = [task_id for task_id in waiting if task_id not in home]
+    n_home = len(waiting) - len(others)
+    private = sum(not may_travel(task_id) for task_id in others)
     rented = scheduler.rented(run)
     backlog = len(waiting) + len(run.unprepared)
-    share = private / len(waiting) if waiting else 0.0
+    share = private / len(others) if others else 0.0
     ends = [run.deadline_at, None if rent.terms.target_s is None else run.created.started_at + rent.terms.target_s]
     left_s = [max(0.0, at - now) for at in ends if at is not None]
     settled, free = rent.ledger.settled_usd, rent.ledger.free_usd
     alive = rent.ledger.alive.values()
     return Figures(
         backlog_tokens=backlog * mean,
-        private_tokens=backlog * share * mean,
+        private_tokens=((backlog - n_home) * share + n_home) * mean,
         edge_tokens=(len(run.leased) - rented) * mean / 2,
         cloud_tokens=rented * mean / 2,
         edge_tokens_per_s=edge.tokens_in_per_s + edge.tokens_out_per_s,

@@ -1,8 +1,8 @@
 """The tail of a run that rents: what containers have and this machine would end sooner, and what it should not begin.
 
 The rule is placement's (`taken_back`, `edge_may_take`); here are the figures for it: since when containers have what
-they have, and when each of them will be done there. A task that came home, taken back or
-since a container could not do it, stays here: it is not lent again.
+they have, and when each of them will be done there. A task that came home, taken back or since a container could not do
+it, stays here: it is not lent again on the same terms.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tail:
 
     def __init__(self) -> None:
         self.home: set[str] = set()
-        """The tasks that were taken back, or that a container could not do."""
+        """The tasks that were taken back, or that a container could not do, on the terms in force."""
         self._since: dict[str, float] = {}
 
     def __repr__(self) -> str:
