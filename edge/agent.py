@@ -15,6 +15,7 @@ import msgspec
 
 from edge.engine.engine import Completion, Request, Weights
 from edge.engine.front import Front
+from edge.engine.llama import THOUGHTS
 from gx.core.errors import BenchError
 from gx.core.message import Answer, Failure, Outcome, Turn
 from gx.core.protocol import Signal
@@ -22,8 +23,6 @@ from gx.core.protocol import Signal
 Emit = Callable[[Signal], None]
 
 _EXCERPT_CHARS = 400
-_THOUGHTS = {f"<{name}>": f"</{name}>" for name in ("think", "thought", "seed:think")} | {"[THINK]": "[/THINK]"}
-"""How models begin a thought that they write, and how they end it."""
 
 
 async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event) -> Outcome:
@@ -77,7 +76,7 @@ def outcome_of(result: Completion | Failure, *, has_schema: bool) -> Outcome:
 
 def _spoken(text: str, written: Completion) -> Outcome:
     """What was said; not what was thought before, by a model that thinks though it isn't asked to."""
-    end = next((end for begin, end in _THOUGHTS.items() if text.startswith(begin)), None)
+    end = next((end for begin, end in THOUGHTS.items() if text.startswith(begin)), None)
     if end is not None:
         _, ended, text = text.partition(end)
         if not ended:

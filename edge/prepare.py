@@ -1,6 +1,6 @@
 """`python -m edge.prepare SOURCE TARGET KIND`: a faster copy of a model, with its costs and gains, as JSON on stdout.
 
-A process of its own: it loads llama.cpp, which may abort, and holds two models at once. KIND is one that keeps the
+A process of its own: it loads llama.cpp, which may abort. KIND is one that keeps the
 distribution (`KINDS`): a step down, such as from Q4_1 to Q4_0, ruins a small model, and isn't offered.
 
 Invariant: TARGET appears whole or not at all.
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from gx.core.errors import GxError, ModelError
 from gx.core.message import Value
-
-if TYPE_CHECKING:
-    from edge.engine.llama import Model
 
 Kind = Literal["bf16", "q8_0"]
 KINDS: tuple[Kind, ...] = ("bf16", "q8_0")
@@ -59,27 +56,31 @@ def prepare(source: str, target: str, kind: Kind) -> Measured:
     from edge.engine.measure import opened
 
     threads = default_threads()
-    original = opened("source", source)
-    if not (original.can_write or original.can_embed) or original.is_reranker:
+    with opened(source) as original:
+        can_write, can_embed = original.can_write, original.can_embed and not original.is_reranker
+    if not (can_write or can_embed):
         hint = "a reranker's file is used as it is"
         raise ModelError(f"{source} neither writes nor embeds, so a copy can't be compared with it", hint=hint)
     partial = f"{target}.part"
     requantize(source, partial, kind, threads=threads)
-    copy = opened("copy", partial)
-    measure = _writing if original.can_write else _embedding
-    measured = measure(original, copy, Path(source).stat().st_size, Path(partial).stat().st_size, threads)
+    measured = (_writing if can_write else _embedding)(source, partial, threads)
     Path(partial).replace(target)
     return measured
 
 
-def _writing(original: Model, copy: Model, size_bytes: int, copy_bytes: int, threads: int) -> Measured:
-    from edge.engine.measure import divergence, speeds
+def _writing(source: str, copy: str, threads: int) -> Measured:
+    from edge.engine.measure import divergence, opened, speeds
 
-    before, after = (speeds(model, threads=threads, slots=SLOTS) for model in (original, copy))
-    apart = divergence(original, copy, _text(), threads=threads)
+    found = []
+    for path in (source, copy):  # one at a time: beside the other, a GPU might have no room for it
+        with opened(path) as model:
+            found.append(speeds(model, threads=threads, slots=SLOTS))
+    before, after = found
+    with opened(source) as original, opened(copy) as other:
+        apart = divergence(original, other, _text(), threads=threads)
     return Measured(
-        size_bytes=size_bytes,
-        copy_bytes=copy_bytes,
+        size_bytes=Path(source).stat().st_size,
+        copy_bytes=Path(copy).stat().st_size,
         prefill=(before.prefill, after.prefill),
         slots=SLOTS,
         decode=(before.decode, after.decode),
@@ -89,13 +90,17 @@ def _writing(original: Model, copy: Model, size_bytes: int, copy_bytes: int, thr
     )
 
 
-def _embedding(original: Model, copy: Model, size_bytes: int, copy_bytes: int, threads: int) -> Measured:
-    from edge.engine.measure import encoded, likeness
+def _embedding(source: str, copy: str, threads: int) -> Measured:
+    from edge.engine.measure import encoded, likeness, opened
 
-    before, after = (encoded(model, _text(), threads=threads) for model in (original, copy))
+    found = []
+    for path in (source, copy):
+        with opened(path) as model:
+            found.append(encoded(model, _text(), threads=threads))
+    before, after = found
     return Measured(
-        size_bytes=size_bytes,
-        copy_bytes=copy_bytes,
+        size_bytes=Path(source).stat().st_size,
+        copy_bytes=Path(copy).stat().st_size,
         prefill=(before.tokens_per_s, after.tokens_per_s),
         cosine=likeness(before.vectors, after.vectors),
         texts=len(before.vectors),

@@ -65,21 +65,21 @@ def tune(path: str, *, seconds: float) -> Tuned:
 
     began_s, busy_before_s = time.monotonic(), busy_s()
     on_gpu = gpu_room(gpu_free_bytes()) if offloads() else None
-    model = opened("tuned", path)
-    if not model.can_write:
-        raise ModelError(f"{path} writes nothing: only models that answer can be tuned")
     cache_bytes = available_bytes() // 4 if on_gpu is None else on_gpu // 2
-    room = cache_bytes // model.token_bytes // SLOT_TOKENS
-    default = Setup(
-        tuning=Tuning(threads=default_threads(), pass_tokens=PASS_TOKENS), slots=max(1, min(DEFAULT_SLOTS, room))
-    )
-    calibration = calibrate(
-        default,
-        cores=default_threads(),
-        measure=lambda setup, is_enough: _measure(model, setup, is_enough, LONGEST_TRIAL * seconds),
-        has_time=lambda: time.monotonic() - began_s < seconds,
-        most_slots=room,
-    )
+    with opened(path) as model:
+        if not model.can_write:
+            raise ModelError(f"{path} writes nothing: only models that answer can be tuned")
+        room = cache_bytes // model.token_bytes // SLOT_TOKENS
+        default = Setup(
+            tuning=Tuning(threads=default_threads(), pass_tokens=PASS_TOKENS), slots=max(1, min(DEFAULT_SLOTS, room))
+        )
+        calibration = calibrate(
+            default,
+            cores=default_threads(),
+            measure=lambda setup, is_enough: _measure(model, setup, is_enough, LONGEST_TRIAL * seconds),
+            has_time=lambda: time.monotonic() - began_s < seconds,
+            most_slots=room,
+        )
     if calibration is None:
         raise ModelError(f"{path} can't be measured: no context could be made or decoded")
     others = _others(busy_before_s, time.monotonic() - began_s)
@@ -135,11 +135,10 @@ def _copies(path: str, kinds: Sequence[Kind], setup: Setup, *, until_s: float) -
             copy = f"{folder}/copy.gguf"
             try:
                 requantize(path, copy, kind, threads=setup.tuning.threads or 1)
-                model = opened(kind, copy)
+                with opened(copy) as model:
+                    speeds = _measure(model, setup, lambda medians: False, until_s - time.monotonic())
             except ModelError:
                 continue
-            speeds = _measure(model, setup, lambda medians: False, until_s - time.monotonic())
-            model.close()
             if speeds is not None:
                 found.append(CopyTrial(kind=kind, speeds=speeds))
     return tuple(found)

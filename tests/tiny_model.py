@@ -9,6 +9,7 @@ template are those of the packaged SmolLM2, whose file is read and never loaded.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField
 
 WIDTH, HEADS, LAYERS, INNER = 64, 4, 2, 128
+FIRST_UNUSED = 3
+"""The first of the vocabulary's control tokens that its template doesn't use."""
 
 
 def packaged_model() -> Path:
@@ -36,12 +39,14 @@ def write_tiny_model(
     template: str | None = None,
     begins: bool = False,
     window: int | None = None,
+    controls: Sequence[str] = (),
 ) -> Path:
     """Write a llama model of about 7 MB to `path` and return the path.
 
     `context` is what it claims to be trained on; other seeds have other weights. `template` replaces the packaged
     chat template; an empty one leaves the file without any. One that `begins` wants its first token before each text.
-    With a `window` it is a gemma3 model, whose layers look back so many tokens.
+    With a `window` it is a gemma3 model, whose layers look back so many tokens. `controls` are the names of some of its
+    control tokens, instead of their own.
     """
     writer = GGUFWriter(str(path), "llama" if window is None else "gemma3")
     writer.add_name("tiny")
@@ -57,7 +62,7 @@ def write_tiny_model(
         writer.add_sliding_window(window)
         writer.add_key_length(WIDTH // HEADS)
         writer.add_value_length(WIDTH // HEADS)
-    n_vocab = _copy_tokenizer(writer, template, begins=begins)
+    n_vocab = _copy_tokenizer(writer, template, begins=begins, controls=controls)
     writer.add_vocab_size(n_vocab)
     random = np.random.default_rng(seed)
 
@@ -91,7 +96,7 @@ def write_tiny_model(
     return Path(path)
 
 
-def _copy_tokenizer(writer: GGUFWriter, template: str | None, *, begins: bool) -> int:
+def _copy_tokenizer(writer: GGUFWriter, template: str | None, *, begins: bool, controls: Sequence[str]) -> int:
     """Copy the packaged model's vocabulary, and its template or another one; return the number of tokens."""
     n_vocab = 0
     for name, kind, value in _tokenizer():
@@ -101,6 +106,9 @@ def _copy_tokenizer(writer: GGUFWriter, template: str | None, *, begins: bool) -
         elif name == "tokenizer.ggml.add_bos_token":
             writer.add_add_bos_token(begins)
         elif kind == GGUFValueType.ARRAY:
+            if name == "tokenizer.ggml.tokens":
+                renamed = slice(FIRST_UNUSED, FIRST_UNUSED + len(controls))
+                value = [*value[: renamed.start], *(name.encode() for name in controls), *value[renamed.stop :]]
             writer.add_array(name, value)
             n_vocab = len(value) if name == "tokenizer.ggml.tokens" else n_vocab
         else:

@@ -9,7 +9,8 @@ read, in the batches that the engine makes of them, and the cosine of the two ve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, cycle, pairwise, takewhile
 from statistics import median
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from edge.engine.llama import PASS_TOKENS, Context, Encoder, Fed, Model, Rows, g
 from edge.engine.memory import claim_of, gpu_room, layers_that_fit
 from edge.engine.slots import Copy, Cut, Tokens
 from edge.engine.tuning import ROW_PROMPT_TOKENS, UNTUNED, Speeds, Tuning
+from edge.header import read_header
 from gx.core.message import Value
 
 __all__ = ["SLOT_TOKENS", "Divergence", "Encoded", "Speeds", "divergence", "encoded", "likeness", "opened", "speeds"]
@@ -44,15 +46,23 @@ class Divergence(Value, frozen=True, kw_only=True):
     tokens: int
 
 
-def opened(name: str, path: str) -> Model:
+@contextmanager
+def opened(path: str) -> Iterator[Model]:
     """A model to be measured, with as many layers on a GPU as that has room for now.
 
     :raises ModelError: if it can't be loaded.
     """
-    room = gpu_room(gpu_free_bytes()) if offloads() else None
-    texts = TEXTS_TOKENS, LONGEST_TEXT_TOKENS
-    claim = claim_of(path, context_tokens=MEASURED_TOKENS, text_tokens=texts, cache_bytes=0)
-    return Model(name, path, gpu_layers=None if room is None else layers_that_fit(claim, room))
+    layers, room = None, gpu_room(gpu_free_bytes()) if offloads() else None
+    if room is not None:
+        header, texts = read_header(path), (TEXTS_TOKENS, LONGEST_TEXT_TOKENS)
+        cache_bytes = MEASURED_TOKENS * ((header and header.token_bytes()) or 0)
+        claim = claim_of(path, context_tokens=SLOT_TOKENS, text_tokens=texts, cache_bytes=cache_bytes)
+        layers = layers_that_fit(claim, room)
+    model = Model("measured", path, gpu_layers=layers)
+    try:
+        yield model
+    finally:
+        model.close()
 
 
 def speeds(

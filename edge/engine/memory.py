@@ -82,7 +82,7 @@ class Budget:
         if least > self.bytes and not self._is_given:
             self.grow(available_bytes())
         if least > self.bytes:
-            raise _no_room(path, claim, least, self.bytes)
+            raise _no_room(path, claim, least, self.bytes, turn=least - claim.weights)
 
     def cache_for(self, claim: Claim, beside: Collection[Claim]) -> int | None:
         """What a model's caches may take; `None` if there is no room beside those others. Alone, it gets one turn's."""
@@ -95,14 +95,13 @@ def check_host(path: str, claim: Claim) -> None:
     """:raises ModelError: (code "model.memory") if the host has no room for what of a model isn't on the GPU."""
     needed, there = int((1 - claim.share) * claim.bytes), available_bytes()
     if needed > there:
-        raise _no_room(path, claim, needed, there, " beside the GPU's")
+        raise _no_room(path, claim, needed, there, turn=claim.encoder + claim.turn, of=" beside the GPU's")
 
 
-def _no_room(path: str, claim: Claim, needed: int, there: int, of: str = "") -> ModelError:
-    turn = in_words(claim.encoder + claim.turn)
+def _no_room(path: str, claim: Claim, needed: int, there: int, *, turn: int, of: str = "") -> ModelError:
     return ModelError(
         f"{path} doesn't fit into memory: it needs {in_words(needed)}{of} ({in_words(claim.weights)} of weights, "
-        f"{turn} to compute one turn), and there are {in_words(there)}",
+        f"{in_words(turn)} to compute one turn), and there are {in_words(there)}",
         hint="choose a smaller file of the model or a smaller context, or close other programs",
         code="model.memory",
     )

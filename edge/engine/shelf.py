@@ -151,6 +151,9 @@ class Shelf:
     def _claim(self, place: Place) -> Claim:
         """What a model will take. :raises ModelError: if that is more than there is, even without all others."""
         claim = place.claim(self._context_tokens, self._cache_bytes)
+        with self._changed:
+            if self._is_gpu and not self._claims():
+                self._budget.grow(gpu_room(gpu_free_bytes()) or 0)
         if not (self._is_gpu or offloads()):  # the weights go elsewhere then
             self._budget.check(place.path, claim)
         return claim
@@ -271,8 +274,6 @@ class Shelf:
         with self._changed:
             others = [claim for digest, claim in self._loading.items() if digest != want.digest]
             others += [loaded.claim for loaded in (*self._loaded.values(), *self._retired)]
-            if not others:
-                self._budget.grow(gpu_room(gpu_free_bytes()) or 0)
             layers = layers_that_fit(want.claim, self._budget.bytes - self._budget.total(others))
             if layers is not None:
                 want.claim = want.claim._replace(share=layers / (want.claim.layers + 1))

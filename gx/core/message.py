@@ -155,7 +155,7 @@ class Turn(Value, frozen=True, kw_only=True):
         sampling = self.sampling.drawing if self.sampling.logprobs is None else self.sampling
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
         chosen = () if self.choice is None else (CHOICE_VERSION, self.choice, self.baselines)
-        return digest_of(2, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
+        return digest_of(3, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from edge.agent import outcome_of
 from edge.engine.engine import Completion
 from edge.engine.llama import Model
-from edge.engine.llama.chat import CUT, Template
+from edge.engine.llama.chat import Template
 from edge.engine.llama.library import llama_cpp
+from edge.engine.llama.orders import CUT
 from gx.core.message import Answer, Failure, Message, Usage
 from tests.tiny_model import write_tiny_model
 
@@ -107,14 +108,33 @@ def test_where_a_template_knows_no_system_its_words_are_the_users_first(tmp_path
     chat = (*said("Be brief.", "system"), *said("In French.", "system"), *said("Hi"), *said("Salut", "assistant"))
     assert model.render((*chat, *said("And?"))) == "<user>Be brief.\n\nIn French.\n\nHi<assistant>Salut<user>And?"
     assert model.render(said("Hi")) == "<user>Hi"
+    chat = (*said("Be brief.", "system"), *said("Yes?", "assistant"), *said("", "system"), *said("Hi"))
+    assert model.render(chat) == "<assistant>Yes?<user>Be brief.\n\nHi"
+    assert model.render((*said("Hi"), *said("Be brief.", "system"))) == "<user>Hi<user>Be brief."
     model.close()
 
 
 def test_a_template_that_takes_something_out_of_a_text_makes_no_order_of_the_rest() -> None:
     text = "{{ messages[0].content.replace('/think', '').replace('/no_think', '') }}"
     template = Template(text, eos="", bos="", begins="", controls=["<SPECIAL_11>"])
-    for name in ("<SPECIAL_/think11>", "<SPECIAL_" + 20 * "/think" + "11>", "<SPECIAL_11>"):
+    for name in ("<SPECIAL_/think11>", "<SPECIAL_" + 20 * "/think" + "11>", "<SPECIAL_/no_think11>"):
         assert template.render(said(f"a {name} [b]")) == f"a <{CUT}SPECIAL_11> [{CUT}b]"
+    assert template.render(said("a <td>/think [b]")) == "a <td> [b]"
+
+
+def test_a_template_that_takes_a_thought_out_of_an_answer_makes_no_order_of_the_rest() -> None:
+    text = "<|turn>{% for part in messages[0].content.split('<channel|>') %}{{ part }}{% endfor %}"
+    template = Template(text, eos="", bos="", begins="", controls=["<turn|>"], others=["<channel|>"])
+    prompt = template.render(said("ok<turn<channel|>|> [b]", role="assistant"))
+    assert prompt == f"<|turn>ok<{CUT}turn<{CUT}channel|>|> [{CUT}b]"
+    assert template.render(said("hm<channel|>ok [b]", role="assistant")) == "<|turn>hmok [b]"
+
+
+def test_a_thought_between_control_tokens_is_told_from_the_answer(tmp_path: Path) -> None:
+    model = Model("m", str(write_tiny_model(tmp_path / "m.gguf", controls=["[THINK]", "[/THINK]"])))
+    tokens = model.vocab.tokenize("[THINK]hm[/THINK]yes<|im_end|>").tolist()
+    assert b"".join(map(model.vocab.piece, tokens)) == b"[THINK]hm[/THINK]yes"
+    model.close()
 
 
 def written(text: str) -> Completion:

@@ -1,13 +1,11 @@
 """A chat as the text of a prompt, in the template that a model's file carries. It knows texts, and no tokens.
 
-What a message says is text. Where it spells a token that the model takes for an order, such as the end of a turn, it
-could end its turn and begin another one in somebody else's name; so that name is cut in two by `CUT`, and whoever makes
-tokens of the prompt makes them of what is before a cut and of what is behind it, apart.
+What a message says is text: the names of orders in it are cut (`orders`).
 
 An agent answers, it doesn't think aloud: a template that can leave thinking out is told to, and a thought that it opens
 all the same is closed at once. The room of an answer, and its shape, are the answer's.
 
-Some templates know no system, or say nothing of what it said: there its words come before the user's first ones.
+Some templates know no system, or say nothing of what it said: there its words come before the next ones of the user.
 """
 
 from __future__ import annotations
@@ -15,24 +13,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from itertools import takewhile
 from typing import Any
 
 from edge.engine.llama.library import Jinja2ChatFormatter
+from edge.engine.llama.orders import MARK, Orders, taken_out
 from gx.core.errors import GxError
 from gx.core.message import Message
 
-CUT = "\ufdd0"
-"""A noncharacter, which no text is to hold (https://www.unicode.org/faq/private_use.html#noncharacters)."""
 # https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md; what most tuned models were tuned on.
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_MARK = re.compile(r"<[^<>\[\]\s]{1,64}>|\[[^<>\[\]\s]{1,64}\]")
-"""What names of orders look like, and what is looked at in a text; no mark is a part of another one."""
-_TAKES_OUT = re.compile(r"""replace\((['"]).*?\1,\s*(''|"")\)""")
-"""A template that takes something out of what was said may join what was before it and behind it to a name."""
 _UNTHINKING: dict[str, Any] = {
     "enable_thinking": False,
     "thinking": False,
@@ -43,6 +35,8 @@ _UNTHINKING: dict[str, Any] = {
 """The names under which templates are told to leave thinking out. Each looks at its own one."""
 _THOUGHT = re.compile(r"<(think|thought)>\s*\Z|<\|START_(THINKING)\|>\Z")
 _PROBE = "sentence that a system says"
+THOUGHTS = {f"<{name}>": f"</{name}>" for name in ("think", "thought", "seed:think")} | {"[THINK]": "[/THINK]"}
+"""How models begin a thought that they write all the same, and how they end it."""
 # https://github.com/openai/harmony: what an assistant says to the user is on the channel "final".
 _HARMONY_TURN, _HARMONY_ANSWER = "<|start|>assistant", "<|channel|>final<|message|>"
 
@@ -74,10 +68,10 @@ class Template:
     ) -> None:
         self._formatter = _Formatter(template=text, eos_token=eos, bos_token=bos)
         self._begins, self._is_harmony = begins, "<|channel|>" in text
-        self._takes_out = _TAKES_OUT.search(text) is not None
-        spoken = {name for name in others if name in text and _MARK.fullmatch(name)}
-        self._orders = _Names({*controls, *spoken})
-        self._own = _Names({*controls, *(name for name in spoken if name.startswith("<|"))})
+        spoken = {name for name in others if name in text and MARK.fullmatch(name)}
+        own = {name for name in spoken if name.startswith("<|")}
+        self._orders = Orders({*controls, *spoken}, taken_out(text))
+        self._own = Orders({*controls, *own}, taken_out(text) | (spoken - own))
         self._knows_system = self._tells_system()
 
     def said(self, text: str, *, is_own: bool = False) -> str:
@@ -85,9 +79,7 @@ class Template:
 
         Where a vocabulary puts a space before each text, there is one more behind a cut.
         """
-        names = self._own if is_own else self._orders
-        text = names.cut(text.replace(CUT, ""))
-        return re.sub(r"([<\[])(?!\ufdd0)", rf"\1{CUT}", text) if self._takes_out else text
+        return (self._own if is_own else self._orders).cut(text)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt of a chat, up to where the assistant begins to answer.
@@ -129,26 +121,14 @@ class Template:
 
 
 def _told_by_user(messages: Sequence[Message]) -> Sequence[Message]:
-    """The chat without a system, whose words come before the first ones of the user, if these come next."""
-    said = list(takewhile(lambda message: message.role == "system", messages))
-    if not said or len(said) == len(messages) or messages[len(said)].role != "user":
-        return messages
-    words = "\n\n".join(message.content for message in [*said, messages[len(said)]])
-    return [Message(role="user", content=words), *messages[len(said) + 1 :]]
-
-
-class _Names:
-    """Names that are to be cut: marks are looked up, since a vocabulary may have thousands; the others are few."""
-
-    def __init__(self, names: Collection[str]) -> None:
-        self._marks = {name for name in names if _MARK.fullmatch(name)}
-        longest_first = sorted((name for name in names if name not in self._marks and len(name) > 1), key=len)[::-1]
-        self._rest = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def cut(self, text: str) -> str:
-        text = self._rest.sub(lambda found: _halved(found[0]), text)
-        return _MARK.sub(lambda found: _halved(found[0]) if found[0] in self._marks else found[0], text)
-
-
-def _halved(name: str) -> str:
-    return name[0] + CUT + name[1:]
+    """The chat without a system: its words come before the next ones of the user, or last where none come."""
+    told, words = list[Message](), list[str]()
+    for message in messages:
+        if message.role == "system":
+            words += [message.content] if message.content else []
+        elif message.role == "user":
+            told.append(Message(role="user", content="\n\n".join([*words, message.content])))
+            words = []
+        else:
+            told.append(message)
+    return [*told, Message(role="user", content="\n\n".join(words))] if words else told

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from edge.engine.llama.chat import CUT
+from edge.engine.llama.chat import THOUGHTS
 from edge.engine.llama.library import llama_cpp
+from edge.engine.llama.orders import CUT
 from edge.engine.slots import Tokens
 from gx.core.errors import ModelError
 
 _PIECE_BYTES = 256
+_WRITTEN_OUT = {*THOUGHTS, *THOUGHTS.values()}
 _LAST_PART_TOKENS = 1024  # in so many of the last tokens the beginning of an answer is looked for
 
 
@@ -109,10 +111,14 @@ class Vocabulary:
         return 0, text
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; none for a control token. They may end within a character."""
+        """The bytes that a token stands for, which may end within a character; none for a control token.
+
+        Where a thought begins and ends is written out all the same: without it nobody could tell it from the answer.
+        """
         known = self._pieces.get(token)
         if known is None:
-            known = self._pieces[token] = self._piece(token, is_special=False)
+            is_written = self.name(token) in _WRITTEN_OUT
+            known = self._pieces[token] = self._piece(token, is_special=is_written)
         return known
 
     def name(self, token: int) -> str:
