@@ -2,7 +2,8 @@
 
 It knows submissions and runs, and nothing of how clients speak to it. A run that nobody attends to any more, and that
 was not detached on purpose, gets no grants, and is interrupted if nobody comes back. Once the node is leaving, it takes
-up no run: what is taken up while it is told so is interrupted as if it had been live by then.
+up no run: what is taken up while it is told so is interrupted as if it had been live by then. It is long because
+whatever begins, changes or ends a run meets here, so that no two of these can pass each other by.
 """
 
 from __future__ import annotations
