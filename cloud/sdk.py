@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
 from gx.core.errors import CloudError
+from gx.core.extras import installing
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def loading() -> Iterator[None]:
             yield
     except ImportError:
         raise CloudError(
-            "gx was installed without what it needs to rent", code="cloud.sdk", hint="install gx with its extra `cloud`"
+            "gx was installed without what it needs to rent", code="cloud.sdk", hint=installing("cloud")
         ) from None
     except Exception as error:  # noqa: BLE001 - where the SDK can't be imported, its errors can't be either
         raise CloudError(

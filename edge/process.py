@@ -18,13 +18,14 @@ from anyio.abc import Process
 from edge import frames
 from edge.ended import in_words
 from gx.core.errors import BenchError
+from gx.core.extras import installing
 from gx.core.protocol import FromBench, ToBench
 
 EXIT_S = 2.0
 _TAIL_BYTES = 4096
 # Whoever inherited its stderr could keep that open for ever.
 _LAST_WORDS_S = 1.0
-_ENGINE_HINT = "install it with: pip install 'gx[edge]'"
+_ENGINE_HINT = installing("edge")
 _START_HINT = "`gx doctor` tries the engine; one that is killed may be short of memory"
 
 

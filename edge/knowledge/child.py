@@ -21,6 +21,7 @@ import msgspec
 from edge.frames import HEADER_BYTES, MAX_BODY_BYTES
 from edge.knowledge.document import Document, Draft, Limits, Skipped, Unreadable
 from edge.knowledge.formats import FORMATS, format_of
+from gx.core.extras import installing
 from gx.core.message import Value
 
 
@@ -62,7 +63,7 @@ def read(path: str, limits: Limits) -> Reply:
         reason = f"reading it takes more than {limits.memory_bytes:,} bytes of memory"
         return Reply(skipped=Skipped(path=path, reason=reason), is_last=True)
     except ImportError as error:
-        reason = f"{error.name} is not installed: pip install 'gx[knowledge]'"
+        reason = f"{error.name} is not installed: {installing('knowledge')}"
         return Reply(skipped=Skipped(path=path, reason=reason))
     except Exception as error:  # noqa: BLE001 - a library may raise anything, and a file is no reason to die
         words = str(error).partition("\n")[0][:200].encode("utf-8", "replace").decode()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from edge.knowledge.pieces import Count
 from gx.core.errors import BenchError
+from gx.core.extras import installing
 
 CHARS_A_TOKEN = 3
 """Characters that are taken for a token where no model says; English has four and a bit, other languages less."""
@@ -29,9 +30,7 @@ def tokens_of(path: str) -> Count:
     try:
         from edge.engine.llama.model import Model
     except ImportError as error:
-        raise BenchError(
-            f"the engine needs {error.name}, which is not installed", hint="pip install 'gx[edge]'"
-        ) from None
+        raise BenchError(f"the engine needs {error.name}, which is not installed", hint=installing("edge")) from None
     model = Model("", path)
 
     def count(texts: Sequence[str]) -> list[int]:

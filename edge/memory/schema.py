@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gx.core.errors import GxError, WorkspaceError
+from gx.core.extras import installing
 
 if TYPE_CHECKING:
     import apsw
@@ -84,7 +85,7 @@ def connect(path: Path) -> apsw.Connection:
     except ImportError as error:
         raise WorkspaceError(
             f"the memory needs {error.name or 'a package'}, which is not installed",
-            hint="pip install 'gx[memory]'",
+            hint=installing("memory"),
             code="memory.extra",
         ) from None
     with explained(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -76,7 +78,21 @@ CHAPTERS = {
 
 
 class Menu(TyperGroup):
-    """A group that lists its verbs in the order of their use, and suggests the nearest for a mistyped one."""
+    """A group that lists its verbs in the order of their use, and suggests the nearest for a mistyped one.
+
+    Its help and that of its verbs is written as all output is: that it can't be is an error in words.
+    """
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """--help of the group itself."""
+        return _written(super().get_help_option(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that is named first, which makes its own --help."""
+        name, verb, rest = super().resolve_command(ctx, args)
+        if verb is not None:
+            _written(verb.get_help_option(ctx))
+        return name, verb, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Each verb with its own first sentence, whole."""
@@ -94,11 +110,36 @@ class Verbs(Menu):
             with formatter.section(chapter):
                 formatter.write_dl([(verb.ljust(widest), line) for verb, line in verbs.items()])
 
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Read the command line up to the verb: --help and --version are answered here."""
+        with _as_sigpipe_would():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; a reader of its output that goes away ends it, as SIGPIPE would."""
+        """Run the verb."""
         interrupt.unwind()
-        try:
+        with _as_sigpipe_would():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            output.forget_stdout()
-            raise typer.Exit(output.ExitCode.closed_pipe) from None
+
+
+@contextlib.contextmanager
+def _as_sigpipe_would() -> Iterator[None]:
+    """A reader of the output that goes away ends the block, and the process."""
+    try:
+        yield
+    except BrokenPipeError:
+        output.forget_stdout()
+        raise typer.Exit(output.ExitCode.closed_pipe) from None
+
+
+def _written(option: Any) -> Any:
+    """The option that asks for help, which is written by `gx.output`; `None` where there is none."""
+    if option is not None:
+        option.callback = _write_help
+    return option
+
+
+def _write_help(ctx: Any, param: Any, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        output.write(ctx.get_help() + "\n")
+        ctx.exit()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from gx import output
+from gx.cli import interrupt
 from gx.cli.place import WorkspaceOpt
 from gx.core.errors import UsageError
 from gx.output import ExitCode
@@ -100,10 +101,15 @@ def show(run: str | None, found: Settings, place: Workspace) -> ExitCode:
         plan_burst=lambda name: planned(name, place),
     )
     loop = asyncio.new_event_loop()  # asyncio.run would wait for whoever asks the log
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, partial(app.exit, return_code=ExitCode.interrupted))
-    app.run(loop=loop)
+    heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in heard:
+        loop.add_signal_handler(number, partial(app.exit, return_code=ExitCode.interrupted))
+    try:
+        app.run(loop=loop)
+    finally:  # nobody runs the loop any more
+        for number in heard:
+            loop.remove_signal_handler(number)
+        interrupt.leave_at_once()
     if app.return_code:
         return ExitCode(app.return_code)
     output.note(app.farewell)

@@ -5,13 +5,16 @@ Each asks the workspace's node, and each is an event in the log with who asked.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gx import output
 from gx.cli.place import RunArg, WorkspaceOpt, node_of, seconds
 from gx.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gx.node.call import Client
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +37,13 @@ def resume(run: RunArg, workspace: WorkspaceOpt = None) -> None:
 
     Example: gx resume triage-k3m9xq && gx wait triage-k3m9xq
     """
-    name = node_of(workspace).ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]
+    from gx.node.start import insist
+
+    def ask(node: Client) -> str:
+        name: str = node.ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]
+        return name
+
+    name = insist(node_of(workspace).folder, ask, on_note=output.note)
     output.note(f"{name} goes on; `gx wait {name}` waits for it")
 
 

@@ -59,13 +59,11 @@ class Api:
 
     @property
     def is_leaving(self) -> bool:
-        return self._runs.is_leaving
+        return self.node.is_leaving
 
     def leave(self, reason: str) -> None:
         """Drain all runs; the process ends when they have."""
-        self._runs.is_leaving = True
-        for run in self.node.runs.values():
-            self.node.drain(run, reason, "")
+        self.node.leave(reason)
 
     async def _status(self, request: Request, body: None) -> NodeStatus:
         return status_of(self.node, stays=self.stays, is_leaving=self.is_leaving)

@@ -80,6 +80,11 @@ class LocalRun:
         return self.n_clients > 0 or self.state.is_detached
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it is live, and begins nothing more: when what is running has ended, so has it."""
+        return not self.active.is_over and self.active.draining is not None
+
+    @property
     def is_wanted_by_others(self) -> bool:
         """Whether it goes on when one of its clients leaves."""
         return self.n_clients > 1 or self.state.is_detached

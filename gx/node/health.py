@@ -21,6 +21,7 @@ from edge.cpu import cores, cpu_sets
 from gx import __version__, wiring
 from gx import settings as settings_module
 from gx.core.errors import GxError, LogError, ModelError, SettingsError, WorkspaceError
+from gx.core.extras import installing
 from gx.core.message import Answer, Message, Sampling, Turn
 from gx.core.ports import AttemptEnded, BenchDown
 from gx.core.recipe import Agent, Model, Recipe
@@ -88,7 +89,7 @@ def _engine(engine: machine.Engine) -> Check:
         found = f"llama-cpp-python {engine.version} ({' '.join(engine.sets) or 'no vector instructions'})"
         return Check(name="engine", status="ok", found=found)
     is_missing = "No module named" in engine.error
-    advice = "pip install 'gx[edge]'" if is_missing else speed.rebuild()
+    advice = installing("edge") if is_missing else speed.rebuild()
     return Check(name="engine", status="fail", found=engine.error, advice=advice)
 
 

@@ -1,7 +1,9 @@
 """The owner of a workspace: it folds the log, takes an epoch, and drives runs through the dispatcher.
 
 It knows submissions and runs, and nothing of how clients speak to it. A run that nobody attends to any more, and that
-was not detached on purpose, gets no grants, and is interrupted if nobody comes back.
+was not detached on purpose, gets no grants, and is interrupted if nobody comes back. Once the node is leaving, it takes
+up no run: what is taken up while it is told so is interrupted as if it had been live by then. It is long because
+whatever begins, changes or ends a run meets here, so that no two of these can pass each other by.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from anyio.abc import TaskGroup
 from gx import wiring
 from gx.core import event as e
 from gx.core import ids
-from gx.core.errors import GxError, NotFound, UsageError
+from gx.core.errors import GxError, NotFound, UsageError, WorkspaceError
 from gx.core.projection import fold
 from gx.core.view import RunState, RunStatus, View
 from gx.flow import parse
@@ -79,6 +81,9 @@ class LocalNode:
         """The live ones, and those whose clients haven't taken everything."""
         self._dispatcher, self._contents, self._models = dispatcher, contents, models
         self._taking_up = anyio.Lock()
+        self.n_taking_up = 0
+        """Submissions that are read or taken up just now: the node stays for them."""
+        self._why_leaving: str | None = None
         self.previews = Previews()
         dispatcher.on_signal = self.previews.take
         self._group: TaskGroup
@@ -92,17 +97,28 @@ class LocalNode:
         one.
 
         :raises GxError: if the recipe, the params, the input or a model can't be used; then nothing is written.
+        :raises WorkspaceError: `workspace.leaving`; what was written by then is of a run that goes on later.
         """
+        self.check_staying()
         check_targets(asked.submission.notify, is_offline=asked.settings.offline)
         telemetry.check(asked.submission.otel, is_offline=asked.settings.offline)
         check_offline(asked.submission.burst, is_offline=asked.settings.offline)
-        found = await anyio.to_thread.run_sync(read, asked, upload)
-        while True:
-            try:
-                async with self._taking_up:
-                    return await self._submit(asked, found, upload)
-            except _Ending as ending:
-                await ending.run.active.results.ended()
+        self.n_taking_up += 1
+        try:
+            found = await anyio.to_thread.run_sync(read, asked, upload)
+            while True:
+                try:
+                    async with self._taking_up:
+                        self.check_staying()
+                        run = await self._submit(asked, found, upload)
+                    if self._why_leaving is not None:  # it was told to meanwhile
+                        self.drain(run, self._why_leaving, "")
+                    self.check_staying()
+                    return run
+                except _Ending as ending:
+                    await ending.run.active.results.ended()
+        finally:
+            self.n_taking_up -= 1
 
     @property
     def n_telling(self) -> int:
@@ -118,6 +134,22 @@ class LocalNode:
         if run_id not in self.runs:
             raise NotFound(f"no run {run_id} is live", hint="`gx ps` lists those that are, `gx runs` all")
         return self.runs[run_id]
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was told to: it takes no run up any more."""
+        return self._why_leaving is not None
+
+    def leave(self, reason: str) -> None:
+        """Drain all runs, and take up none from now on. The first reason is the one that counts."""
+        self._why_leaving = self._why_leaving or reason
+        for run in self.runs.values():
+            self.drain(run, self._why_leaving, "")
+
+    def check_staying(self) -> None:
+        """:raises WorkspaceError: if the node is leaving."""
+        if self.is_leaving:
+            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
 
     def drain(self, run: LocalRun, reason: str, by: str) -> None:
         """Let what is running end, then interrupt the run."""
@@ -166,11 +198,16 @@ class LocalNode:
         else:
             raise NotFound(f"the run {run_id} is over: there is nothing to cancel")
 
-    async def go_on(self, run_id: str, by: str) -> LocalRun:
-        """Go on with a run that was interrupted or stopped, without a client.
+    async def go_on(self, run_id: str, by: str) -> None:
+        """Let a live run, or steps of it, go on that were paused; else go on with one that was interrupted or stopped,
+        without a client.
 
         :raises GxError: if it can't, as when its input was a stream that is gone.
         """
+        live = self.runs.get(run_id)
+        if live is not None and not live.active.is_over and not live.is_ending:
+            self._unpause(live, by)
+            return
         if not self.log.is_unfinished(run_id):
             raise UsageError(f"the run {run_id} is over: there is nothing to resume", hint=f"gx retry {run_id}")
         asked = await anyio.to_thread.run_sync(self.asked, run_id)
@@ -178,8 +215,7 @@ class LocalNode:
         if wanted.inputs == "-":
             raise UsageError(f"the input of {run_id} was a stream, and is gone", hint="give the rows again to `gx run`")
         run = await self.submit(msgspec.structs.replace(asked, submission=wanted))
-        self.go_on_live(run, by)
-        return run
+        self._unpause(run, by)
 
     def asked(self, run_id: str) -> wire.Asked:
         """What was asked for when the run began. :raises NotFound: if the log doesn't say."""
@@ -204,8 +240,7 @@ class LocalNode:
         if not run.active.is_over:
             self._dispatcher.change(body)
 
-    def go_on_live(self, run: LocalRun, by: str) -> None:
-        """Let a live run, or steps of it, go on that were paused."""
+    def _unpause(self, run: LocalRun, by: str) -> None:
         if not run.active.is_over:
             self._dispatcher.steer(continuations(run.state, by))
 
@@ -307,7 +342,7 @@ class LocalNode:
             total=len(state.tasks),
         )
         sources = {recipe.models[name].source: digest for name, digest in digests.items()}
-        run = self.runs[state.id] = LocalRun(
+        run = LocalRun(
             active,
             started,
             source,
@@ -319,9 +354,11 @@ class LocalNode:
         )
         if state.status is RunStatus.running:
             await self._dispatcher.activate(active)
+            self.runs[state.id] = run  # not before: who finds it there may end it, and the dispatcher must have it
             self.attend(run)
             self._group.start_soon(RuleWatch(active, self.log, self._dispatcher.steer, self.clock).watch)
         else:  # its client died with the last node, before it had everything
+            self.runs[state.id] = run
             active.end()
         self._tell_others(run, wanted)
         self._group.start_soon(self._over, run)
@@ -342,7 +379,7 @@ class LocalNode:
         is_asked_anew = run_id != own  # and not by one who waits for it since it was live
         live = self.runs.get(run_id)
         if live is not None and not live.active.is_over:
-            if live.active.draining is not None:
+            if live.is_ending:
                 raise _Ending(live)
             if is_asked_anew:
                 self.steer(live, beginning.joined(live.state, wanted, now))
@@ -380,7 +417,8 @@ class LocalNode:
             try:
                 await self.submit(problem.decode(self.log.blobs([ref])[ref], wire.Asked))
             except (GxError, KeyError, msgspec.MsgspecError) as error:  # as one that another version wrote
-                await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
+                if run_id not in self.live():  # else it was taken up as the node was told to leave, and is drained
+                    await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
         if left:
             await anyio.sleep(REATTACH_S)
             await self.let_go()

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gx.core import event as e
-from gx.core.errors import NotFound, WorkspaceError
+from gx.core.errors import NotFound
 from gx.core.terms import Terms
 from gx.node import bounds, telemetry, wire
 from gx.node.attached import LocalRun
@@ -23,16 +23,17 @@ from gx.node.local import LocalNode
 from gx.node.previews import RunningNow
 from gx.node.standing import question_of
 from gx.node.upload import Uploads
+from gx.node.waiting import while_waited_for
 from gx.node.watch import Watch
 from gx.otel.collector import Collector
 from gx.run.history.story import resolve
 
 
 class RunRoutes:
-    """The routes of a node's runs. Once it `is_leaving`, none is taken up."""
+    """The routes of a node's runs."""
 
     def __init__(self, node: LocalNode, uploads: Uploads) -> None:
-        self.node, self._uploads, self.is_leaving = node, uploads, False
+        self.node, self._uploads = node, uploads
         watch = (("results", "boolean"), ("ordered", "boolean"), ("input", "boolean"))
         task = (("task", "string"),)
         self.endpoints = (
@@ -56,7 +57,7 @@ class RunRoutes:
         )
 
     async def _submit(self, request: Request, asked: wire.Asked) -> Started:
-        self._check_staying()
+        self.node.check_staying()
         bounds.check_submission(asked.submission)
         upload = await self._uploads.claim(asked.submission.token) if asked.submission.inputs == "-" else None
         token = asked.submission.token or os.urandom(6).hex()  # by which the run is known when it is to go on
@@ -68,11 +69,6 @@ class RunRoutes:
             if upload is not None and (run is None or run.upload is not upload):
                 upload.refuse()
         return run.greet()
-
-    def _check_staying(self) -> None:
-        """:raises WorkspaceError: if the node is leaving: it takes no run up any more."""
-        if self.is_leaving:
-            raise WorkspaceError("the node is leaving", code="workspace.leaving", hint="try again")
 
     async def _upload(self, request: Request, body: None) -> Done:
         await self._uploads.receive(request.path_params["token"], request.stream())
@@ -133,11 +129,11 @@ class RunRoutes:
 
     async def _resume(self, request: Request, body: None) -> Done:
         run_id = await self._name(request)
-        if run_id not in self.node.live():
-            self._check_staying()
-            await self.node.go_on(run_id, by(request))
-        else:
-            self.node.go_on_live(self.node.run(run_id), by(request))
+        run = self.node.runs.get(run_id)
+        if run is not None and run.is_ending:
+            self.node.check_staying()
+            await while_waited_for(request.receive, run.active.results.ended)
+        await self.node.go_on(run_id, by(request))
         return Done(run=run_id)
 
     async def _end(self, request: Request, body: None) -> wire.End:

@@ -103,9 +103,13 @@ def _wait_for_turn(place: Workspace) -> None:
 
 
 async def _leave_when_idle(node: LocalNode, api: Api, linger_s: float, server: uvicorn.Server) -> None:
-    """End the server when no run is live and nothing was asked for `linger_s`, or when somebody asked for its end."""
-    while not (api.is_leaving and not node.live() and not node.n_telling):
-        is_idle = not node.runs and not node.n_telling and not api.n_open and not api.stays
+    """End the server when no run is live and nothing was asked for `linger_s`, or when somebody asked for its end.
+
+    What is being taken up then is waited for, however long its input takes to read: else it would be cut off, and the
+    next node would find the workspace in use.
+    """
+    while not (api.is_leaving and not node.live() and not node.n_taking_up and not node.n_telling):
+        is_idle = not (node.runs or node.n_taking_up or node.n_telling or api.n_open or api.stays)
         least_s = LEAST_S if api.was_asked else FIRST_S
         if is_idle and time.monotonic() - api.asked_at >= max(linger_s, least_s):
             break

@@ -62,7 +62,7 @@ def ensure(folder: Path, *, lingers: bool = True, within_s: float = START_S) -> 
 def insist(folder: Path, ask: Callable[[Client], T], *, on_note: Callable[[str], None]) -> T:
     """What `ask` has of the workspace's node; of the next one, where one dies, or leaves, which is noted once.
 
-    It is for what is done once however often it is asked for, such as a submission with its token.
+    It is for what is done once however often it is asked for: a submission with its token, or that a run goes on.
 
     :raises GxError: what the node refuses, or that none comes up, or that one after the other dies.
     """

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from gx.core import event as e
 from gx.core.errors import GxError, LogError
+from gx.core.extras import installing
 from gx.flow import parse
 from gx.flow.plan import Plan
 from gx.node.attached import LocalRun
@@ -45,7 +46,7 @@ def check(collector: Collector | None, *, is_offline: bool) -> None:
         raise GxError(
             "telling a collector needs OpenTelemetry's messages, which are not installed",
             code="otel.extra",
-            hint="pip install 'gx[otel]'",
+            hint=installing("otel"),
         ) from None
 
 

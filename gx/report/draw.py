@@ -9,6 +9,7 @@ import re
 from html import escape
 
 from gx.core.errors import GxError
+from gx.core.extras import installing
 from gx.report.grammar import Chart
 
 GRAMMAR = "6.4"
@@ -29,7 +30,7 @@ def drawn(chart: Chart) -> str:
         raise GxError(
             "drawing needs vl-convert, which is not installed",
             code="report.extra",
-            hint="pip install 'gx[report]'; `gx report --json` needs nothing more",
+            hint=f"{installing('report')}; `gx report --json` needs nothing more",
         ) from None
     svg = _ROLES.sub("", vl_convert.vegalite_to_svg(chart.spec, vl_version=GRAMMAR))
     svg = _PLACES.sub(lambda found: _LONG.sub(lambda one: f"{float(one[0]):.1f}", found[0]), svg)

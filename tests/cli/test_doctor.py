@@ -92,7 +92,7 @@ def test_an_engine_that_is_missing_is_said_without_loading_it(home: Path) -> Non
     bare.chmod(0o755)
     engine = machine.probe_engine(str(bare))
     assert "No module named 'llama_cpp'" in engine.error
-    assert health._engine(engine).advice == "pip install 'gx[edge]'"
+    assert health._engine(engine).advice == "`uv sync` in gx's clone, or `pip install '.[edge]'`"
     bare.write_text("#!/bin/sh\nkill -ILL $$\n")
     assert "illegal instruction" in machine.probe_engine(str(bare)).error
 

@@ -30,8 +30,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / ".gx"
 
 
-def start(*words: str, place: Path, stdout: Any) -> subprocess.Popen[str]:
-    command = [*GX, *words, "--workspace", str(place)]
+def start(*words: str, place: Path | None = None, stdout: Any) -> subprocess.Popen[str]:
+    command = [*GX, *words, *(() if place is None else ("--workspace", str(place)))]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True
@@ -80,6 +80,22 @@ def test_output_that_can_not_be_written_is_an_error_in_words(place: Path) -> Non
         _, told = process.communicate(timeout=180)
         assert (process.returncode, told.count("\n")) == (1, 2), (words, told)
         assert told.startswith("error: stdout can't be written: No space left on device\nhint: "), (words, told)
+
+
+HELP = (("--help",), ("--version",), ("run", "--help"), ("models", "--help"), ("models", "list", "-h"))
+
+
+def test_help_is_output_as_any_other() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with Path("/dev/full").open("wb") as full:
+        started = [(start(*words, stdout=full), start(*words, stdout=theirs)) for words in HELP]
+    os.close(theirs)
+    for words, (process, unread) in zip(HELP, started, strict=True):
+        _, told = process.communicate(timeout=180)
+        assert process.returncode == 1 and told.startswith("error: stdout can't be written"), (words, told)
+        _, told = unread.communicate(timeout=180)
+        assert (unread.returncode, told) == (ExitCode.closed_pipe, ""), words
 
 
 @pytest.mark.parametrize("words", [("runs", "--plain"), ("runs", "--json"), ("why", ONE, "--plain")], ids=" ".join)

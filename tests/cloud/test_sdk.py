@@ -45,7 +45,7 @@ def test_a_run_that_may_rent_goes_on_here_and_says_why(project: Project) -> None
 def test_without_the_sdk_the_extra_is_named() -> None:
     with pytest.raises(CloudError) as refused, loading():
         raise ModuleNotFoundError("No module named 'modal'")
-    assert refused.value.code == "cloud.sdk" and "extra `cloud`" in refused.value.hint
+    assert refused.value.code == "cloud.sdk" and "'.[cloud]'" in refused.value.hint
 
 
 async def test_whatever_goes_wrong_in_a_rented_worker_is_an_error_of_the_cloud_and_ends_no_node(tmp_path: Path) -> None:

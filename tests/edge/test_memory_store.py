@@ -271,4 +271,4 @@ def test_without_its_packages_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(WorkspaceError) as told:
         MemoryStore(tmp_path / "memory.db")
-    assert told.value.code == "memory.extra" and "gx[memory]" in told.value.hint and package in told.value.message
+    assert told.value.code == "memory.extra" and "'.[memory]'" in told.value.hint and package in told.value.message

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gx.core.errors import WorkspaceError
+from gx.node.call import Client
 from gx.node.start import ensure
 from gx.node.workspace import Workspace
 from gx.output import ExitCode
@@ -284,6 +285,25 @@ def test_a_run_that_is_asked_of_a_node_that_leaves_is_the_next_ones(endless: Pro
     ended = endless.ask("SELECT name, run, status FROM runs WHERE name <> 'test' ORDER BY name")
     assert [(name, status) for name, _, status in ended] == [("detached", "finished"), ("here", "finished")]
     assert out.decode().strip() == ended[0][1]
+
+
+def test_a_run_that_is_resumed_as_its_node_leaves_goes_on_at_the_next_one(endless: Project) -> None:
+    began, _ = endless.start("run", "recipe.yaml", "-i", "rows.jsonl", "--detach").process.communicate(timeout=180)
+    run = began.decode().strip()
+    assert nodes.until(lambda: endless.states == ["running"] and endless.is_running)
+    node = endless.node or 0
+    nodes.kill(node, signal.SIGTERM)
+    assert nodes.until(lambda: endless.states == ["draining"])
+    resuming = endless.start("resume", run)
+    assert resuming.process.stderr is not None
+    assert b"the node is leaving" in resuming.process.stderr.readline()
+    Client(endless.workspace).ask("POST", f"/v1/runs/{run}/stop", {})  # what runs would never end
+    done = resuming.end()
+    assert (done.status, f"{run} goes on" in done.err) == (ExitCode.ok, True)
+    assert list(endless.live()) == [run] and endless.node != node
+    assert endless.run("cancel", run).status == ExitCode.ok
+    ends = "SELECT type FROM events WHERE type IN ('run.interrupted', 'run.resumed', 'run.cancelled') ORDER BY seq"
+    assert endless.ask(ends) == [("run.interrupted",), ("run.resumed",), ("run.cancelled",)]
 
 
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -171,6 +171,29 @@ def test_a_stopped_run_ends_now_and_can_be_resumed(served: Served) -> None:
     assert (resumed.by, resumed.is_detached) == (BY, True)
 
 
+def test_a_run_that_is_drained_is_resumed_once_it_has_ended(served: Served) -> None:
+    run = endless(served, "drained on")
+    served.tell(run, "drain")
+    with ThreadPoolExecutor(1) as pool:
+        resumed = pool.submit(served.tell, run, "resume")
+        served.until(lambda: resumed.done() or served.inside(lambda: served.api.n_open))
+        served.tell(run, "stop")
+        resumed.result(PATIENCE_S)
+    assert len(served.bodies(run, e.RunInterrupted)) == len(served.bodies(run, e.RunResumed)) == 1
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+
+
+def test_a_run_that_is_given_up_while_its_resuming_waits_is_over(served: Served) -> None:
+    run = endless(served, "drained away")
+    served.tell(run, "drain")
+    with ThreadPoolExecutor(1) as pool:
+        resumed = pool.submit(served.post, f"/v1/runs/{run}/resume")
+        served.until(lambda: resumed.done() or served.inside(lambda: served.api.n_open))
+        served.tell(run, "cancel")
+        refused = resumed.result(PATIENCE_S)
+    assert refused.status_code == 400 and "is over" in refused.text
+
+
 def test_a_cancelled_run_is_never_resumed(served: Served) -> None:
     text = recipe("cancel", tokens=ENDLESS)
     run = served.submit(text, rows=3, is_detached=True).run

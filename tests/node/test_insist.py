@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from gx import __version__
-from gx.cli import running
+from gx.cli import running, steer
 from gx.core.errors import GxError, NotFound, WorkspaceError
 from gx.node import problem, wire
 from gx.node.address import listen
 from gx.node.call import Client, NodeGone
 from gx.node.client import Started, Submission
+from gx.node.endpoints import Done
 from gx.node.start import MOST_DEATHS, insist
 from gx.node.workspace import Workspace
 from gx.settings import Settings
@@ -27,16 +28,18 @@ LEAVES = WorkspaceError("the node is leaving", code="workspace.leaving")
 DIES = NodeGone("as a test wants it")
 REFUSES = NotFound("there is no such thing")
 
+Said = Started | Done | GxError
+
 
 class Stub(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Stands for one node after the other: `says` are the answers to submissions, which are kept in `asked`.
+    """Stands for one node after the other: `says` are the answers to what is asked; submissions are kept in `asked`.
 
     One that leaves is gone when it was looked at three times.
     """
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, says: list[Started | GxError]) -> None:
+    def __init__(self, folder: Path, says: list[Said]) -> None:
         super().__init__("", _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listen(folder)
@@ -52,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked.append(problem.decode(content, wire.Asked))
+        if content:
+            self.server.asked.append(problem.decode(content, wire.Asked))
         said = self.server.says.pop(0)
         if isinstance(said, NodeGone):
             self.close_connection = True
@@ -79,7 +83,7 @@ Start = Callable[..., Stub]
 def stub(tmp_path: Path) -> Iterator[Start]:
     started = list[Stub]()
 
-    def start(*says: Started | GxError) -> Stub:
+    def start(*says: Said) -> Stub:
         Workspace(tmp_path).make()
         made = Stub(tmp_path, list(says))
         started.append(made)
@@ -134,6 +138,18 @@ def test_a_detached_run_is_asked_for_until_it_is_taken_and_is_one_run(tmp_path: 
     there = stub(DIES, LEAVES, STARTED)
     assert running.detach(WANTED, Settings(), Workspace(tmp_path)) == STARTED.run
     assert len(there.asked) == 3 and len(set(tokens(there))) == 1
+
+
+def test_a_run_is_resumed_by_the_next_node_where_one_leaves(
+    tmp_path: Path, stub: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(LEAVES, DIES, Done(run=STARTED.run))
+    (tmp_path / "log.duckdb").touch()  # there may be runs
+    steer.resume("told", workspace=tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: the node is leaving; the next one is asked when it is gone",
+        f"{STARTED.run} goes on; `gx wait {STARTED.run}` waits for it",
+    ]
 
 
 def test_a_node_that_dies_under_any_other_question_ends_it_with_a_message(tmp_path: Path, stub: Start) -> None:

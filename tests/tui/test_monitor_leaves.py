@@ -16,11 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from gx import __version__
+from gx.node import problem
 from gx.node.address import listen
+from gx.node.client import Started
+from gx.node.status import NodeStatus
 from tests.integration.project import GX
 from tests.tui.screens import PATIENCE_S
-from tests.tui.written import a_run
+from tests.tui.written import RECIPE, a_run
 
 _LOOKS = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 LEAVES_S = 30.0
@@ -72,8 +79,8 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def node_that_never_answers(workspace: Path) -> Iterator[list[bytes]]:
-    """Takes whatever is asked of it, as long as the block lasts: the beginnings of it."""
+def node_that_never_answers(workspace: Path, but: dict[bytes, Any] | None = None) -> Iterator[list[bytes]]:
+    """Takes whatever is asked of it, as long as the block lasts: the beginnings of it. It answers what is in `but`."""
     asked: list[bytes] = []
     kept: list[socket.socket] = []
 
@@ -82,6 +89,10 @@ def node_that_never_answers(workspace: Path) -> Iterator[list[bytes]]:
             while True:
                 kept.append(sock.accept()[0])
                 asked.append(kept[-1].recv(1 << 12))
+                for start, answer in (but or {}).items():
+                    if asked[-1].startswith(start):
+                        body = problem.encode(answer)
+                        kept[-1].sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
     sock = listen(workspace)
     thread = threading.Thread(target=take)
@@ -127,3 +138,20 @@ def test_a_monitor_that_is_told_to_go_leaves_the_terminal_as_it_was(tmp_path: Pa
         assert terminal.look(LEAVES_S) and terminal.process.wait(LEAVES_S) == 130
         terminal.drain()
     assert b"\x1b[?1049l" in terminal.screen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_monitor_that_was_left_can_be_ended_while_it_asks_how_its_run_ended(tmp_path: Path, number: int) -> None:
+    place, recipe = a_run().write(tmp_path / ".gx"), tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    begun = Started(run="triage-222222", name="triage", model="m", is_resumed=False, done_before=0, total=3)
+    status = NodeStatus(pid=1, gx=__version__, workspace=str(place), epoch=1, seq=0, stays=True)
+    answers = {b"GET /v1/node ": status, b"POST /v1/runs ": begun}
+    with (
+        node_that_never_answers(place, answers) as asked,
+        contextlib.closing(Terminal("run", str(recipe), "--monitor", workspace=place)) as terminal,
+    ):
+        assert terminal.look(PATIENCE_S, until=b"reading the log"), terminal.screen
+        press_until(terminal, "q", lambda: any(one.startswith(b"GET /v1/runs/triage-222222/end") for one in asked))
+        terminal.process.send_signal(number)
+        assert terminal.process.wait(LEAVES_S) == 130

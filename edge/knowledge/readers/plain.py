@@ -7,6 +7,7 @@ import io
 import itertools
 
 from edge.knowledge.document import Draft, Unreadable
+from gx.core.extras import installing
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -68,7 +69,7 @@ def _guessed(raw: bytes) -> str:
     try:
         from charset_normalizer import from_bytes
     except ImportError:
-        raise Unreadable("it is not UTF-8; other encodings need: pip install 'gx[knowledge]'") from None
+        raise Unreadable(f"it is not UTF-8; for other encodings: {installing('knowledge')}") from None
     best = from_bytes(raw[:SAMPLE_BYTES]).best()
     if best is None:
         raise Unreadable("it is not text in an encoding that is known")

@@ -1,0 +1,127 @@
+"""A node that is told to leave takes no run up, whatever it is about just then: what is asked is the next one's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.lowlevel import checkpoint
+
+from gx.core import event as e
+from gx.core.errors import WorkspaceError
+from gx.node import wire
+from gx.node.serve import _leave_when_idle
+from tests.node.served import ENDLESS, PATIENCE_S, Served, recipe, serve
+
+WHY = "as a test wants it"
+
+
+@pytest.fixture
+def leaving(tmp_path: Path, long: Path) -> Iterator[Served]:
+    """A node of a test's own, which tells it to leave."""
+    (tmp_path / "tiny.gguf").symlink_to(long)
+    with serve(tmp_path / "ws") as node:
+        yield node
+        node.end_runs()
+
+
+async def refused(served: Served, asked: wire.Asked) -> None:
+    """Ask the node itself for a run, which it refuses since it is leaving."""
+    with pytest.raises(WorkspaceError) as why:
+        await served.node.submit(asked)
+    assert why.value.code == "workspace.leaving"
+
+
+def test_a_run_that_ends_with_its_node_is_not_said_to_go_on(leaving: Served) -> None:
+    run = leaving.submit(recipe("ends", tokens=ENDLESS), is_detached=True).run
+    leaving.until(lambda: leaving.inside(lambda: leaving.node.runs[run].state.leased))
+    leaving.post("/v1/node/leave", {})
+    for _ in range(2):  # while it is drained, and when it has ended
+        answer = leaving.post(f"/v1/runs/{run}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "workspace.leaving")
+        leaving.post(f"/v1/runs/{run}/stop", {})
+        leaving.until(lambda: not leaving.inside(leaving.node.live))
+    assert not leaving.bodies(run, e.RunResumed)
+
+
+def test_a_run_whose_input_comes_when_its_node_leaves_is_refused_before_anything_is_written(leaving: Served) -> None:
+    token, before = "ab" * 6, leaving.node.log.last_seq
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(leaving.submit, recipe("late"), inputs="-", input_format="jsonl", token=token)
+        leaving.until(lambda: leaving.inside(lambda: leaving.api.n_open))
+        leaving.post("/v1/node/leave", {})
+        leaving.http.put(f"/v1/inputs/{token}", content=b'{"text": "x"}\n')
+        with pytest.raises(WorkspaceError, match="leaving"):
+            asked.result(PATIENCE_S)
+    assert leaving.node.log.last_seq == before
+
+
+def test_a_run_that_is_written_as_its_node_is_told_to_leave_is_interrupted_and_refused(leaving: Served) -> None:
+    asked = leaving.asked(recipe("meanwhile", tokens=ENDLESS), is_detached=True)
+    before = leaving.node.log.last_seq
+
+    async def leave() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(refused, leaving, asked)
+            while leaving.node.log.last_seq == before:
+                await checkpoint()
+            leaving.api.leave(WHY)
+
+    leaving.in_loop(leave)
+    leaving.until(lambda: not leaving.inside(leaving.node.live))
+    written = [event.body for event in leaving.node.log.read(after=before)]
+    assert [body.reason for body in written if isinstance(body, e.RunInterrupted)] == [WHY]
+    assert isinstance(written[0], e.RunCreated) and not [b for b in written if isinstance(b, e.TaskLeased)]
+
+
+def test_what_a_dead_node_left_is_interrupted_once_by_one_that_leaves_as_it_takes_it_up(
+    served: Served, tmp_path: Path
+) -> None:
+    """A backup is what a node that is killed leaves: the void leases are written before the run is live."""
+    run = served.submit(recipe("left", tokens=ENDLESS), is_detached=True, fresh=True).run
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
+    with serve(tmp_path / "ws") as other:
+        node, before = other.node, other.inside(lambda: other.node.view.seq)
+
+        async def leave() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(node.take_up)
+                while node.view.seq == before:
+                    await checkpoint()
+                other.api.leave(WHY)
+                while node.n_taking_up or node.live():
+                    await checkpoint()
+                group.cancel_scope.cancel()
+
+        other.in_loop(leave)
+        assert [body.reason for body in other.bodies(run, e.RunInterrupted)] == [WHY]
+        assert other.bodies(run, e.RunResumed) and other.bodies(run, e.AttemptLost)
+
+
+def test_a_node_that_leaves_waits_for_what_is_being_read(leaving: Served) -> None:
+    rows, server, is_over = leaving.folder.parent / "rows", SimpleNamespace(should_exit=False), list[bool]()
+    os.mkfifo(rows)
+    asked = leaving.asked(recipe("slow"), inputs=rows.name, input_format="jsonl")
+
+    async def leave() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(refused, leaving, asked)
+            while not anyio.to_thread.current_default_thread_limiter().borrowed_tokens:
+                await checkpoint()
+            leaving.api.leave(WHY)
+            group.start_soon(_leave_when_idle, leaving.node, leaving.api, 0.0, server)
+            for _ in range(9):
+                await checkpoint()
+            is_over.append(server.should_exit)
+            await anyio.to_thread.run_sync(rows.write_bytes, b"")
+        is_over.append(server.should_exit)
+
+    leaving.in_loop(leave)
+    assert is_over == [False, True]
