@@ -1,12 +1,17 @@
 """Which containers don't work, and which tasks no container can do, by what was answered. Pure.
 
 A container that could not do a task may be broken, and so may the task be. A container that does another one afterwards
-is not, so the task is to blame; one that does none is, and no task that it touched. Containers as such don't work where
+is not, so the task is to blame; one that does none is, and no task that it touched. Where nobody knows which one it
+was, a task is to blame that failed `MOST_TRIES` times while others were done. Containers as such don't work where
 none ever did, where none did since two of them failed, or where one failed as many times in a row as it holds inputs:
 it answers sooner than those that work, and would be given all there is.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+
+MOST_TRIES = 3
 
 
 class Failing:
@@ -25,6 +30,7 @@ class Failing:
         self._in_a_row: dict[str, list[str]] = {}
         """The tasks that a container could not do since it worked itself; without a name, since any did."""
         self._undoable = set[str]()
+        self._tries = Counter[str]()
 
     def __repr__(self) -> str:
         return f"<Failing: {len(self._failed_since)} since one worked, {len(self._undoable)} tasks to blame>"
@@ -40,10 +46,13 @@ class Failing:
         """A container could not do a task; whether containers as such don't work."""
         if container:
             self._failed_since.add(container)
+        self._tries[task] += self.has_worked
         in_a_row = self._in_a_row.setdefault(container, [])
         in_a_row.append(task)
         return not self.has_worked or len(self._failed_since) > 1 or len(in_a_row) >= self._holds
 
     def is_undoable(self, task: str) -> bool:
-        """Whether a container could not do a task and did others afterwards: where it fails again, it is to blame."""
-        return task in self._undoable
+        """Whether a task is to blame where it fails again: a container could not do it and did others afterwards, or it
+        failed too often.
+        """
+        return task in self._undoable or self._tries[task] >= MOST_TRIES

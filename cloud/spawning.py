@@ -50,11 +50,12 @@ class Spawning:
         on_refusal: Callable[[str], None],
         timeout_s: float = 0.0,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._calls, self._payload_of = calls, payload_of
         self._may_begin, self._paid_until = may_begin, paid_until
         self._on_call, self._on_stray, self._on_refusal = on_call, on_stray, on_refusal
-        self._timeout_s, self._now = timeout_s, now
+        self._timeout_s, self._now, self._monotonic = timeout_s, now, monotonic
         self._waiting: OrderedDict[Name, Turn] = OrderedDict()
         self._under_way: set[Name] = set()
         self._asked: dict[anyio.Event, anyio.CancelScope] = {}
@@ -88,7 +89,7 @@ class Spawning:
 
     def may_be_made(self, name: Name) -> bool:
         """Whether an attempt may have a call that nobody knows."""
-        return self._unsure.get(name, 0.0) > self._now()
+        return self._unsure.get(name, 0.0) > self._monotonic()
 
     def answered_for(self, name: Name) -> None:
         """A call said what became of an attempt, or which other one has it: none is left that nobody knows."""
@@ -164,7 +165,8 @@ class Spawning:
         self.n_made += bool(call) or may_be_made
         if not call:
             if may_be_made:
-                self._unsure[name] = self._unknown[name] = self._now() + UNSURE_S
+                self._unsure[name] = self._monotonic() + UNSURE_S
+                self._unknown[name] = self._now() + UNSURE_S
             self._put_off(name, turn, reason)
         elif name in self._under_way:
             self._backoff_s = 0.0

@@ -36,6 +36,15 @@ def here() -> Version:
     """The gx that is here, as it was when this was first asked: a process goes on with the code that it has loaded,
     whatever stands on the disk by then. What is deployed is hashed by a process of its own.
     """
+    return _on_disk()
+
+
+def is_changed() -> bool:
+    """Whether other code than that stands on the disk by now, so that what is loaded later doesn't go with it."""
+    return _on_disk() != here()
+
+
+def _on_disk() -> Version:
     found, folder = hashlib.sha256(), root()
     for package in SHIPPED:
         for file in sorted((folder / package).rglob("*.py")):

@@ -209,7 +209,11 @@ class _Lazily:
             with loading():
                 from cloud.landlord import ModalLandlord
                 from cloud.rented import Account
+                from cloud.version import is_changed
 
+            if is_changed():  # of what was just loaded, as little as of what may have been deployed
+                why = "other code of gx stands on the disk than this node began with"
+                raise CloudError(why, code="cloud.stale", hint="`gx node stop`, and again")
             driver = f"{socket.gethostname()}/{self._epoch}"
             self._found = ModalLandlord(
                 driver=driver, needs=self._needs, folder=self._folder / "rehearsals", account=Account()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud.failing import Failing
+from cloud.failing import MOST_TRIES, Failing
 
 HOLDS = 4
 
@@ -64,3 +64,15 @@ def test_nothing_is_to_blame_for_containers_that_never_work() -> None:
         failing.failed(container, "t")
     failing.worked("d")
     assert not failing.is_undoable("t")
+
+
+def test_a_task_that_fails_again_and_again_while_others_are_done_is_to_blame_wherever_it_failed() -> None:
+    failing = Failing(HOLDS)
+    for number in range(2 * MOST_TRIES):
+        failing.failed(f"call {number}", "t")
+    assert not failing.is_undoable("t"), "nothing was ever done"
+    for number in range(MOST_TRIES):
+        failing.worked("a")
+        assert not failing.is_undoable("t")
+        failing.failed(f"another call {number}", "t")
+    assert failing.is_undoable("t") and not failing.is_undoable("u")

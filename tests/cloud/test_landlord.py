@@ -81,10 +81,13 @@ def test_a_gx_that_is_changed_on_the_disk_beside_a_node_is_not_the_one_that_it_h
 ) -> None:
     wanted = wiring.Rented(models=(), timeout_s=None, is_rehearsal=False)
     version.here.cache_clear()
-    wiring.landlord(Settings(), tmp_path, epoch=1, runs=lambda run: wanted)
+    landlord = wiring.landlord(Settings(), tmp_path, epoch=1, runs=lambda run: wanted)
     with monkeypatch.context() as changed:
         changed.setattr(version, "root", lambda: tmp_path)
         of_the_node = version.here().code
+        with pytest.raises(CloudError, match="other code of gx stands on the disk") as caught:
+            landlord.offers("r", 1.0)  # what it would load now is the changed one's
+        assert caught.value.code == "cloud.stale"
         version.here.cache_clear()
         assert version.here().code != of_the_node, "another process would find the changed one"
     version.here.cache_clear()

@@ -634,6 +634,7 @@ async def test_nobody_waits_for_ever_for_a_call_that_may_have_been_made() -> Non
         on_refusal=lambda reason: refused.set(),
         timeout_s=600.0,
         now=lambda: now,
+        monotonic=lambda: now,
     )
     spawning.add(turn("a"))
     async with anyio.create_task_group() as group:

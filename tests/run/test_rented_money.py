@@ -71,6 +71,27 @@ async def test_nothing_is_renewed_for_calls_that_nobody_wants_and_that_can_t_be_
         assert not rent(active.state).ledger.alive, "it can't be alive any more"
 
 
+async def test_nothing_is_renewed_for_a_run_that_is_held_up_though_a_call_of_it_may_run_that_nobody_knows(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    landlord = ScriptedLandlord(clock, NEVER)
+    async with open_desk(tmp_path, ScriptedWorker(NEVER, leases=1), clock, landlord) as desk:
+        active = await desk.begin(FAN_OUT, ROWS, burst=ONE)
+        await until_passing(desk, lambda: landlord.workers and landlord.worker.open)
+        desk.dispatcher.attend("r", is_attended=False)
+        await passes(desk, 60)
+        assert (n_renewed := len(desk.bodies(e.ContainersRenewed))), "what is lent is paid for"
+        landlord.worker.is_clear = False
+        for task, _ in list(landlord.worker.open):
+            landlord.worker.lose(task, is_suspect=False)
+        await passes(desk, 2 * (START_S + LEASE_S + TIMEOUT_S + WINDOW_S))
+        assert len(desk.bodies(e.ContainersRenewed)) <= n_renewed + 1
+        assert not rent(active.state).ledger.alive
+        desk.dispatcher.attend("r", is_attended=True)
+        await until_passing(desk, lambda: landlord.worker.open)
+
+
 async def test_a_run_that_is_left_while_its_container_starts_is_charged_the_longest_start(tmp_path: Path) -> None:
     clock = ManualClock()
     landlord = ScriptedLandlord(clock, NEVER)

@@ -116,7 +116,7 @@ class Renter:
         """What is to be committed by what was seen and by time alone: a verdict, reservations, renewals, ends.
 
         `here` is this machine's bench, None while there is none. Unless something `may_begin`, nothing is decided, and
-        what is under way is looked after.
+        only what is under way is looked after and paid for.
         """
         made, self._bodies = self._bodies, []
         heard, self._seen = self._seen, []
@@ -138,7 +138,8 @@ class Renter:
             now=now,
         )
         is_wanted = self._rent.verdict is not None and self._rent.verdict.containers > 0
-        if (is_wanted or is_lent) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
+        # A run that is held up and lends nothing pays for no more: else a call that nobody knows would keep it paying.
+        if (is_lent or (is_wanted and may_begin)) and not 0 <= now - self._renewed_s < RENEW_EVERY_S:
             kept.extend(renting.renew(self._run, self._rent, now))
         is_over = not is_wanted and now >= self._began_s + LEASE_S  # till then an earlier process's may begin
         if self.worker is not None and (self._vouched_s <= now or is_over):
