@@ -191,12 +191,22 @@ class LocalNode:
     async def give_up(self, run_id: str, reason: str, by: str) -> None:
         """End a run for good, live or not. :raises NotFound: if there is no such run, or it is over."""
         last = e.RunCancelled(run=run_id, reason=reason, by=by)
+        async with self._held(run_id) as is_live:
+            if is_live:
+                self.stop(self.runs[run_id], last)
+            elif self.log.is_unfinished(run_id):
+                await self._dispatcher.commit([last])
+            else:
+                raise NotFound(f"the run {run_id} is over: there is nothing to cancel")
+
+    @asynccontextmanager
+    async def _held(self, run_id: str) -> AsyncIterator[bool]:
+        """Whether a run is live. Within the block nobody takes one up that isn't."""
         if run_id in self.live():
-            self.stop(self.runs[run_id], last)
-        elif self.log.is_unfinished(run_id):
-            await self._dispatcher.commit([last])
-        else:
-            raise NotFound(f"the run {run_id} is over: there is nothing to cancel")
+            yield True
+            return
+        async with self._taking_up:
+            yield run_id in self.live()
 
     async def go_on(self, run_id: str, by: str) -> None:
         """Let a live run, or steps of it, go on that were paused; else go on with one that was interrupted or stopped,
@@ -263,12 +273,13 @@ class LocalNode:
         state = await anyio.to_thread.run_sync(self.stands, run_id)
         asked = chosen(state, question, choice)
         bodies = rules.answered(state, asked, choice, by)
-        if run_id in self.live():
-            self._dispatcher.steer(bodies)
-        else:
-            stops = [b for b in bodies if isinstance(b, e.StopAsked)]
-            ends = [e.RunStopped(run=run_id, limit="rule", reason=f"{b.reason} (asked by {b.by})") for b in stops]
-            await self._dispatcher.commit([*bodies, *ends])
+        async with self._held(run_id) as is_live:
+            if is_live:
+                self._dispatcher.steer(bodies)
+            else:
+                stops = [b for b in bodies if isinstance(b, e.StopAsked)]
+                ends = [e.RunStopped(run=run_id, limit="rule", reason=f"{b.reason} (asked by {b.by})") for b in stops]
+                await self._dispatcher.commit([*bodies, *ends])
         return question_of(asked)
 
     def attend(self, run: LocalRun) -> None:
@@ -417,8 +428,9 @@ class LocalNode:
             try:
                 await self.submit(problem.decode(self.log.blobs([ref])[ref], wire.Asked))
             except (GxError, KeyError, msgspec.MsgspecError) as error:  # as one that another version wrote
-                if run_id not in self.live():  # else it was taken up as the node was told to leave, and is drained
-                    await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
+                async with self._held(run_id) as is_live:  # if so, the node was told to leave meanwhile, and drains it
+                    if not is_live and run_id in {one for one, *_ in self.log.live_runs()}:
+                        await self._dispatcher.commit([e.RunInterrupted(run=run_id, reason=str(error))])
         if left:
             await anyio.sleep(REATTACH_S)
             await self.let_go()

@@ -14,7 +14,7 @@ from edge.engine.engine import Completion
 from edge.engine.llama import Model
 from edge.engine.llama.chat import Template
 from edge.engine.llama.library import llama_cpp
-from edge.engine.llama.orders import CUT
+from edge.engine.llama.orders import CUT, Orders, taken_out
 from gx.core.message import Answer, Failure, Message, Usage
 from tests.tiny_model import write_tiny_model
 
@@ -120,6 +120,17 @@ def test_a_template_that_takes_something_out_of_a_text_makes_no_order_of_the_res
     for name in ("<SPECIAL_/think11>", "<SPECIAL_" + 20 * "/think" + "11>", "<SPECIAL_/no_think11>"):
         assert template.render(said(f"a {name} [b]")) == f"a <{CUT}SPECIAL_11> [{CUT}b]"
     assert template.render(said("a <td>/think [b]")) == "a <td> [b]"
+
+
+def test_what_a_template_takes_out_is_read_as_it_is_written() -> None:
+    template = r"""{{ x.replace('a', 'b').replace('/think', '') | replace("it's\n", "") }}{{ y.replace(z, '') }}"""
+    assert taken_out(template) == {"/think", "it's\n"}
+
+
+def test_a_text_that_goes_on_joining_is_cut_wherever_a_name_may_begin_and_costs_no_more_than_its_length() -> None:
+    orders = Orders(["<SPECIAL_11>", "@@END@@"], ["/think"])
+    nested = 200_000 * "/thi" + 200_000 * "nk"
+    assert orders.cut(f"<{nested}>@@END@@") == f"<{CUT}{nested}>@{CUT}@END@@"
 
 
 def test_a_template_that_takes_a_thought_out_of_an_answer_makes_no_order_of_the_rest() -> None:

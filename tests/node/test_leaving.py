@@ -105,6 +105,57 @@ def test_what_a_dead_node_left_is_interrupted_once_by_one_that_leaves_as_it_take
         assert other.bodies(run, e.RunResumed) and other.bodies(run, e.AttemptLost)
 
 
+def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp_path: Path) -> None:
+    run = served.submit(recipe("given up", tokens=ENDLESS), is_detached=True, fresh=True).run
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
+    with serve(tmp_path / "ws") as other:
+        node, before = other.node, other.inside(lambda: other.node.view.seq)
+
+        async def cancel() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(node.take_up)
+                while node.view.seq == before:
+                    await checkpoint()
+                assert not node.live(), "its old leases are being voided"
+                await node.give_up(run, "not wanted", "")
+                while node.live():
+                    await checkpoint()
+                group.cancel_scope.cancel()
+
+        other.in_loop(cancel)
+        ends = other.bodies(run, e.RunCancelled | e.RunFinished | e.RunInterrupted)
+        assert len(ends) == 1 and isinstance(ends[0], e.RunCancelled)
+        assert not other.bodies(run, e.TaskSucceeded)
+
+
+def test_what_was_cancelled_before_it_could_be_taken_up_stays_so_when_the_node_leaves(
+    served: Served, tmp_path: Path
+) -> None:
+    run = served.submit(recipe("over", tokens=ENDLESS), is_detached=True, fresh=True).run
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
+    with serve(tmp_path / "ws") as other:
+        node = other.node
+
+        async def leave() -> None:
+            async with anyio.create_task_group() as group:
+                async with node._taking_up:  # another run is
+                    group.start_soon(node.take_up)
+                    while not node.n_taking_up:
+                        await checkpoint()
+                    await node._dispatcher.commit([e.RunCancelled(run=run, reason="not wanted")])
+                    other.api.leave(WHY)
+                while node.n_taking_up:
+                    await checkpoint()
+                for _ in range(20):
+                    await checkpoint()
+                group.cancel_scope.cancel()
+
+        other.in_loop(leave)
+        assert other.bodies(run, e.RunCancelled) and not other.bodies(run, e.RunInterrupted)
+
+
 def test_a_node_that_leaves_waits_for_what_is_being_read(leaving: Served) -> None:
     rows, server, is_over = leaving.folder.parent / "rows", SimpleNamespace(should_exit=False), list[bool]()
     os.mkfifo(rows)

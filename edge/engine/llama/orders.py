@@ -17,13 +17,17 @@ CUT = "\ufdd0"
 """A noncharacter, which no text is to hold (https://www.unicode.org/faq/private_use.html#noncharacters)."""
 MARK = re.compile(r"<[^<>\[\]\s]{1,64}>|\[[^<>\[\]\s]{1,64}\]")
 """What names of orders look like, and what is looked at in a text; no mark is a part of another one."""
-_TAKEN_OUT = re.compile(r"""replace\(\s*(['"])(.*?)\1\s*,\s*(?:''|"")""")
-_BEGINNING = re.compile(r"[<\[]")
+_TAKEN_OUT = re.compile(r"""replace\(\s*(['"])((?:\\.|(?!\1)[^\\])+)\1\s*,\s*(?:''|"")""")
+_ESCAPE, _ESCAPED = re.compile(r"\\(.)"), {"n": "\n", "t": "\t", "r": "\r"}
+_BEGINNING = re.compile(rf"[<\[](?!{CUT})")
+MOST_PASSES = 3
+"""How often what is joined is looked at again: a text that goes on joining was made for that."""
 
 
 def taken_out(template: str) -> set[str]:
     """What a template takes out of texts, as far as it is written there."""
-    return {found[2] for found in _TAKEN_OUT.finditer(template)} - {""}
+    written = (found[2] for found in _TAKEN_OUT.finditer(template))
+    return {_ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), text) for text in written}
 
 
 class Orders:
@@ -41,11 +45,14 @@ class Orders:
         """The text with every name in it cut, and every name that could be made of it."""
         text = text.replace(CUT, "")
         cut = left = self._cut(text)
-        while (shorter := self._removed.sub("", left)) != left:
+        for _ in range(MOST_PASSES):
+            shorter = self._removed.sub("", left)
+            if shorter == left:
+                return cut
             left = shorter
             if self._cut(left) != left:
-                return _BEGINNING.sub(lambda found: found[0] + CUT, text)
-        return cut
+                break
+        return _BEGINNING.sub(lambda found: found[0] + CUT, cut)
 
     def _cut(self, text: str) -> str:
         text = self._rest.sub(lambda found: _halved(found[0]), text)
