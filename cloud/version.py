@@ -40,8 +40,14 @@ def here() -> Version:
 
 
 def is_changed() -> bool:
-    """Whether other code than that stands on the disk by now, so that what is loaded later doesn't go with it."""
-    return _on_disk() != here()
+    """Whether other code than that stands on the disk by now, so that what is loaded later doesn't go with it.
+
+    What can't be read is about to be changed.
+    """
+    try:
+        return _on_disk() != here()
+    except OSError:
+        return True
 
 
 def _on_disk() -> Version:

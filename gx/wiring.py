@@ -174,6 +174,15 @@ class Rented(Value, frozen=True, kw_only=True):
     is_offline: bool = False
 
 
+def _check_unchanged() -> None:
+    """:raises CloudError: if other code stands on the disk by now: what is loaded of it won't go with what is."""
+    from cloud.version import is_changed
+
+    if is_changed():
+        why = "other code of gx stands on the disk than this node began with"
+        raise CloudError(why, code="cloud.stale", hint="`gx node stop`, and again")
+
+
 class _Lazily:
     """The landlord, of whom nothing is loaded before something is to be rented."""
 
@@ -206,14 +215,11 @@ class _Lazily:
         if self._found is None:
             from cloud.sdk import loading
 
+            _check_unchanged()
             with loading():
                 from cloud.landlord import ModalLandlord
                 from cloud.rented import Account
-                from cloud.version import is_changed
-
-            if is_changed():  # of what was just loaded, as little as of what may have been deployed
-                why = "other code of gx stands on the disk than this node began with"
-                raise CloudError(why, code="cloud.stale", hint="`gx node stop`, and again")
+            _check_unchanged()  # nor while that was loaded
             driver = f"{socket.gethostname()}/{self._epoch}"
             self._found = ModalLandlord(
                 driver=driver, needs=self._needs, folder=self._folder / "rehearsals", account=Account()

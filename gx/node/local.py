@@ -268,12 +268,12 @@ class LocalNode:
 
         :raises NotFound: if it asks none, or is over. :raises UsageError: if that is no choice.
         """
-        if run_id not in self.live() and not self.log.is_unfinished(run_id):
-            raise NotFound(f"the run {run_id} is over: it asks nothing")
-        state = await anyio.to_thread.run_sync(self.stands, run_id)
-        asked = chosen(state, question, choice)
-        bodies = rules.answered(state, asked, choice, by)
         async with self._held(run_id) as is_live:
+            if not is_live and not self.log.is_unfinished(run_id):
+                raise NotFound(f"the run {run_id} is over: it asks nothing")
+            state = await anyio.to_thread.run_sync(self.stands, run_id)
+            asked = chosen(state, question, choice)
+            bodies = rules.answered(state, asked, choice, by)
             if is_live:
                 self._dispatcher.steer(bodies)
             else:
@@ -440,9 +440,10 @@ class LocalNode:
         left, self._left = self._left, []
         gone = [run_id for run_id, _, is_detached in left if not is_detached and run_id not in self.view.runs]
         if gone:
-            still = {run_id for run_id, *_ in self.log.live_runs()}
             reason = "its node died, and its client did not come back"
-            await self._dispatcher.commit([e.RunInterrupted(run=r, reason=reason) for r in gone if r in still])
+            async with self._taking_up:
+                still = {run_id for run_id, *_ in self.log.live_runs()}.difference(self.live())
+                await self._dispatcher.commit([e.RunInterrupted(run=r, reason=reason) for r in gone if r in still])
 
     async def _keep_time(self) -> None:
         while True:

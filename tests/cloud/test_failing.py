@@ -71,6 +71,10 @@ def test_a_task_that_fails_again_and_again_while_others_are_done_is_to_blame_whe
     for number in range(2 * MOST_TRIES):
         failing.failed(f"call {number}", "t")
     assert not failing.is_undoable("t"), "nothing was ever done"
+    failing.worked("a")
+    for number in range(2 * MOST_TRIES):
+        failing.failed(f"call {number}", "u")
+    assert not failing.is_undoable("u"), "nothing was done in between"
     for number in range(MOST_TRIES):
         failing.worked("a")
         assert not failing.is_undoable("t")

@@ -130,7 +130,8 @@ def test_what_a_template_takes_out_is_read_as_it_is_written() -> None:
 def test_a_text_that_goes_on_joining_is_cut_wherever_a_name_may_begin_and_costs_no_more_than_its_length() -> None:
     orders = Orders(["<SPECIAL_11>", "@@END@@"], ["/think"])
     nested = 200_000 * "/thi" + 200_000 * "nk"
-    assert orders.cut(f"<{nested}>@@END@@") == f"<{CUT}{nested}>@{CUT}@END@@"
+    assert orders.cut(f"<{nested}>@@END@@") == f"<{CUT}{nested}>@{CUT}@{CUT}END@{CUT}@{CUT}"
+    assert orders.cut("@@E/thinkND@@ <") == f"@{CUT}@{CUT}E/thinkND@{CUT}@{CUT} <{CUT}"
 
 
 def test_a_template_that_takes_a_thought_out_of_an_answer_makes_no_order_of_the_rest() -> None:

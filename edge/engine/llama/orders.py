@@ -19,7 +19,6 @@ MARK = re.compile(r"<[^<>\[\]\s]{1,64}>|\[[^<>\[\]\s]{1,64}\]")
 """What names of orders look like, and what is looked at in a text; no mark is a part of another one."""
 _TAKEN_OUT = re.compile(r"""replace\(\s*(['"])((?:\\.|(?!\1)[^\\])+)\1\s*,\s*(?:''|"")""")
 _ESCAPE, _ESCAPED = re.compile(r"\\(.)"), {"n": "\n", "t": "\t", "r": "\r"}
-_BEGINNING = re.compile(rf"[<\[](?!{CUT})")
 MOST_PASSES = 3
 """How often what is joined is looked at again: a text that goes on joining was made for that."""
 
@@ -40,6 +39,8 @@ class Orders:
         self._marks = {name for name in names if MARK.fullmatch(name)}
         self._rest = _any_of({name for name in names if name not in self._marks and len(name) > 1})
         self._removed = _any_of(removed)
+        first = {"<", "[", *(name[0] for name in names if name not in self._marks and len(name) > 1)}
+        self._beginning = re.compile(rf"(?:{_any_of(first).pattern})(?!{CUT})")
 
     def cut(self, text: str) -> str:
         """The text with every name in it cut, and every name that could be made of it."""
@@ -52,7 +53,7 @@ class Orders:
             left = shorter
             if self._cut(left) != left:
                 break
-        return _BEGINNING.sub(lambda found: found[0] + CUT, cut)
+        return self._beginning.sub(lambda found: found[0] + CUT, cut)
 
     def _cut(self, text: str) -> str:
         text = self._rest.sub(lambda found: _halved(found[0]), text)
