@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,16 @@ def leaving(tmp_path: Path, long: Path) -> Iterator[Served]:
     with serve(tmp_path / "ws") as node:
         yield node
         node.end_runs()
+
+
+@contextmanager
+def left_behind(served: Served, workspace: Path, name: str) -> Iterator[tuple[Served, str]]:
+    """Another node over what one that was killed left, a run that needs no client; a backup is that."""
+    run = served.submit(recipe(name, tokens=ENDLESS), is_detached=True, fresh=True).run
+    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
+    assert served.post("/v1/log/backup", {"path": str(workspace)}).status_code == 200
+    with serve(workspace) as other:
+        yield other, run
 
 
 async def refused(served: Served, asked: wire.Asked) -> None:
@@ -83,11 +94,8 @@ def test_a_run_that_is_written_as_its_node_is_told_to_leave_is_interrupted_and_r
 def test_what_a_dead_node_left_is_interrupted_once_by_one_that_leaves_as_it_takes_it_up(
     served: Served, tmp_path: Path
 ) -> None:
-    """A backup is what a node that is killed leaves: the void leases are written before the run is live."""
-    run = served.submit(recipe("left", tokens=ENDLESS), is_detached=True, fresh=True).run
-    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
-    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
-    with serve(tmp_path / "ws") as other:
+    """The void leases are written before the run is live."""
+    with left_behind(served, tmp_path / "ws", "left") as (other, run):
         node, before = other.node, other.inside(lambda: other.node.view.seq)
 
         async def leave() -> None:
@@ -106,10 +114,7 @@ def test_what_a_dead_node_left_is_interrupted_once_by_one_that_leaves_as_it_take
 
 
 def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp_path: Path) -> None:
-    run = served.submit(recipe("given up", tokens=ENDLESS), is_detached=True, fresh=True).run
-    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
-    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
-    with serve(tmp_path / "ws") as other:
+    with left_behind(served, tmp_path / "ws", "given up") as (other, run):
         node, before = other.node, other.inside(lambda: other.node.view.seq)
 
         async def cancel() -> None:
@@ -132,10 +137,7 @@ def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp
 def test_what_was_cancelled_before_it_could_be_taken_up_stays_so_when_the_node_leaves(
     served: Served, tmp_path: Path
 ) -> None:
-    run = served.submit(recipe("over", tokens=ENDLESS), is_detached=True, fresh=True).run
-    served.until(lambda: served.inside(lambda: served.node.runs[run].state.leased))
-    assert served.post("/v1/log/backup", {"path": str(tmp_path / "ws")}).status_code == 200
-    with serve(tmp_path / "ws") as other:
+    with left_behind(served, tmp_path / "ws", "over") as (other, run):
         node = other.node
 
         async def leave() -> None:
