@@ -8,7 +8,7 @@ import pytest
 from cloud import message as m
 from cloud.roll import SILENT_S, Roll, answer_to, place
 from gx.core.ports import ContainerSeen
-from tests.cloud.test_worker_alone import ScriptedCalls, next_of, turn, working
+from tests.cloud.scripted_calls import ScriptedCalls, next_of, turn, working
 
 pytestmark = pytest.mark.anyio
 
