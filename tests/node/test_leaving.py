@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 
 from gx.core import event as e
 from gx.core.errors import WorkspaceError
-from gx.node import wire
+from gx.node import local, wire
 from gx.node.serve import _leave_when_idle
 from tests.node.served import ENDLESS, PATIENCE_S, Served, recipe, serve
 
@@ -40,6 +40,23 @@ def left_behind(served: Served, workspace: Path, name: str) -> Iterator[tuple[Se
     assert served.post("/v1/log/backup", {"path": str(workspace)}).status_code == 200
     with serve(workspace) as other:
         yield other, run
+
+
+def taken_up(served: Served, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Have it take up what was left, and do something before the run is live: its old leases are voided first."""
+    node, before = served.node, served.inside(lambda: served.node.view.seq)
+
+    async def take_up() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(node.take_up)
+            while node.view.seq == before:
+                await checkpoint()
+            await meanwhile()
+            while node.n_taking_up or node.live():
+                await checkpoint()
+            group.cancel_scope.cancel()
+
+    served.in_loop(take_up)
 
 
 async def refused(served: Served, asked: wire.Asked) -> None:
@@ -94,65 +111,43 @@ def test_a_run_that_is_written_as_its_node_is_told_to_leave_is_interrupted_and_r
 def test_what_a_dead_node_left_is_interrupted_once_by_one_that_leaves_as_it_takes_it_up(
     served: Served, tmp_path: Path
 ) -> None:
-    """The void leases are written before the run is live."""
     with left_behind(served, tmp_path / "ws", "left") as (other, run):
-        node, before = other.node, other.inside(lambda: other.node.view.seq)
 
         async def leave() -> None:
-            async with anyio.create_task_group() as group:
-                group.start_soon(node.take_up)
-                while node.view.seq == before:
-                    await checkpoint()
-                other.api.leave(WHY)
-                while node.n_taking_up or node.live():
-                    await checkpoint()
-                group.cancel_scope.cancel()
+            other.api.leave(WHY)
 
-        other.in_loop(leave)
+        taken_up(other, leave)
         assert [body.reason for body in other.bodies(run, e.RunInterrupted)] == [WHY]
         assert other.bodies(run, e.RunResumed) and other.bodies(run, e.AttemptLost)
 
 
 def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp_path: Path) -> None:
     with left_behind(served, tmp_path / "ws", "given up") as (other, run):
-        node, before = other.node, other.inside(lambda: other.node.view.seq)
 
         async def cancel() -> None:
-            async with anyio.create_task_group() as group:
-                group.start_soon(node.take_up)
-                while node.view.seq == before:
-                    await checkpoint()
-                assert not node.live(), "its old leases are being voided"
-                await node.give_up(run, "not wanted", "")
-                while node.live():
-                    await checkpoint()
-                group.cancel_scope.cancel()
+            assert not other.node.live()
+            await other.node.give_up(run, "not wanted", "")
 
-        other.in_loop(cancel)
+        taken_up(other, cancel)
         ends = other.bodies(run, e.RunCancelled | e.RunFinished | e.RunInterrupted)
         assert len(ends) == 1 and isinstance(ends[0], e.RunCancelled)
         assert not other.bodies(run, e.TaskSucceeded)
 
 
 def test_what_was_cancelled_before_it_could_be_taken_up_stays_so_when_the_node_leaves(
-    served: Served, tmp_path: Path
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(local, "REATTACH_S", 0.0)  # so that it has soon taken up all that it will
     with left_behind(served, tmp_path / "ws", "over") as (other, run):
         node = other.node
 
         async def leave() -> None:
-            async with anyio.create_task_group() as group:
-                async with node._taking_up:  # another run is
-                    group.start_soon(node.take_up)
-                    while not node.n_taking_up:
-                        await checkpoint()
-                    await node._dispatcher.commit([e.RunCancelled(run=run, reason="not wanted")])
-                    other.api.leave(WHY)
-                while node.n_taking_up:
+            async with anyio.create_task_group() as group, node._taking_up:  # another run is
+                group.start_soon(node.take_up)
+                while not node.n_taking_up:
                     await checkpoint()
-                for _ in range(20):
-                    await checkpoint()
-                group.cancel_scope.cancel()
+                await node._dispatcher.commit([e.RunCancelled(run=run, reason="not wanted")])
+                other.api.leave(WHY)
 
         other.in_loop(leave)
         assert other.bodies(run, e.RunCancelled) and not other.bodies(run, e.RunInterrupted)
