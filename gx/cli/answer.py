@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 
 if TYPE_CHECKING:
     from gx.node.client import OpenQuestion
-
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 
 
 def register(app: typer.Typer) -> None:

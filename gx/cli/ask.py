@@ -10,7 +10,7 @@ from gx import output
 from gx.cli import inline
 from gx.cli.inline import MODEL
 from gx.cli.map import MaxTokensOpt, ModelOpt, SeedOpt, SystemOpt, TemperatureOpt
-from gx.cli.run import WorkspaceOpt
+from gx.cli.place import WorkspaceOpt
 from gx.core.errors import UsageError
 from gx.output import ExitCode
 

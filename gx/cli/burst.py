@@ -61,7 +61,8 @@ def burst(
     is_plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take and cost.")] = False,
     is_rehearsal: Annotated[bool, typer.Option("--rehearse", help="Containers are processes on this machine.")] = False,
     containers: Annotated[
-        int | None, typer.Option("--max-containers", min=1, help="At most so many at once; 4, or 8 on paper.")
+        int | None,
+        typer.Option("--max-containers", min=1, help="At most so many at once; the recipe's, else 4, or 8 on paper."),
     ] = None,
     gpu: Annotated[
         list[str] | None, typer.Option("--gpu", help="A kind that may be rented; several are weighed.")

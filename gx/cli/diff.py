@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 
 if TYPE_CHECKING:
     from gx.core.event import Ref
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from gx.run.history.diff import Brief, Row, Totals
     from gx.run.history.past import Past
 
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or text on stdout.")]
 _WIDE = 60
 """Characters of a value that are shown on a terminal."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
-from gx.cli.run import WorkspaceOpt
+from gx.cli.place import WorkspaceOpt
 from gx.output import ExitCode
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import msgspec
 import typer
 
 from gx import output
-from gx.cli.run import FormatOpt, InputsOpt, RecipeArg, SetOpt, WorkspaceOpt
+from gx.cli.place import WorkspaceOpt
+from gx.cli.run import FormatOpt, InputsOpt, RecipeArg, SetOpt
 from gx.core.errors import InputError, UsageError
 from gx.core.ids import canonical
 from gx.output import ExitCode

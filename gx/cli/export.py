@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 from gx.core.errors import GxError, UsageError
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from gx.run.record import Record
 
 RunArg = Annotated[str, typer.Argument(help="A run, by its id or the start of it.", show_default=False)]
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 
 
 class Form(str, Enum):

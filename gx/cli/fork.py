@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
-from gx.cli.place import seconds
+from gx.cli.place import WorkspaceOpt, seconds
 from gx.cli.printing import Printer, RawOpt, SelectOpt, Style, TeeOpt, style_of
 from gx.core.errors import NotFound, UsageError
 
@@ -35,10 +35,6 @@ OrderedOpt = Annotated[bool, typer.Option("--ordered", help="Print records in th
 WithInputOpt = Annotated[bool, typer.Option("--with-input", help="Put each row's own fields into its record.")]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 from gx.core.errors import UsageError
 from gx.core.words import counted
 from gx.output import ExitCode
@@ -27,10 +27,6 @@ KEEP_DAYS = 30.0
 LEAVING_S = 10.0
 """How long a node that was sent home may take to let the log go."""
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 
 

@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 from gx.core.errors import NotFound, UsageError
 from gx.output import ExitCode
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from gx.run.log.repair import Repair
     from gx.run.log.verify import Report
 
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 LEAVING_S = 10.0
 """How long a node that was sent home may take to let the log go."""

@@ -17,6 +17,7 @@ import typer
 
 from gx import output
 from gx.cli import health
+from gx.cli.place import WorkspaceOpt
 from gx.core.errors import NotFound, UsageError, WorkspaceError
 from gx.output import ExitCode
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from gx.core.tables import Table
     from gx.node.workspace import Workspace
 
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 FOLLOW_EVERY_S = 0.25
 LEAVING_S = 10.0
@@ -70,8 +67,9 @@ def sql(
 ) -> None:
     """Ask the log in SQL; it can be read, never changed.
 
-    Views: runs, tasks, results, attempts, spend, decisions, egress, engine, memories, recalled, archived; `gx sql
-    "describe tasks"` shows the columns of one. With --archived they are made of all events up to the last archive.
+    Views: runs, tasks, results, attempts, spend, decisions, egress, engine, memories, recalled, archived; and the table
+    events. `gx sql "describe tasks"` shows the columns of one. With --archived they are made of all events up to the
+    last archive.
 
     Example: gx sql "select status, count(*) from tasks group by all"
     """

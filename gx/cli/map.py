@@ -12,8 +12,9 @@ import typer
 
 from gx import output
 from gx.cli import inline
+from gx.cli.place import WorkspaceOpt
 from gx.cli.printing import RawOpt, SelectOpt, TeeOpt, style_of
-from gx.cli.run import FormatOpt, NotifyOpt, WorkspaceOpt, carry_out
+from gx.cli.run import FormatOpt, NotifyOpt, carry_out
 from gx.core.errors import UsageError
 
 HELP = """\

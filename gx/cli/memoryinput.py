@@ -181,7 +181,10 @@ def _is_file(path: Path) -> bool:
 def _looks_like_a_file(word: str) -> bool:
     if "://" in word or any(c.isspace() for c in word):
         return False
-    return "/" in word or word.lower().endswith((*LINES, *TEXTS))
+    from edge.knowledge.formats import format_of
+
+    is_kind = word.lower().endswith((*LINES, *TEXTS)) or format_of(word) not in ("text", "code")
+    return "/" in word or is_kind
 
 
 def row_of(memory: Any) -> dict[str, Any]:

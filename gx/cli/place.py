@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 RunArg = Annotated[str, typer.Argument(help="A run, by its id or the start of it.", show_default=False)]
 WorkspaceOpt = Annotated[
     Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
+    typer.Option(
+        "--workspace",
+        help="The .gx folder; by default the nearest one above, else one in your data folder.",
+        show_default=False,
+    ),
 ]
 
 

@@ -6,22 +6,18 @@ Parse, call, print: what is found out is in `gx.run.replay`. Nothing is run, ren
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 
 if TYPE_CHECKING:
     from gx.core.task import Offer
     from gx.run.replay.compare import Outcome
     from gx.run.replay.recorded import Recorded
 
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON lines or a table on stdout.")]
 TIMEOUT_S = 120.0
 """The longest that an input is taken to run, for what the cap reserves."""

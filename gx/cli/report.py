@@ -30,7 +30,12 @@ def report(
     run: RunArg,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A file; - is stdout. By default RUN.html.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file; - is stdout. By default RUN.html, or stdout where that is no terminal.",
+            show_default=False,
+        ),
     ] = None,
     svg: Annotated[
         Path | None, typer.Option("--svg", help="The charts alone, as files in this folder.", show_default=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gx import output
-from gx.cli.place import seconds
+from gx.cli.place import WorkspaceOpt, seconds
 from gx.cli.printing import Printer, RawOpt, SelectOpt, Style, TeeOpt, style_of
 from gx.core.errors import UsageError
 
@@ -70,10 +70,6 @@ OtelOpt = Annotated[
         help="Send traces and metrics, without content, to the collector of OTEL_EXPORTER_OTLP_ENDPOINT.",
         show_default=False,
     ),
-]
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
 ]
 
 

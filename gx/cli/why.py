@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gx import output
+from gx.cli.place import WorkspaceOpt
 from gx.core.inert import inert
 
 if TYPE_CHECKING:
     from gx.run.history.why import Line, Why
 
-WorkspaceOpt = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="The .gx folder; by default the nearest one above.", show_default=False),
-]
 JsonOpt = Annotated[bool | None, typer.Option("--json/--plain", help="JSON or text on stdout.")]
 
 

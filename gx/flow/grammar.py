@@ -188,7 +188,7 @@ AGENT = Table(
             _MEMORY,
             "Search the memory before each task: a namespace, or a mapping. What is found is `memories` in the prompt, "
             "and stands before it where the prompt doesn't name it. An `output` may say `x-from: memories.id` (or "
-            "`.file`, `.path`, `.source`) in place of an enum: one of those that were found.",
+            "`.file`, `.path`, `.source`, `.uid`) in place of an enum: one of those that were found.",
         ),
     },
     later=("tools",),

@@ -67,6 +67,8 @@ def test_a_table_shows_a_memory_as_one_harmless_line(folder: Project) -> None:
     "words, told",
     [
         (("add", "nofile.md"), "there is no file nofile.md"),
+        (("add", "report.pdf", "-n", "work"), "there is no file report.pdf"),
+        (("add", "a picture", "photo.PNG"), "there is no file photo.PNG"),
         (("add", " "), "expected text"),
         (("add", "a", "-n", "a b"), "a namespace: expected"),
         (("add", "bad.jsonl"), "bad.jsonl:2: expected a memory"),
