@@ -58,6 +58,21 @@ def cores() -> int:
     return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
+def default_threads() -> int:
+    """How many threads may compute at once: as many as there are cores, or as a container's limit has time for."""
+    quota = cpu_quota()
+    return cores() if quota is None else min(cores(), max(1, round(quota)))
+
+
+def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    """How many CPUs' time a container's limit leaves (cgroup v2 `cpu.max`); `None` without one."""
+    try:
+        quota, period = path.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
 def busy_s(path: Path = Path("/proc/stat")) -> float | None:
     """Seconds that all processors have worked, for whomever, since the start (proc(5)); `None` if nobody counts."""
     try:

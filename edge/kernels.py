@@ -39,6 +39,10 @@ FAST: dict[str, tuple[str, ...]] = {
 """For each format the sets of the build's flags of which one is enough. A format that isn't here has no such path."""
 
 
+WIDE = frozenset({"F32", "F16", "BF16"})
+"""Formats of 16 bits and more, of which a Q8_0 copy would be a step down."""
+
+
 def flags_in(text: str) -> tuple[str, ...]:
     """The flags that are on in `llama_print_system_info`, "CPU : AVX2 = 1 | AVX512 = 0 | …"."""
     pairs = (part.split(":")[-1].partition("=") for part in text.split("|"))

@@ -52,7 +52,8 @@ class Measured(Value, frozen=True, kw_only=True):
 
 def prepare(source: str, target: str, kind: Kind) -> Measured:
     """Write the copy, and measure it beside its source. :raises ModelError: if either can't be made or read."""
-    from edge.engine.llama import default_threads, requantize
+    from edge.cpu import default_threads
+    from edge.engine.llama import requantize
     from edge.engine.measure import opened
 
     threads = default_threads()

@@ -13,7 +13,7 @@ import msgspec
 
 from edge.cpu import WORTH_HAVING, unused_sets
 from edge.header import TYPES, Header, read_header
-from edge.kernels import faster_copy, is_fast
+from edge.kernels import WIDE, faster_copy, is_fast
 from gx.core.message import ModelCard
 
 ON_GPU = "GPU"
@@ -50,7 +50,9 @@ def _slow_format(header: Header, flags: Collection[str]) -> SlowFormat | None:
     share = sum(slow.values()) / max(1, sum(header.weights.values()))
     if share < 0.5:
         return None
-    return SlowFormat(" and ".join(sorted(slow, key=lambda name: -slow[name])), share, faster_copy(flags))
+    kind = faster_copy(flags)
+    is_down = kind == "q8_0" and not WIDE.isdisjoint(slow)
+    return SlowFormat(" and ".join(sorted(slow, key=lambda name: -slow[name])), share, None if is_down else kind)
 
 
 def unused(flags: Collection[str], has: frozenset[str] | None) -> str:
@@ -90,6 +92,14 @@ def few_layers(layers: int, on_gpu: int) -> str:
         f"the GPU's memory has room for {on_gpu} of its {layers + 1} layers, the output counted as one; the others run "
         "on the CPU, each ten times as slowly or worse: choose a smaller file of the model or a smaller "
         "GX_CONTEXT_TOKENS, or free the GPU's memory and then `gx node stop`"
+    )
+
+
+def few_slots(slots: int, wanted: int) -> str:
+    """What it means that the memory has room for less than half of the slots that were wanted."""
+    return (
+        f"the memory has room for {slots} turns of it at a time, of the {wanted} that would keep the machine busy: "
+        "choose a smaller model, or close other programs and then `gx node stop`"
     )
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge.cpu import busy_s
+from edge.cpu import busy_s, default_threads
 from edge.engine.tuning import Speeds, Tuning
+from edge.kernels import WIDE
 from edge.prepare import KINDS, Kind
 from edge.trials import Calibration, Setup, calibrate
 from gx.core.errors import BenchError, GxError, ModelError
@@ -33,7 +34,6 @@ LONGEST_TRIAL = 0.15
 """The share of the time after which a trial isn't repeated."""
 FOR_COPIES = 1 / 3
 """How much longer it may take for copies."""
-_HALVES = frozenset({"F32", "F16", "BF16"})
 
 
 class CopyTrial(Value, frozen=True, kw_only=True):
@@ -44,13 +44,15 @@ class CopyTrial(Value, frozen=True, kw_only=True):
 
 
 class Tuned(Value, frozen=True, kw_only=True):
-    """`copies` are those that were tried; `format` is what most weights of the file are in.
+    """`copies` are those that were tried, or `untried` says why none was.
 
-    `others` is the share of all processors that something else took meanwhile.
+    `format` is what most weights of the file are in; `others` the share of all processors that something else took
+    meanwhile.
     """
 
     calibration: Calibration
     copies: tuple[CopyTrial, ...] = ()
+    untried: str = ""
     format: str = ""
     others: float = 0.0
 
@@ -58,7 +60,7 @@ class Tuned(Value, frozen=True, kw_only=True):
 def tune(path: str, *, seconds: float) -> Tuned:
     """Measure a model file for about so long. :raises ModelError: if it can't be loaded, or writes nothing."""
     from edge.engine.engine import DEFAULT_SLOTS
-    from edge.engine.llama import PASS_TOKENS, default_threads, gpu_free_bytes, offloads
+    from edge.engine.llama import PASS_TOKENS, gpu_free_bytes, offloads
     from edge.engine.measure import SLOT_TOKENS, opened
     from edge.engine.memory import available_bytes, gpu_room
     from edge.header import read_header
@@ -85,11 +87,20 @@ def tune(path: str, *, seconds: float) -> Tuned:
     others = _others(busy_before_s, time.monotonic() - began_s)
     header = read_header(path)
     format_ = header.main_format()[0] if header is not None else ""
+    kinds = [] if format_ in WIDE else [kind for kind in KINDS if kind != format_.lower()]
+    untried = _why_untried(path) if kinds else ""
     copies: tuple[CopyTrial, ...] = ()
-    if format_ not in _HALVES:
-        kinds = [kind for kind in KINDS if kind != format_.lower()]
+    if kinds and not untried:
         copies = _copies(path, kinds, calibration.chosen, until_s=began_s + seconds * (1 + FOR_COPIES))
-    return Tuned(calibration=calibration, copies=copies, format=format_, others=others)
+    return Tuned(calibration=calibration, copies=copies, untried=untried, format=format_, others=others)
+
+
+def _why_untried(path: str) -> str:
+    """Why no copy of a file is tried, if so."""
+    size, free = Path(path).stat().st_size, shutil.disk_usage(tempfile.gettempdir()).free
+    if size > COPIED_BYTES:
+        return f"the file has more than {COPIED_BYTES / 1e9:.1f} GB, so that it would take minutes"
+    return f"{tempfile.gettempdir()} has less than {8 * size / 1e9:.1f} GB free" if free < 8 * size else ""
 
 
 def _others(busy_before_s: float | None, elapsed_s: float) -> float:
@@ -124,11 +135,8 @@ def _copies(path: str, kinds: Sequence[Kind], setup: Setup, *, until_s: float) -
     from edge.engine.llama import requantize
     from edge.engine.measure import opened
 
-    size = Path(path).stat().st_size
     found: list[CopyTrial] = []
     with tempfile.TemporaryDirectory(prefix="gx-tune-") as folder:
-        if size > COPIED_BYTES or shutil.disk_usage(folder).free < 8 * size:
-            return ()
         for kind in kinds:
             if found and time.monotonic() > until_s:
                 break

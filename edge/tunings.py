@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge.cpu import cores, cpu_model
+from edge.cpu import cpu_model, default_threads
 from edge.ended import why
 from edge.engine.tuning import Tuning
 from edge.sidecars import read_json, write_json
@@ -102,7 +102,7 @@ def make(
         file_bytes=path.stat().st_size,
         engine=_engine(),
         cpu=cpu_model(),
-        cores=cores(),
+        cores=default_threads(),
         tuning=chosen_tuning(tuned),
         gain=tuned.calibration.gain,
         slots=tuned.calibration.slots,
@@ -127,7 +127,7 @@ def key_of(file_bytes: int, engine: str, cpu: str, n_cores: int) -> str:
 
 
 def _place(folder: Path, sha256: str, path: str) -> Path:
-    return folder / f"{sha256}-{key_of(Path(path).stat().st_size, _engine(), cpu_model(), cores())}.json"
+    return folder / f"{sha256}-{key_of(Path(path).stat().st_size, _engine(), cpu_model(), default_threads())}.json"
 
 
 def _engine() -> str:

@@ -137,6 +137,7 @@ def prepare(
     Example: gx models prepare smollm2 --as bf16
     """
     from edge import models, prepared
+    from edge.kernels import WIDE
     from gx import output
     from gx.settings import load
 
@@ -152,6 +153,11 @@ def prepare(
     wanted = next((one for one in prepared.KINDS if one == (kind or _fast_here())), None)
     if wanted is None:
         raise UsageError(f"--as: expected {' or '.join(prepared.KINDS)}, got {kind!r}")
+    if wanted == "q8_0" and (format_ := _format_of(found.path)) in WIDE:
+        raise UsageError(
+            f"a q8_0 copy of {found.name} would be a step down: it has about half of the bits of {format_}, or fewer",
+            hint="use the file as it is" + (f", or try: gx models prepare {name} --as bf16" * (format_ != "BF16")),
+        )
     output.note(f"{found.name}: writing and measuring a {wanted} copy")
     path, copy = prepared.make(found.path, found.sha256, wanted, settings.models_dir)
     measured = copy.measured
@@ -176,6 +182,14 @@ def _fast_here() -> str:
     from gx.node import machine
 
     return faster_copy(machine.probe_engine().flags) or "bf16"
+
+
+def _format_of(path: Path) -> str:
+    """What most weights of a file are in; empty if it doesn't say."""
+    from edge.header import read_header
+
+    header = read_header(path)
+    return "" if header is None else header.main_format()[0]
 
 
 def _rounded(rates: tuple[float, float]) -> tuple[int, int]:

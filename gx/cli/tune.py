@@ -97,6 +97,11 @@ def remarks(
         said.append(f"this is the prepared copy of {model.name}; without it: gx models prepare {model.name} --rm")
     elif best is not None:
         said.append("no prepared copy is faster")
+    elif tuned.untried:
+        said.append(
+            f"whether a prepared copy is faster was not tried: {tuned.untried}; `gx models prepare {model.name}` makes "
+            "one, and measures both"
+        )
     if calibration.left_out:
         said.append(f"the time was too short for: {', '.join(calibration.left_out)}")
     return said

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from edge.cpu import cores, cpu_sets
+from edge.cpu import cores, cpu_quota, cpu_sets, default_threads
 from gx import __version__, wiring
 from gx import settings as settings_module
 from gx.core.errors import GxError, LogError, ModelError, SettingsError, WorkspaceError
@@ -103,11 +103,11 @@ def _settings(workspace: Path | None) -> Check:
 
 
 def _threads(settings: Settings) -> Check:
-    n_cores, quota = cores(), machine.cpu_quota()
-    threads = settings.threads or n_cores
+    n_cores, quota = cores(), cpu_quota()
+    threads = settings.threads or default_threads()
     if quota is not None and threads > max(1, round(quota)):
         found = f"{threads} threads, and the container's limit is {quota:g} CPUs"
-        return Check(name="threads", status="warn", found=found, advice=f"set GX_THREADS={max(1, round(quota))}")
+        return Check(name="threads", status="warn", found=found, advice="leave `threads` out of the settings")
     if threads > n_cores:
         found = f"{threads} threads on {n_cores} cores get in each other's way"
         return Check(name="threads", status="warn", found=found, advice="leave `threads` out of the settings")

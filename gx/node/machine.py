@@ -112,12 +112,3 @@ def swapped_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
     except OSError:
         return None
     return (int(kib["SwapTotal"]) - int(kib["SwapFree"])) * 1024 if len(kib) == 2 else None
-
-
-def cpu_quota() -> float | None:
-    """How many CPUs' time a container's limit leaves (cgroup v2 `cpu.max`); `None` without one."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):
-        return None

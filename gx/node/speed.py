@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edge import slowness
-from edge.cpu import SETS, cores
+from edge.cpu import SETS, default_threads
 from gx import wiring
 from gx.node import machine
 from gx.node.check import Check
@@ -135,7 +135,7 @@ def tuned(name: str, note: Note | None, settings: Settings, *, is_copy: bool) ->
     if note is None:
         found = f"{of} is computed with the defaults; `gx doctor --tune -m {name}` measures what is faster here"
         return Check(name="tuning", status="ok", found=found)
-    threads = settings.threads or note.tuning.threads or cores()
+    threads = settings.threads or note.tuning.threads or default_threads()
     own = " (GX_THREADS or `threads` in your settings)" if settings.threads else ""
     flash = "off" if note.tuning.flash is False else "on"
     gain = f"; {note.gain:.2f} times as fast as the defaults" if threads == note.tuning.threads else ""

@@ -67,6 +67,12 @@ def test_what_is_left_to_do_is_said_with_its_command() -> None:
     assert not any("GX_" in s for s in tune.remarks(MODEL, NOTE, TUNED, is_copy=False, threads=None, slots=16))
 
 
+def test_where_no_copy_was_tried_it_is_said_why() -> None:
+    untried = msgspec.structs.replace(TUNED, copies=(), untried="the file has more than 1.1 GB")
+    said = tune.remarks(MODEL, NOTE, untried, is_copy=False, threads=None, slots=None)
+    assert any("more than 1.1 GB" in line and "gx models prepare smollm2" in line for line in said)
+
+
 @pytest.mark.parametrize(
     ("check", "words"),
     [

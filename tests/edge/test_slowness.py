@@ -10,6 +10,7 @@ import pytest
 from edge import cpu, kernels, slowness
 from edge.header import read_header
 from gx.core.message import ModelCard
+from tests.tiny_model import write_tiny_model
 
 AVX2 = ["AVX", "AVX2", "F16C", "FMA", "LLAMAFILE", "REPACK"]
 AVX512 = [*AVX2, "AVX512", "AVX512_BF16", "AVX512_VNNI"]
@@ -103,5 +104,27 @@ def test_idle_processors_are_not_counted_as_busy(tmp_path: Path) -> None:
     assert cpu.busy_s(tmp_path / "none") is None
 
 
+def test_no_step_down_is_advised(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf")
+    header = read_header(path)
+    assert header is not None and header.main_format()[0] in kernels.WIDE
+    slow = slowness.slow_format(path, ["REPACK"])
+    assert slow is not None and slow.kind is None
+    assert slowness.slow_format(path, ["LLAMAFILE", "DOTPROD"]) is None or slow.kind is None
+
+
 def test_this_cpu_has_a_name_and_cores() -> None:
     assert cpu.cpu_model() and cpu.cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"), [("max 100000", 16), ("250000 100000", 2), ("50000 100000", 1), ("", 16)]
+)
+def test_a_containers_limit_counts_for_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, threads: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    read = cpu.cpu_quota
+    monkeypatch.setattr(cpu, "cpu_quota", lambda: read(tmp_path / "cpu.max"))
+    monkeypatch.setattr(cpu, "cores", lambda: 16)
+    assert cpu.default_threads() == threads

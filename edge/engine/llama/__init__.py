@@ -6,7 +6,7 @@ What is beside this folder knows no pointers but that of the vocabulary, which l
 from edge.engine.llama.chat import CHATML, THOUGHTS
 from edge.engine.llama.context import BATCH_TOKENS, PASS_TOKENS, Context, Fed, Rows, State, Wanted, rows_of
 from edge.engine.llama.encoder import Encoder
-from edge.engine.llama.library import build, default_threads, gpu_free_bytes, offloads
+from edge.engine.llama.library import build, gpu_free_bytes, offloads
 from edge.engine.llama.model import DEFAULT_CONTEXT_TOKENS, Model
 from edge.engine.llama.requantize import requantize
 from edge.engine.llama.vocabulary import Vocabulary
@@ -26,7 +26,6 @@ __all__ = [
     "Vocabulary",
     "Wanted",
     "build",
-    "default_threads",
     "gpu_free_bytes",
     "offloads",
     "requantize",

@@ -18,8 +18,8 @@ import llama_cpp
 from llama_cpp._ggml import libggml as _ggml
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-__all__ = ["Jinja2ChatFormatter", "build", "complaints", "default_threads", "forget", "llama_cpp", "take_complaint"]
-__all__ += ["gpu_free_bytes", "offloads"]
+__all__ = ["Jinja2ChatFormatter", "build", "complaints", "forget", "gpu_free_bytes", "llama_cpp", "offloads"]
+__all__ += ["take_complaint"]
 
 # ggml_log_level: 3 is a warning, 4 an error.
 _LOG_ERROR = 4
@@ -85,12 +85,6 @@ def gpu_free_bytes() -> list[int]:
             _ggml.ggml_backend_dev_memory(device, ctypes.byref(free_bytes), ctypes.byref(total_bytes))
             free[kind].append(free_bytes.value)
     return [found for found in free[_GPU] or free[_INTEGRATED_GPU] if found]
-
-
-def default_threads() -> int:
-    """The cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def forget() -> None:

@@ -30,8 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from edge.cpu import default_threads
 from edge.engine.engine import Completion, Engine, Request
-from edge.engine.llama import Context, Fed, Model, default_threads
+from edge.engine.llama import Context, Fed, Model
 from edge.engine.sampling import Sampler
 from edge.engine.shapes import Grammars, JsonSchema
 from edge.engine.slots import Copy, Cut
