@@ -42,8 +42,10 @@ def here() -> Version:
 def is_changed() -> bool:
     """Whether other code than that stands on the disk by now, so that what is loaded later doesn't go with it.
 
-    What can't be read is about to be changed.
+    What can't be read is about to be changed, and what couldn't be when this was to be asked first has been.
     """
+    if not here.cache_info().currsize:
+        return True
     try:
         return _on_disk() != here()
     except OSError:

@@ -65,6 +65,9 @@ def stop(workspace: WorkspaceOpt = None) -> None:
     if client is None:
         output.note("no node is up")
         return
+    with contextlib.suppress(NodeGone):
+        if names := ", ".join(one["run"] for one in client.ask("GET", "/v1/node")["runs"]):
+            output.note(f"what is running of {names} ends first; `gx requeue RUN` takes it back at once")
     with contextlib.suppress(NodeGone):  # that is what was asked for
         client.ask("POST", "/v1/node/leave")
     while find(client.folder) is not None:
@@ -97,7 +100,7 @@ def _end_of(client: Client, run: str) -> RunEnd:
     from gx.node.problem import decode
     from gx.node.start import ensure
 
-    waited = 0
+    waited, told = 0, set[str]()
     while True:
         with contextlib.suppress(NodeGone):
             try:
@@ -105,6 +108,10 @@ def _end_of(client: Client, run: str) -> RunEnd:
                     frame = decode(line, wire.Frame)
                     if frame.end is not None:
                         return wire.ended(frame.end)
+                    for note in () if frame.progress is None else frame.progress.notes:
+                        if note not in told:
+                            told.add(note)
+                            output.note(f"note: {note}")
                     waited = waited + 1 if frame.progress is not None and frame.progress.waits else 0
                     if waited > WAITS_FRAMES and frame.progress is not None and not output.has_person():
                         for text in asking(run, frame.progress):

@@ -48,14 +48,15 @@ class StatusLine:
             await anyio.sleep(EVERY_S)
 
     def tell(self, run: RemoteRun) -> None:
-        """Note what the run's rules did, and what a person is asked: each thing once."""
+        """Note what the run's rules did, and what a person is asked: each thing once, as long as it is so."""
         if (now := run.progress()) is None:
             return
-        for text in (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now)):
+        texts = (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now))
+        for text in texts:
             if text not in self._told:
-                self._told.add(text)
                 self.clear()
                 output.note(text)
+        self._told = set(texts)
 
     def clear(self) -> None:
         """Wipe the line, so that something else can be written."""

@@ -35,11 +35,16 @@ def pause(run: RunArg, workspace: WorkspaceOpt = None) -> None:
 def resume(run: RunArg, workspace: WorkspaceOpt = None) -> None:
     """Let a paused run go on; or begin an interrupted or stopped one again in the background, as --detach does.
 
+    A live run without a client needs none from then on.
+
     Example: gx resume triage-k3m9xq && gx wait triage-k3m9xq
     """
     from gx.node.start import insist
 
     def ask(node: Client) -> str:
+        for one in node.ask("GET", "/v1/node")["runs"]:
+            if one["run"].startswith(run) and one["status"] == "draining":
+                output.note(f"note: {one['run']} is ending, and this waits until it has")
         name: str = node.ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]
         return name
 

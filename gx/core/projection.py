@@ -132,6 +132,7 @@ def _run_continued(run: RunState, body: e.RunContinued) -> None:
 
 def _run_changed(run: RunState, body: e.RunChanged) -> None:
     _limits(run, body)
+    run.is_detached = run.is_detached or body.is_detached
     if body.concurrency is not None:
         run.concurrency = body.concurrency or None
     if body.priority is not None:

@@ -78,11 +78,16 @@ def resumed(run: RunState, wanted: Submission, now: float, *, deadline_s: float 
 
 
 def joined(run: RunState, wanted: Submission, now: float) -> list[e.Body]:
-    """What a client that joins a live run changes of it: the limits that it gives."""
+    """What a client that joins a live run changes of it: the limits that it gives, and that it needs no client."""
     made = _allowed(run, wanted)
-    if wanted.deadline_s is not None or wanted.budget_tokens is not None:
+    is_detached = wanted.is_detached and not run.is_detached
+    if wanted.deadline_s is not None or wanted.budget_tokens is not None or is_detached:
         changed = e.RunChanged(
-            run=run.id, deadline_at=_deadline_at(wanted, now), budget_tokens=wanted.budget_tokens, by=wanted.by
+            run=run.id,
+            deadline_at=_deadline_at(wanted, now),
+            budget_tokens=wanted.budget_tokens,
+            is_detached=is_detached,
+            by=wanted.by,
         )
         made.append(changed)
     return made

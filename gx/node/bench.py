@@ -63,9 +63,9 @@ class Bench:
         untold = dict(digests)
         while untold:
             for name, digest in list(untold.items()):
-                if (warnings := await self._warnings(digest)) is None:
-                    continue
-                del untold[name]
+                warnings, is_all = await self._warnings(digest)
+                if is_all:
+                    del untold[name]
                 for warning in warnings:
                     if warning not in told:
                         told.add(warning)
@@ -73,11 +73,11 @@ class Bench:
             if untold:
                 await anyio.sleep(LOOK_EVERY_S)
 
-    async def _warnings(self, digest: str) -> tuple[str, ...] | None:
+    async def _warnings(self, digest: str) -> tuple[tuple[str, ...], bool]:
         try:
             return await wiring.warnings_of(await self._up(), digest)
         except GxError:  # whatever uses the model says why
-            return ()
+            return (), True
 
     async def _up(self) -> Worker:
         while (worker := self._worker) is None:

@@ -30,7 +30,10 @@ class NodeGone(WorkspaceError):
     code = "workspace.gone"
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the node went away: {why}", hint="the same again is asked of the next one")
+        super().__init__(
+            f"the node went away: {why}",
+            hint="nobody knows whether it was done: `gx ps` shows how things stand, then ask again",
+        )
         self.why = why
 
 

@@ -60,6 +60,10 @@ class _Ending(Exception):
         self.run = run
 
 
+def _stream_is_gone(run_id: str) -> UsageError:
+    return UsageError(f"the input of {run_id} was a stream, and is gone", hint="give the rows again to `gx run`")
+
+
 class LocalNode:
     """The owner of a workspace, inside its process."""
 
@@ -216,6 +220,12 @@ class LocalNode:
         """
         live = self.runs.get(run_id)
         if live is not None and not live.active.is_over and not live.is_ending:
+            if not live.is_attended:  # nobody is there any more for whom it would go on
+                if live.upload is not None and not live.state.inputs_ended:
+                    raise _stream_is_gone(run_id)
+                if (wait := self._waits.pop(run_id, None)) is not None:
+                    wait.cancel()
+                self.change(live, e.RunChanged(run=run_id, is_detached=True, by=by))
             self._unpause(live, by)
             return
         if not self.log.is_unfinished(run_id):
@@ -223,7 +233,7 @@ class LocalNode:
         asked = await anyio.to_thread.run_sync(self.asked, run_id)
         wanted = msgspec.structs.replace(asked.submission, is_detached=True, by=by, token=asked.submission.token)
         if wanted.inputs == "-":
-            raise UsageError(f"the input of {run_id} was a stream, and is gone", hint="give the rows again to `gx run`")
+            raise _stream_is_gone(run_id)
         run = await self.submit(msgspec.structs.replace(asked, submission=wanted))
         self._unpause(run, by)
 
@@ -271,7 +281,7 @@ class LocalNode:
         async with self._held(run_id) as is_live:
             if not is_live and not self.log.is_unfinished(run_id):
                 raise NotFound(f"the run {run_id} is over: it asks nothing")
-            state = await anyio.to_thread.run_sync(self.stands, run_id)
+            state = self.runs[run_id].state if is_live else await anyio.to_thread.run_sync(self.stands, run_id)
             asked = chosen(state, question, choice)
             bodies = rules.answered(state, asked, choice, by)
             if is_live:
@@ -298,7 +308,8 @@ class LocalNode:
         """Give a client that vanished the time to come back."""
         with scope:
             await anyio.sleep(REATTACH_S)
-            self.drain(run, "its client went away", "")
+            if not run.is_attended:  # somebody may have said since that it needs no client
+                self.drain(run, "its client went away", "")
 
     def _tell_others(self, run: LocalRun, wanted: Submission) -> None:
         """See to it that those whom the submission names are told of the run."""

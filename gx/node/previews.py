@@ -1,4 +1,4 @@
-"""What running attempts have written so far: previews from their signals, which nothing is decided from.
+"""What running attempts have written so far: previews from their signals, from which no result is decided.
 
 Invariant: at most `MOST` attempts are kept, each with the end of its text; a later attempt of a task takes the place of
 an earlier one. Signals may be dropped on their way, so a text may have gaps; the answer in the log has none. Where each

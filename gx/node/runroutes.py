@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gx.core import event as e
-from gx.core.errors import NotFound
+from gx.core.errors import NotFound, UsageError
 from gx.core.terms import Terms
 from gx.node import bounds, telemetry, wire
 from gx.node.attached import LocalRun
@@ -104,7 +104,7 @@ class RunRoutes:
             run_id = await self._name(request)
             await self.node.give_up(run_id, body.reason, by(request))
             return Done(run=run_id)
-        run = self._run(request)
+        run = self._live(request)
         tasks = [task.id for task in run.state.tasks.values() if task.step == body.step or task.id == body.task]
         if not tasks:
             raise NotFound(f"the run {run.state.id} has no such task or step: {body.task or body.step}")
@@ -112,7 +112,7 @@ class RunRoutes:
         return Done(run=run.state.id)
 
     async def _requeue(self, request: Request, body: Requeue) -> Done:
-        run = self._run(request)
+        run = self._live(request)
         leased = run.state.leased.values()
         wanted = body.task or body.step
         tasks = [task.id for task in leased if wanted is None or wanted in (task.id, task.step)]
@@ -122,7 +122,12 @@ class RunRoutes:
         return Done(run=run.state.id)
 
     async def _pause(self, request: Request, body: None) -> Done:
-        run = self._run(request)
+        run = self._live(request)
+        if run.is_ending:
+            hint = f"gx resume {run.state.id} goes on with it when it has ended"
+            is_given_up = isinstance(run.active.draining, e.RunCancelled)
+            why = f"{run.state.id} is ending: it begins nothing new, and can't be paused"
+            raise UsageError(why, hint="" if is_given_up else hint)
         if not run.state.is_paused:
             self.node.change(run, e.RunPaused(run=run.state.id, by=by(request)))
         return Done(run=run.state.id)
@@ -156,14 +161,14 @@ class RunRoutes:
         return Done(run=run_id)
 
     async def _burst(self, request: Request, body: Terms) -> Done:
-        run = self._run(request)
+        run = self._live(request)
         bounds.check_terms(body)
         bounds.check_switch(run.state, body)
         self.node.steer(run, [e.BurstAllowed(run=run.state.id, terms=body, by=by(request))])
         return Done(run=run.state.id)
 
     async def _change(self, request: Request, body: Change) -> Done:
-        run = self._run(request)
+        run = self._live(request)
         bounds.check_change(body.concurrency, body.priority, body.deadline_s, body.budget_tokens)
         changed = e.RunChanged(
             run=run.state.id,
@@ -183,10 +188,22 @@ class RunRoutes:
         return await self.node.telemetry.send(name, asked.submission, body)
 
     def _run(self, request: Request) -> LocalRun:
-        """The live run whose id starts so. :raises NotFound: if there is none, or several."""
+        """The live run whose id starts so, or one that is over and whose results aren't all taken.
+
+        :raises NotFound: if there is none. :raises UsageError: if there are several.
+        """
         start = request.path_params["run"]
         found = [name for name in self.node.runs if name.startswith(start)]
+        if len(found) > 1 and start not in found:
+            raise UsageError(f"{start} is the start of several ids: {', '.join(found)}", hint="give more of it")
         return self.node.run(found[0] if len(found) == 1 else start)
+
+    def _live(self, request: Request) -> LocalRun:
+        """The one that is to be changed. :raises NotFound: if it is over, too. :raises UsageError: as `_run`."""
+        run = self._run(request)
+        if run.active.is_over:
+            raise NotFound(f"the run {run.state.id} is over, or was interrupted", hint="`gx runs` says how it ended")
+        return run
 
     async def _name(self, request: Request) -> str:
         """The id of the run, live or not, that starts so.

@@ -51,7 +51,7 @@ class ActiveRun:
         self._reads_stream, self.rows_given = reads_stream, len(state.rows)
         self._contents = contents
         self.turns: dict[str, Turn] = {}
-        self.leased_at: dict[str, float] = {}
+        self.begun_at: dict[str, scheduler.Begun] = {}
         self.is_grouping: set[tuple[str, int]] = set()
         self.is_dirty = True
         self.draining: scheduler.LastWord | None = None
@@ -71,7 +71,7 @@ class ActiveRun:
     def held(self) -> scheduler.Held:
         """What this process holds of the run, for those who decide."""
         home = () if self.renter is None else self.renter.tail.home
-        return scheduler.Held(self.turns, self.leased_at, self.draining, self.draining_since, self.is_held_up, home)
+        return scheduler.Held(self.turns, self.begun_at, self.draining, self.draining_since, self.is_held_up, home)
 
     @property
     def has_rows_enough(self) -> bool:
@@ -89,7 +89,7 @@ class ActiveRun:
 
     def was_cut_off(self, monotonic: float) -> None:
         """The worker is restarted under what it runs: its time starts anew."""
-        self.leased_at.clear()
+        self.begun_at.clear()
         self.draining_since = monotonic
 
     def rows_in_order(self) -> Sequence[TaskState] | None:
@@ -101,7 +101,7 @@ class ActiveRun:
 
         No worker has it any more, however long it waits.
         """
-        self.leased_at.pop(task.id, None)
+        self.begun_at.pop(task.id, None)
         if task.status is Status.prepared and task.id not in self.state.ready and task.id not in self.state.suspects:
             self.turns.pop(task.id, None)
 
@@ -125,7 +125,7 @@ class ActiveRun:
     def task_ended(self, task: TaskState) -> None:
         """A task reached its end: its turn is dropped, and if it is a row of the output step, it is sent."""
         self.turns.pop(task.id, None)
-        self.leased_at.pop(task.id, None)
+        self.begun_at.pop(task.id, None)
         if task.step == self._output and not self._is_reduce:
             self.results.add([task.id])
 

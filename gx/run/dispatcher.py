@@ -26,7 +26,7 @@ from gx.core.task import CloudLease, EdgeLease
 from gx.core.view import RunState, TaskState, View
 from gx.flow import graph
 from gx.flow.privacy import private_fields
-from gx.run import feeder, grouping, outcomes, scheduler
+from gx.run import afterwards, feeder, grouping, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
 from gx.run.fairness import Fairness
@@ -122,7 +122,9 @@ class Dispatcher:
         """End the run now, with this last word: what is leased is lost, and costs no retry."""
         run = self._active[last.run]
         self._cancel_leased(run)
-        run.draining, run.draining_since, run.is_given_up = last, self._clock.monotonic(), True
+        if not isinstance(run.draining, e.RunCancelled):  # whoever gave it up for good was told so
+            run.draining, run.draining_since = last, self._clock.monotonic()
+        run.is_given_up = True
         self._pending.extend(outcomes.recover(run.state, epoch=self._epoch + 1))
         self._wake()
 
@@ -384,6 +386,8 @@ class Dispatcher:
                 self._submit(run, body)
             elif isinstance(body, e.BurstAllowed):
                 self._let_rent(run)
+            elif isinstance(body, e.RunChanged):
+                run.is_attended |= body.is_detached
             elif isinstance(body, e.StepRouted):
                 run.step_routed(body.step)
             elif isinstance(body, e.TaskPrepared | e.TaskRetried):
@@ -405,8 +409,6 @@ class Dispatcher:
         turn = scheduler.turn_of(run.state.tasks[leased.task], leased, run.turns[leased.task])
         station = self._station(run, leased.worker)
         if turn is not None and station.lease() == leased.lease:
-            if station is self._edge:  # containers keep their own time
-                run.leased_at[turn.task] = self._clock.monotonic()
             station.submit(turn)
         elif turn is not None and run.renter is not None and station is run.renter.station:
             name = (leased.task, leased.attempt)
@@ -414,6 +416,7 @@ class Dispatcher:
 
     def _end(self, run: ActiveRun) -> None:
         del self._active[run.state.id]
+        self._pending = afterwards.kept(self._pending, run.state, run.draining)
         run.end()
 
     def _until_next_instant(self) -> float:

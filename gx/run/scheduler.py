@@ -42,17 +42,25 @@ class Moment(NamedTuple):
     monotonic: float
 
 
+class Begun(NamedTuple):
+    """Since when, as a monotonic instant, a bench computes an attempt of a task."""
+
+    attempt: int
+    monotonic: float
+
+
 class Held(NamedTuple):
     """What this process holds of a run beside its state.
 
-    `at_hand` are the tasks whose turn is there, `leased_at` the monotonic instants of what a worker has. `draining` is
-    the run's last word, once what is leased has ended; `None` as long as it goes on. A run that `is_held_up` gets
-    nothing new: its client leaves its results untaken or is gone, somebody paused it, or a person is asked.
+    `at_hand` are the tasks whose turn is there, `begun_at` those that a bench computes, or has computed.
+    `draining` is the run's last word, once what is leased has ended; `None` as long as it goes on. A run that
+    `is_held_up` gets nothing new: its client leaves its results untaken or is gone, somebody paused it, or a person is
+    asked.
     What came `home` from containers is for this machine alone.
     """
 
     at_hand: Collection[str]
-    leased_at: Mapping[str, float]
+    begun_at: Mapping[str, Begun]
     draining: LastWord | None
     draining_since: float
     is_held_up: bool
@@ -197,12 +205,16 @@ def own_turn(task: TaskState, turn: Turn) -> Turn:
 def overdue(plan: Plan, run: RunState, held: Held, monotonic: float) -> str:
     """Why the worker must be taken for hung: an attempt in it outlived its time-out, or its cancellation. Else empty.
 
-    A worker holds attempts that have not begun, so two time-outs may pass before one is overdue.
+    A time-out counts from when the bench began an attempt: before, it waits for a slot or a model, however long.
+    A bench ends what is late itself: one that takes twice the time and a grace does nothing any more.
     """
-    for task_id, since in held.leased_at.items():
-        timeout_s = plan.step(run.tasks[task_id].step).step.timeout_s
-        if timeout_s is not None and monotonic > since + 2 * timeout_s + HANG_GRACE_S:
-            return f"an attempt with a time-out of {timeout_s:g} s did not end in {monotonic - since:.0f} s"
+    for task_id, begun in held.begun_at.items():
+        task = run.leased.get(task_id)
+        timeout_s = None if task is None else plan.step(task.step).step.timeout_s
+        if task is None or task.attempt != begun.attempt or timeout_s is None:
+            continue
+        if (took_s := monotonic - begun.monotonic) > 2 * timeout_s + HANG_GRACE_S:
+            return f"an attempt with a time-out of {timeout_s:g} s did not end in {took_s:.0f} s"
     is_cancelled = isinstance(held.draining, e.RunStopped) and held.draining.limit == "deadline"
     if is_cancelled and run.leased and monotonic > held.draining_since + HANG_GRACE_S:
         return "cancelled attempts did not end"
@@ -238,7 +250,8 @@ def clock_jump(before: Moment, at: Moment) -> float | None:
 
 def next_instant(run: RunState, held: Held, now: float) -> float | None:
     """The next instant at which time alone changes what the run does; `None` if none is known."""
-    instants = [now + WATCH_EVERY_S] if held.leased_at else []
+    is_watched = bool(held.begun_at) or (held.draining is not None and bool(run.leased))
+    instants = [now + WATCH_EVERY_S] if is_watched else []
     if held.draining is None:
         instants.extend(at for at in run.delayed.values() if at > now)  # those that are due wait for room
         instants.extend(() if run.deadline_at is None else (run.deadline_at,))

@@ -12,6 +12,7 @@ from gx.core import event as e
 from gx.core.message import Label
 from gx.core.ports import AttemptEnded, BenchDown, BenchReading, BenchUp, WorkerEvent
 from gx.core.protocol import Measured, Signal
+from gx.core.task import EdgeLease
 from gx.run import likelihoods, outcomes, scheduler
 from gx.run.active import ActiveRun
 from gx.run.contents import Contents
@@ -49,11 +50,28 @@ class Settling:
             ended = outcomes.bench_down(event, states, worker=worker, epoch=self._epoch, hung=station.hung)
             return [*self._meter.rest(self._active), *ended]
         if isinstance(event, BenchReading):
+            for slot in event.measured.sequences:  # a signal may have been dropped
+                task, _, attempt = slot.conversation.rpartition(" ")
+                self._begin(task, attempt, at.monotonic)
             self._on_signal(event.measured)
             return [*self._meter.read(event, self._active, worker=worker, now_s=at.monotonic)]
         if isinstance(event, Signal):
+            self._begin(event.task, str(event.attempt), at.monotonic, is_anew=not event.tokens_out)
             self._on_signal(event)
         return []
+
+    def _begin(self, task_id: str, attempt: str, monotonic: float, *, is_anew: bool = False) -> None:
+        """Watch from now on that an attempt ends in time, unless it is watched. Containers keep their own time.
+
+        `is_anew`: the bench began it, or the next part of it, which has time for itself.
+        """
+        for run in self._active.values():
+            task = run.state.leased.get(task_id)
+            if task is None or str(task.attempt) != attempt or not isinstance(task.lease, EdgeLease):
+                continue
+            known = run.begun_at.get(task_id)
+            if is_anew or known is None or known.attempt != task.attempt:
+                run.begun_at[task_id] = scheduler.Begun(task.attempt, monotonic)
 
     def _settle(self, ended: AttemptEnded, now: float, blobs: list[e.Blob], worker: str) -> list[e.Body]:
         run = next((r for r in self._active.values() if ended.task in r.state.tasks), None)

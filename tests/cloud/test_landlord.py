@@ -94,6 +94,13 @@ def test_a_gx_that_is_changed_on_the_disk_beside_a_node_is_not_the_one_that_it_h
     assert version.here().code == of_the_node
 
 
+def test_what_could_not_be_read_as_the_process_began_counts_as_changed() -> None:
+    version.here.cache_clear()
+    assert version.is_changed(), "nobody knows what was loaded"
+    version.here()
+    assert not version.is_changed()
+
+
 async def test_what_is_offered_is_priced_with_the_memory_that_the_models_need(tmp_path: Path) -> None:
     small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"
     for file, gib in ((small, 1), (large, 40)):

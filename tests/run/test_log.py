@@ -17,7 +17,18 @@ import duckdb
 import pytest
 
 from gx.core.errors import LogError
-from gx.core.event import Blob, Body, Event, LogOpened, NodeStarted, NodeStopped, RunCreated, RunFinished, RunResumed
+from gx.core.event import (
+    Blob,
+    Body,
+    Event,
+    LogOpened,
+    NodeStarted,
+    NodeStopped,
+    RunChanged,
+    RunCreated,
+    RunFinished,
+    RunResumed,
+)
 from gx.core.event import TaskSucceeded as Succeeded
 from gx.core.ids import digest
 from gx.run.log import EventLog, schema
@@ -226,6 +237,19 @@ def test_the_newest_unfinished_run_of_a_fingerprint_is_found(tmp_path: Path) -> 
         assert log.newest_run("f") == "a"
         log.append_sync([RunResumed(run="b")], source="test")
         assert log.newest_run("f") == "a"
+
+
+def test_a_run_is_detached_from_its_beginning_or_since_somebody_said_so(tmp_path: Path) -> None:
+    with EventLog.open(tmp_path) as log:
+        log.append_sync([run("a"), run("b"), run("c")], source="test")
+        log.append_sync([RunChanged(run="b", is_detached=True), RunChanged(run="c", priority=2.0)], source="test")
+        assert [(name, is_detached) for name, _, is_detached in log.live_runs()] == [
+            ("a", False),
+            ("b", True),
+            ("c", False),
+        ]
+        log.append_sync([RunFinished(run="a", succeeded=1, failed=0), RunChanged(run="a", priority=2.0)], source="test")
+        assert [name for name, *_ in log.live_runs()] == ["b", "c"]
 
 
 # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────

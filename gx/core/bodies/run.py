@@ -34,7 +34,7 @@ class RunCreated(Value, frozen=True, kw_only=True, tag="run.created"):
 
 
 class RunResumed(Value, frozen=True, kw_only=True, tag="run.resumed"):
-    """A client came back to an unfinished run, or another joined it. A limit that is given replaces the run's own."""
+    """A client came back to an unfinished run that wasn't live. A limit that is given replaces the run's own."""
 
     run: str
     deadline_at: float | None = None
@@ -74,13 +74,16 @@ class RunContinued(Value, frozen=True, kw_only=True, tag="run.continued"):
 
 
 class RunChanged(Value, frozen=True, kw_only=True, tag="run.changed"):
-    """Somebody changed a live run. `None` leaves a thing as it is; `concurrency` 0 lifts that limit."""
+    """Somebody changed a live run. `None` leaves a thing as it is; `concurrency` 0 lifts that limit. One that
+    `is_detached` needs no client from now on.
+    """
 
     run: str
     concurrency: int | None = None
     priority: float | None = None
     deadline_at: float | None = None
     budget_tokens: int | None = None
+    is_detached: bool = False
     by: str = ""
 
 

@@ -122,7 +122,7 @@ def run_story(log: EventLog, run: str) -> dict[str, Any]:
     ]
     created = events[0].body
     assert isinstance(created, e.RunCreated)
-    limits = [event.body for event in events if isinstance(event.body, e.RunCreated | e.RunResumed)]
+    limits = [one.body for one in events if isinstance(one.body, e.RunCreated | e.RunResumed | e.RunChanged)]
     deadline = next((body.deadline_at for body in reversed(limits) if body.deadline_at is not None), None)
     content = log.blobs([created.recipe, created.params])
     steps = log.file.ask(

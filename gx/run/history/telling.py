@@ -114,6 +114,8 @@ def _changed(body: e.RunChanged) -> str:
         found.append(f"at most {counted(body.concurrency, 'task')} at once" if body.concurrency else "no such limit")
     if body.priority is not None:
         found.append(f"priority {body.priority:g}")
+    if body.is_detached:
+        found.append("need no client")
     return f"changed{by(body)}" + (f" to {', '.join(found)}" if found else "")
 
 

@@ -162,9 +162,10 @@ class LogReader:
         rows = self.file.ask(
             """SELECT run, any_value(data->>'$.asked') FILTER (type = 'run.created'),
                 coalesce(bool_or((data->>'$.is_detached') = 'true'), false)
-            FROM events WHERE type IN ('run.created', 'run.resumed', 'run.interrupted', 'run.stopped', 'run.finished',
-                'run.cancelled') GROUP BY run
-            HAVING arg_max(type, seq) IN ('run.created', 'run.resumed') ORDER BY min(seq)"""
+            FROM events WHERE type IN ('run.created', 'run.resumed', 'run.changed', 'run.interrupted', 'run.stopped',
+                'run.finished', 'run.cancelled') GROUP BY run
+            HAVING arg_max(type, seq) FILTER (type <> 'run.changed') IN ('run.created', 'run.resumed')
+            ORDER BY min(seq)"""
         )
         return [(run, asked, bool(is_detached)) for run, asked, is_detached in rows]
 
