@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import numpy as np
 
+from edge.agent import Emit
 from edge.baseline import Baseline, baseline_of, request_of
 from edge.engine.engine import Weights
 from edge.engine.front import Front
@@ -21,13 +22,16 @@ from edge.engine.scoring import probabilities
 from edge.fields import fields_of
 from gx.core.errors import GxError
 from gx.core.message import Answer, Failure, Message, Outcome, Scores, Turn, Usage
+from gx.core.protocol import Signal
 
 CONTENT_FREE = "N/A"
 """What stands for the last thing that the user said, in a turn that brings no chats to compare it with."""
 
 
-async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Outcome:
+async def choose(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event) -> Outcome:
     """Answer a turn that has a `choice`. Its time runs from here on, also while it waits for its baseline.
+
+    `emit` gets a signal without text as each of its fields begins.
 
     :raises GxError: (code "choice") if its schema has anything but enums. :raises BenchError: if the engine is closed.
     """
@@ -41,6 +45,10 @@ async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Out
             return found
         baseline, waited_s = found, anyio.current_time() - began_s
     text, scores, usage = "", Scores(), Usage()
+
+    def begun(text: str, tokens_out: int) -> None:
+        emit(Signal(task=turn.task, attempt=turn.attempt))
+
     for number, field in enumerate(fields):
         text += field.opening
         request = request_of(turn.model, turn.messages, text, field)
@@ -50,7 +58,7 @@ async def choose(turn: Turn, *, front: Front, cancelled: threading.Event) -> Out
             conversation=f"{turn.task} {turn.attempt}",
             goes_on=number < len(fields) - 1,
         )
-        weighed = await front.generate(request, cancelled=cancelled)
+        weighed = await front.generate(request, on_text=begun, cancelled=cancelled)
         usage = _sum(usage, weighed.usage)
         if isinstance(weighed, Failure):
             return _failure(weighed, turn, usage, f"{number} of {len(fields)} fields were chosen", waited_s)

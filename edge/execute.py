@@ -21,8 +21,8 @@ from gx.core.message import Failure, Outcome, Turn
 async def execute(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.Event | None = None) -> Outcome:
     """Run a turn: an `Answer`, or a `Failure` that says why there is none.
 
-    `emit` gets previews of the text. `cancelled`, once set, ends the turn between two tokens. An exception that nobody
-    foresaw becomes the failure "internal", with its traceback.
+    `emit` gets previews of the text, the first one as the engine begins. `cancelled`, once set, ends the turn between
+    two tokens. An exception that nobody foresaw becomes the failure "internal", with its traceback.
     """
     if turn.tools:
         names = ", ".join(f'"{tool.name}"' for tool in turn.tools)
@@ -31,7 +31,7 @@ async def execute(turn: Turn, emit: Emit, *, front: Front, cancelled: threading.
     try:
         cancelled = cancelled or threading.Event()
         if turn.choice is not None:
-            return await choose(turn, front=front, cancelled=cancelled)
+            return await choose(turn, emit, front=front, cancelled=cancelled)
         return await take_turn(turn, emit, front=front, cancelled=cancelled)
     except GxError as error:
         return failure_of(error)

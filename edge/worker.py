@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from edge.cpu import cpu_sets
 from edge.process import BenchProcess
 from edge.questions import Given, Questions
-from edge.slowness import is_gpu_build, warnings
+from edge.slowness import warnings
 from edge.throughput import Throughput
 from gx.core.errors import BenchError, ModelError
 from gx.core.message import Answer, Calls, Failure, Message, ModelCard, Turn
@@ -181,19 +181,17 @@ class EdgeWorker:
         """What the engine calls itself; empty until a bench was up."""
         return self._build
 
-    async def warnings(self, model: str) -> tuple[str, ...] | None:
-        """What makes that model slow on this machine, in sentences; it isn't loaded for that, but a bench must be up.
-
-        `None` on a GPU until it was loaded: how much of it there is room for shows only then.
+    async def warnings(self, model: str) -> tuple[tuple[str, ...], bool]:
+        """What makes that model slow on this machine, in sentences, and whether that is all: how much there is room for
+        shows once it was loaded. It isn't loaded for that, but a bench must be up.
 
         :raises ModelError: if it isn't registered. :raises BenchError: if no bench can be kept up.
         """
         path = self._place(model).path
         await self._up()
-        if is_gpu_build(self._build):
-            card = self._cards.get(model)
-            return None if card is None else card.warnings
-        return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets()))
+        if (card := self._cards.get(model)) is not None:
+            return card.warnings, True
+        return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets())), False
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
         """The prompt tokens of each chat, in the model's own template.

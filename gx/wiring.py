@@ -252,15 +252,14 @@ class _Lazily:
         )
 
 
-async def warnings_of(worker: Worker, digest: str) -> tuple[str, ...] | None:
-    """What makes a model slow on a worker's machine, which isn't told to load it; nothing if it doesn't know, `None`
-    if it doesn't know yet.
+async def warnings_of(worker: Worker, digest: str) -> tuple[tuple[str, ...], bool]:
+    """What makes a model slow on a worker's machine, which isn't told to load it, and whether that is all by now.
 
     :raises GxError: if the worker doesn't know the model, or ends.
     """
     from edge.worker import EdgeWorker
 
-    return await worker.warnings(digest) if isinstance(worker, EdgeWorker) else ()
+    return await worker.warnings(digest) if isinstance(worker, EdgeWorker) else ((), True)
 
 
 def build_of(worker: Worker) -> str:

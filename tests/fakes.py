@@ -13,6 +13,7 @@ from gx.core.errors import BenchError, GxError
 from gx.core.memory import Draft, Found, Hit, Memory, Query, Written
 from gx.core.message import Answer, Failure, Message, ModelCard, Outcome, Turn, Usage
 from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp, CallMade, ContainerSeen, WorkerEvent
+from gx.core.protocol import Signal
 from gx.core.task import Capacity, CloudLease, EdgeLease, Lease, Offer, Quote, Rate
 
 
@@ -37,6 +38,7 @@ class ScriptedWorker:
     ) -> None:
         self.answer, self.leases, self.context, self.keeps_turns = answer, leases, context, keeps_turns
         self.epoch = self.incarnation = 1
+        self.begins = True
         self.submitted: list[Turn] = []
         self.cancelled: list[tuple[str, int]] = []
         self.running: dict[str, Turn] = {}
@@ -76,6 +78,8 @@ class ScriptedWorker:
         self.most_at_once = max(self.most_at_once, len(self.running))
         if (outcome := self.answer(turn)) is not None:
             self.end(turn.task, outcome)
+        elif self.begins:
+            self._say(Signal(task=turn.task, attempt=turn.attempt))
 
     def end(self, task: str, outcome: Outcome) -> None:
         """End a running attempt."""

@@ -39,7 +39,7 @@ class ToldEngine:
         """They stay."""
 
     def submit(
-        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None, **more: Any
     ) -> Future[Result]:
         future: Future[Result] = Future()
         text = request.messages[-1].content

@@ -2,8 +2,15 @@
 
 A request is a turn of an agent; on its way through the engine it is a *job*. A *lane* is one context of llama.cpp,
 divided into *slots* of equal length, each of which holds the keys and values of one sequence. The engine's thread takes
-*rounds*: a round is one or more *calls* of llama_decode, and a call one or more *passes* over the weights. That is what
-continuous batching is: a job takes a slot, or leaves one, between any two rounds, wherever the others have got to.
+*rounds*: a round is a few *calls* of llama_decode, and a call one or more *passes* over the weights. That is what
+continuous batching is: a job takes a slot in any round, and leaves it in any other, wherever the others have got to.
+
+One round, in order:
+
+- take what arrived, dismiss who was cancelled, admit who fits (`rounds`);
+- end who was cancelled or is late, and make one lane of two where each has few jobs left (`lanes`);
+- then in each lane copy what others have computed by now, bring those that write together, choose the calls (`calls`),
+  decode each of them, and hand every job its logits (`lane`, whose `round` is the page to begin with).
 
 The life of a request, and where to read of it:
 
@@ -12,7 +19,7 @@ The life of a request, and where to read of it:
 2. `encoding` makes tokens of its messages, and of its options or its shape (`shapes`): a `job`.
 3. `rounds`, the thread that decodes, has it wait its turn, and `room` says which of the model's `lanes` it goes to, or
    that it waits on.
-4. A `lane` gives it a slot; `slots` says what of its prompt is computed already, there or in another slot.
+4. A `lane` gives it a slot of its `cache`; `slots` says what of its prompt is computed already, there or elsewhere.
 5. Each round `calls` says which tokens the next calls take, and `pace` on how many threads.
 6. What comes back is handed to the answer, `writing`, which draws a token (`sampling`), keeps to its shape and finds
    its end (`text`), or to the choice, `scoring`, which weighs its options.

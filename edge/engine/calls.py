@@ -5,7 +5,7 @@ their own, up to a budget, so that a long prompt never holds the others up for m
 and a prefill takes a few neighbouring slots, because llama.cpp cuts a batch into passes over the weights: a pass takes
 as many tokens of each of its sequences, and only sequences with consecutive numbers
 (https://github.com/ggml-org/llama.cpp, llama-batch.cpp, split_equal). So what a shape forces, several tokens of an
-answer at once, is decoded one a round as well.
+answer at once, is decoded one a round as well where others write, and at once where nobody does.
 
 Measured on two cores, 64 prompts of 72 tokens beside 32 slots: all in one call 14.6 s, one by one 13.0 s, by eights
 12.3 s. Eight answers decode in 29 ms as neighbours, in 51 ms with a gap between each two; to change the places of two
@@ -18,11 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 GROUP_SLOTS = 8
-"""The most slots of one prefill that is more than one pass."""
+"""A prefill of more slots than this stays within one pass."""
 
 
 class Work(NamedTuple):
-    """A slot with `n_tokens` to decode. In a prefill they are a run known beforehand: a prompt's, or options'."""
+    """A slot with `n_tokens` pending: in a prefill a run that is known beforehand, a prompt's or options', of which a
+    call takes what the budget allows; of an answer most often one, and more where its shape forces them.
+    """
 
     slot: int
     n_tokens: int
@@ -43,8 +45,9 @@ def next_calls(work: Sequence[Work], *, n_writing: int, batch_tokens: int, pass_
     are held up by the round, those of other contexts included: while they are the most, the prompts get one pass a
     round; while most wait for their prompts, these get a whole batch.
     """
-    decode = sorted(Part(w.slot, 1) for w in work if not w.is_prefill)
-    prompts = [w for w in work if w.is_prefill]
+    answers, prompts = ([w for w in work if w.is_prefill is is_prefill] for is_prefill in (False, True))
+    most = pass_tokens if len(answers) == 1 else 1
+    decode = sorted(Part(w.slot, min(w.n_tokens, most)) for w in answers)
     budget = batch_tokens if len(prompts) >= n_writing else pass_tokens
     chosen = sorted(_share(prompts, budget))
     return ([decode] if decode else []) + _grouped(chosen, batch_tokens, pass_tokens)

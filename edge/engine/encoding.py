@@ -27,12 +27,13 @@ def encode_request(job: Job, loaded: Loaded) -> None:
     """Encode a request and say what is to be written. :raises GxError: if it can't be answered."""
     request, model = job.request, loaded.model
     if not model.can_write:
-        what = "a reranker" if model.is_reranker else "an embedding model"
+        kinds = ((model.is_reranker, "a reranker"), (model.can_embed, "an embedding model"))
+        what = next((kind for is_it, kind in kinds if is_it), "a model with an encoder")
         raise ModelError(f"{model.path} is {what}: it can't write answers", hint="name a chat model")
     if not request.messages:
         raise GxError("a turn needs at least one message, and this one has none", code="empty")
     text = model.render(request.messages) + request.opening
-    job.write(_choice(job, loaded, text) if request.options else _answer(job, loaded, text))
+    job.encoded(_choice(job, loaded, text) if request.options else _answer(job, loaded, text))
 
 
 def encode_texts(texts: Sequence[str], loaded: Loaded) -> list[Tokens]:

@@ -4,8 +4,8 @@ It knows requests and models; it doesn't know tasks, leases or pipes. A request'
 caller's thread, which may take a while; then it waits for a slot, and `rounds` has the one thread that decodes.
 
 Invariant: each submitted request's future gets exactly one result, whatever happens: a `Completion`, the `Weights` of
-its options, or a `Failure` with what had been spent by then; a bug becomes an exception. Between any two calls of
-llama.cpp a request can be cancelled or run out of time.
+its options, or a `Failure` with what had been spent by then; a bug becomes an exception. Once a round, before its
+calls, each request is asked whether it was cancelled or ran out of time, so a round is the longest that either takes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from edge.cpu import cpu_sets
+from edge.cpu import cpu_sets, default_threads
 from edge.engine.embedding import Embedding, Vectors
 from edge.engine.encoding import encode_request, encode_texts
 from edge.engine.job import Completion, Job, OnText, Request, Result, Weights, failure_of
 from edge.engine.lanes import Lanes
-from edge.engine.llama import Model, build, default_threads, gpu_free_bytes, offloads
+from edge.engine.llama import Model, build, gpu_free_bytes, offloads
 from edge.engine.loaded import Loaded, Place
 from edge.engine.memory import available_bytes, gpu_room
 from edge.engine.pairs import encode_pairs
@@ -47,8 +47,9 @@ class Engine:
 
     `slots` is how many run at a time in each lane, 256 at most; `cache_bytes` what their keys and values may take of
     the memory, per model, None a quarter of what is free, or half of what is free on a GPU; `threads` None takes the
-    cores that the process may use; `context_tokens` None takes the model's own up to 8,192. `tuning_of` says for a
-    model, by its digest and the path of its file, how it was found to be the fastest; given threads count more.
+    cores that the process may use, as far as a container's limit has time for them; `context_tokens` None takes the
+    model's own up to 8,192. `tuning_of` says for a model, by its digest and the path of its file, how it was found to
+    be the fastest; given threads count more.
     """
 
     def __init__(
@@ -140,20 +141,26 @@ class Engine:
         on_text: OnText | None = None,
         cancelled: threading.Event | None = None,
         held: Loaded | None = None,
+        waited_s: float = 0.0,
     ) -> Future[Result]:
         """Encode a request, in the caller's thread, and queue it; its model is loaded, unless it was `held` for it.
 
-        `on_text` is called on the engine's thread and must be quick; setting `cancelled` ends the request.
+        `on_text` is called on the engine's thread and must be quick; setting `cancelled` ends the request. It has
+        `waited_s` by now, which counts as waiting for a slot.
 
         :raises BenchError: if the engine is closed.
         """
-        job = Job(request, on_text=on_text, cancelled=cancelled or threading.Event(), now_s=self._clock())
+        cancelled, asked_s = cancelled or threading.Event(), self._clock() - waited_s
+        job = Job(request, on_text=on_text, cancelled=cancelled, now_s=asked_s)
         try:
             loaded = held or self._shelf.take(request.model, gives_up=job.cancelled.is_set)
         except GxError as error:
-            if isinstance(error, BenchError) and error.code != "cancelled":
+            if not isinstance(error, BenchError):
+                job.fail(error, self._clock())
+            elif error.code == "cancelled":
+                job.end(job.cancellation(self._clock()))
+            else:
                 raise
-            job.fail(error, self._clock())
             return job.future
         try:
             encode_request(job, loaded)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
 
 import anyio
@@ -50,13 +51,14 @@ class Front:
     async def generate(
         self, request: Request, *, on_text: OnText | None = None, cancelled: threading.Event | None = None
     ) -> Result:
-        """Run a request. `on_text` is called on the loop; setting `cancelled` ends it as the failure "cancelled".
+        """Run a request. `on_text` is called on the loop, first as the engine begins it, most often without text yet;
+        setting `cancelled` ends it as the failure "cancelled".
 
         A full queue makes it wait, and whoever calls it, too. Cancelling the caller ends the request as well.
 
         :raises BenchError: if the engine is closed.
         """
-        cancelled = cancelled or threading.Event()
+        cancelled, asked_s = cancelled or threading.Event(), time.monotonic()
         feed = None if on_text is None else _Feed(asyncio.get_running_loop(), on_text)
         with self.until(cancelled) as wait:
             await self._room.acquire()
@@ -68,9 +70,7 @@ class Front:
             if held is None:
                 load = partial(self.engine.load, request.model, cancelled)
                 held = await anyio.to_thread.run_sync(load, limiter=self._loaders[request.model])
-            submit = partial(
-                self.engine.submit, request, on_text=feed.push if feed else None, cancelled=cancelled, held=held
-            )
+            submit = partial(self._submit, request, feed, cancelled, held, asked_s)
             with self.until(cancelled) as wait:  # for an encoder; one that has begun isn't interrupted
                 future = await anyio.to_thread.run_sync(submit, limiter=self._encoders)
             if wait.cancelled_caught:
@@ -92,6 +92,13 @@ class Front:
         if feed is not None:
             feed.finish()
         return result
+
+    def _submit(
+        self, request: Request, feed: _Feed | None, cancelled: threading.Event, held: Loaded, asked_s: float
+    ) -> Future[Result]:
+        """Encode and queue a request, in a thread; all that it waited for counts, a model that was loaded too."""
+        on_text, waited_s = None if feed is None else feed.push, time.monotonic() - asked_s
+        return self.engine.submit(request, on_text=on_text, cancelled=cancelled, held=held, waited_s=waited_s)
 
     async def generate_all(
         self, request: Request, n: int, *, cancelled: threading.Event | None = None
@@ -173,6 +180,7 @@ class _Feed:
         self._loop, self._on_text = loop, on_text
         self._lock = threading.Lock()
         self._held, self._tokens_out, self._due_s = "", 0, 0.0
+        self._has_begun = self._is_told = False
         self._error: Exception | None = None
 
     def push(self, text: str, tokens_out: int) -> None:
@@ -181,8 +189,9 @@ class _Feed:
             self._held += text
             self._tokens_out = tokens_out
         now_s = time.monotonic()
-        if text and now_s >= self._due_s:
-            self._due_s = now_s + TEXT_EVERY_S
+        if not self._has_begun or (text and now_s >= self._due_s):
+            self._has_begun = True
+            self._due_s = now_s + TEXT_EVERY_S if text else 0.0
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
                 self._loop.call_soon_threadsafe(self.flush)
 
@@ -190,7 +199,8 @@ class _Feed:
         """Called on the loop. Who listens gets nothing more once they failed."""
         with self._lock:
             text, self._held = self._held, ""
-        if text and self._error is None:
+        if (text or not self._is_told) and self._error is None:
+            self._is_told = True
             try:
                 self._on_text(text, self._tokens_out)
             except Exception as error:  # noqa: BLE001  it is the request's, and a callback of the loop can't raise it
@@ -198,6 +208,7 @@ class _Feed:
 
     def finish(self) -> None:
         """Bring the rest. Raises what the listener raised, now or before."""
+        self._is_told = True  # what has ended doesn't begin any more
         self.flush()
         if self._error is not None:
             raise self._error

@@ -21,7 +21,7 @@ from gx.core.message import Failure, Message, Sampling, TokenLogprob, Usage, Val
 from gx.core.protocol import SlotNow
 
 OnText = Callable[[str, int], None]
-"""Gets the text that became certain, and the number of tokens of the answer so far."""
+"""Gets the text that became certain, and the number of tokens of the answer so far; first as the request begins."""
 PACE_S = 0.25
 """What a sequence takes to show a pace: one that has just begun got what its schema forces all at once."""
 
@@ -82,9 +82,9 @@ def failure_of(error: GxError, usage: Usage = Usage()) -> Failure:  # noqa: B008
 
 
 class Job:
-    """One request. It is encoded, it waits, it begins, it advances, and it ends."""
+    """One request, asked at `now_s`. It is encoded, it waits, it begins, it advances, and it ends."""
 
-    writing: Writing | Scoring
+    answer: Writing | Scoring
     need_tokens: int
 
     def __init__(self, request: Request, *, on_text: OnText | None, cancelled: threading.Event, now_s: float) -> None:
@@ -101,9 +101,9 @@ class Job:
         """The prompt has that many tokens."""
         self.usage = Usage(tokens_in=n_tokens)
 
-    def write(self, writing: Writing | Scoring) -> None:
-        """Its answer will be this one. `need_tokens` is the most that prompt and answer may come to."""
-        self.writing, self.need_tokens = writing, self.usage.tokens_in + writing.limit_tokens
+    def encoded(self, answer: Writing | Scoring) -> None:
+        """What it will come to: an answer to write, or options to weigh. `need_tokens` is the most that it may take."""
+        self.answer, self.need_tokens = answer, self.usage.tokens_in + answer.limit_tokens
 
     def begin(self, cached_tokens: int, now_s: float) -> None:
         """It got a slot, whose cache holds that many tokens of its prompt. Its time runs from here on."""
@@ -118,12 +118,12 @@ class Job:
     @property
     def writes(self) -> bool:
         """Whether it is at its answer, a token a round: prompts and options are runs of tokens, decoded at once."""
-        return self.is_prefilled and isinstance(self.writing, Writing)
+        return self.is_prefilled and isinstance(self.answer, Writing)
 
     @property
     def weighs(self) -> bool:
-        """Whether the logits of all tokens are wanted that are to be decoded: they are options', not the prompt's."""
-        return self.is_prefilled and isinstance(self.writing, Scoring)
+        """Whether it is past its prompt and weighs options: of these, the logits of all tokens are wanted."""
+        return self.is_prefilled and isinstance(self.answer, Scoring)
 
     def wanted(self, *, is_last: bool) -> Wanted:
         """Of which tokens of the next call it wants the logits; `is_last`: they are all that is pending."""
@@ -138,24 +138,29 @@ class Job:
         """
         if not self.is_prefilled:
             self.is_prefilled, self._prefilled_s = True, now_s
-        if isinstance(self.writing, Scoring):
-            return self.writing.advance(rows)
-        tokens = self.writing.advance(rows[-1], best[-1])
-        if self.on_text is not None:
-            self.on_text(self.writing.fresh_text(), self.writing.tokens_out)
+        if isinstance(self.answer, Scoring):
+            return self.answer.advance(rows)
+        tokens = self.answer.advance(rows[-1], best[-1])
+        self.tell()
         return tokens
+
+    def tell(self) -> None:
+        """Give whoever listens the text that is new; as it begins there is none, but what a shape forces at once."""
+        if self.on_text is not None:
+            text = self.answer.fresh_text() if isinstance(self.answer, Writing) else ""
+            self.on_text(text, self.answer.tokens_out)
 
     def slot_now(self, held_tokens: int, now_s: float) -> SlotNow:
         """How it stands; its slot's cache holds so many tokens of it."""
         begun_s, computed = self._begun_s, held_tokens - self.usage.tokens_cached
         if self.writes:
-            begun_s, computed = self._prefilled_s, self.writing.tokens_out - 1  # the prefill gave the first one
+            begun_s, computed = self._prefilled_s, self.answer.tokens_out - 1  # the prefill gave the first one
         seconds = 0.0 if begun_s is None else now_s - begun_s
         return SlotNow(
             conversation=self.request.conversation or "",
             tokens=held_tokens,
             prompt_tokens=self.usage.tokens_in,
-            tokens_out=self.writing.tokens_out,
+            tokens_out=self.answer.tokens_out,
             is_prefill=not self.writes,
             tokens_per_s=round(computed / seconds, 1) if seconds >= PACE_S and computed > 0 else None,
         )
@@ -167,7 +172,7 @@ class Job:
         timeout_s = self.request.timeout_s
         if timeout_s is None or self._begun_s is None or now_s - self._begun_s < timeout_s:
             return None
-        usage = self.account(now_s)
+        usage = self.settle_usage(now_s)
         done = f"{usage.tokens_out} tokens of the answer" if usage.tokens_out else "none of the answer"
         return Failure(
             code="timeout",
@@ -177,18 +182,18 @@ class Job:
 
     def cancellation(self, now_s: float) -> Failure:
         """Its end, where nobody wants it any more."""
-        return msgspec.structs.replace(CANCELLED, usage=self.account(now_s))
+        return msgspec.structs.replace(CANCELLED, usage=self.settle_usage(now_s))
 
     def result(self, now_s: float) -> Result:
         """What was written, as its result."""
-        writing, usage = self.writing, self.account(now_s)
-        if isinstance(writing, Scoring):
-            return Weights(log_likelihoods=tuple(writing.log_likelihoods.tolist()), usage=usage)
-        truncation = writing.truncation(self.request.sampling.max_tokens)
+        answer, usage = self.answer, self.settle_usage(now_s)
+        if isinstance(answer, Scoring):
+            return Weights(log_likelihoods=tuple(answer.log_likelihoods.tolist()), usage=usage)
+        truncation = answer.truncation(self.request.sampling.max_tokens)
         if truncation is not None:
             return msgspec.structs.replace(truncation, usage=usage)
         return Completion(
-            text=writing.text, finish=writing.finish or "length", usage=usage, logprobs=tuple(writing.logprobs)
+            text=answer.text, finish=answer.finish or "length", usage=usage, logprobs=tuple(answer.logprobs)
         )
 
     def end(self, result: Result) -> None:
@@ -199,19 +204,19 @@ class Job:
     def fail(self, error: BaseException, now_s: float) -> None:
         """Give an error as the result; one that nobody foresaw, as an exception."""
         if isinstance(error, GxError):
-            self.end(failure_of(error, self.account(now_s)))
+            self.end(failure_of(error, self.settle_usage(now_s)))
         elif not self.future.done():
             self.future.set_exception(error)
 
-    def account(self, now_s: float) -> Usage:
-        """Bring `usage` up to date. Time until the first row of logits is prefill, time after it is decode."""
+    def settle_usage(self, now_s: float) -> Usage:
+        """Bring `usage` up to date, and give it. Until the first row of logits time is prefill, after it decode."""
         if self._begun_s is None:
             self.usage = msgspec.structs.replace(self.usage, queue_ms=(now_s - self._queued_s) * 1000)
             return self.usage
         prefilled_s = self._prefilled_s if self.is_prefilled else now_s
         self.usage = msgspec.structs.replace(
             self.usage,
-            tokens_out=self.writing.tokens_out,
+            tokens_out=self.answer.tokens_out,
             prefill_ms=(prefilled_s - self._begun_s) * 1000,
             decode_ms=(now_s - prefilled_s) * 1000,
         )

@@ -1,24 +1,24 @@
-"""The jobs that share one context: every round, each of them gets a token, or its prompt gets on.
+"""The jobs that share one cache: in every round each answer gets a token, and some of the prompts get on.
 
-It joins what is pure (which slot, which tokens) to the llama.cpp context, and belongs to the engine's thread.
-Invariants: a slot is busy exactly as long as a job is in it, and a job leaves with its result; no sequence is saved or
-restored between a copy and the next decode. llama.cpp copies only then, in the order of the copies and before anything
-is written, and would copy what was restored meanwhile, or save what isn't there yet; a sequence that is cut meanwhile
-stays as it was until it is written to (https://github.com/ggml-org/llama.cpp, llama-kv-cache.cpp, seq_cp and update).
+It joins what is pure (which slot, which tokens) to the cache, and belongs to the engine's thread. Prompts that are to
+copy what another slot computes stand still until that is there.
+
+Invariant: a slot is busy exactly as long as a job is in it, and a job leaves with its result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from edge.engine.cache import Cache, Given
 from edge.engine.calls import Part, Work, gather, next_calls
 from edge.engine.job import Completion, Job, Result, Weights
-from edge.engine.llama import BATCH_TOKENS, Context, Fed, Model, Rows, State, rows_of
-from edge.engine.memory import MOVABLE_BYTES
+from edge.engine.llama import BATCH_TOKENS, Fed, Model, Rows, rows_of
 from edge.engine.pace import Pace
 from edge.engine.room import LaneState
-from edge.engine.slots import Copy, Move, Slots, Tokens
+from edge.engine.slots import Move
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
@@ -31,7 +31,7 @@ KEPT_S = 0.25
 
 
 class Lane:
-    """A context of `n_slots` slots of `slot_tokens` tokens each. :raises ModelError: if it can't be made."""
+    """A cache of `n_slots` slots of `slot_tokens` tokens each. :raises ModelError: if it can't be made."""
 
     def __init__(
         self,
@@ -44,15 +44,13 @@ class Lane:
         statistics: Statistics,
         now: Callable[[], float],
     ) -> None:
-        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads, tuning=tuning)
-        self._slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
+        self._cache = Cache(model, n_slots=n_slots, slot_tokens=slot_tokens, threads=pace.threads, tuning=tuning)
+        self._slots = self._cache.slots
         self._jobs: dict[int, Job] = {}  # by slot, in the order in which they came to this lane
         self._ended: list[Job] = []
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
-        self._has_copies_due = False
         self._most_rows = LOGITS_BYTES // (4 * model.vocab.n_tokens)
-        self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
 
     def __repr__(self) -> str:
         return f"<Lane {self._slots!r}>"
@@ -82,10 +80,15 @@ class Lane:
     def admit(self, job: Job, used_at: int) -> None:
         """Give a job one of the free slots, or the one that is kept for it, and what the cache holds of its prompt."""
         self._used_at = used_at
-        slot, moves = self._slots.place(job.writing.prompt, job.request.conversation)
+        slot, moves = self._slots.place(job.answer.prompt, job.request.conversation)
         self._jobs[slot] = job
         job.begin(self._slots.held(slot), self._now())
         self._move(moves)
+        try:
+            job.tell()
+        except Exception as error:  # noqa: BLE001 - a bug in whoever listens is that job's alone
+            job.fail(error, self._now())
+            self._leave(slot)
 
     def take_ended(self) -> list[Job]:
         """The jobs that ended since this was last asked; each of them has its result."""
@@ -110,82 +113,74 @@ class Lane:
         for slot, job in self._jobs.items():
             yield job.slot_now(self._slots.held(slot), now_s)
 
+    def hand_over(self, target: Lane) -> None:
+        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
+        for slot in list(self._jobs):
+            if not self._cache.can_give(slot, target._cache):  # as while a copy is due, of what one of them left here
+                continue
+            try:
+                target._adopt(self._jobs[slot], self._cache.give(slot))
+            except BenchError as error:
+                self._lose(slot, error)
+                continue
+            del self._jobs[slot]
+            self._move(self._slots.release(slot))
+
+    def close(self) -> None:
+        """Free the memory. Jobs that are here still are the caller's to end."""
+        self._cache.close()
+
+    # ── a round ──────────────────────────────────────────────────────────────────────────────────────────────────
+
     def round(self, n_writing: int) -> None:
-        """Decode once for whoever writes, and prefill some prompts. `n_writing` jobs, also elsewhere, wait for it."""
+        """Decode a token of each answer, and prefill some prompts. `n_writing` jobs, also elsewhere, wait for it.
+
+        What others computed meanwhile is copied first, and those that write are brought together; then come the calls,
+        each with what follows from its logits.
+        """
         self._move(self._slots.settle())
         self._gather()
-        jobs = [(slot, job) for slot, job in self._jobs.items() if not self._slots.waits(slot)]
-        most_rows = max(1, self._most_rows // max(1, sum(job.weighs for _, job in jobs)))
-        work: list[Work] = []
-        for slot, job in jobs:
-            n_tokens = len(self._slots.pending(slot))
-            work.append(Work(slot, min(n_tokens, most_rows) if job.weighs else n_tokens, is_prefill=not job.writes))
-        most = self._context.pass_tokens
-        for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=most):
+        work, pass_tokens = self._work(), self._cache.pass_tokens
+        for call in next_calls(work, n_writing=n_writing, batch_tokens=BATCH_TOKENS, pass_tokens=pass_tokens):
             try:
                 self._decode(call)
             except BenchError as error:
                 for slot, _ in call:
                     self._lose(slot, error)
 
-    def hand_over(self, target: Lane) -> None:
-        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
-        if self._has_copies_due or target._has_copies_due:
-            return
-        slots = self._slots
-        for slot in [slot for slot in self._jobs if not slots.waits(slot) and slots.held(slot) <= self._movable_tokens]:
-            if self._has_copies_due:  # of what one left here: the others follow after the next decode
-                return
-            try:
-                target._adopt(self._jobs[slot], slots.plan(slot), slots.held(slot), self._context.save(slot))
-            except BenchError as error:
-                self._lose(slot, error)
-                continue
-            del self._jobs[slot]
-            self._move(slots.release(slot))
-
-    def close(self) -> None:
-        self._context.close()
-
-    def _adopt(self, job: Job, plan: Tokens, n_held: int, state: State) -> None:
-        slot, moves = self._slots.adopt(plan, n_held)
-        try:
-            self._move(moves)
-            if n_held:
-                self._context.restore(slot, state)
-        except BenchError:
-            self._move(self._slots.forget(slot))
-            raise
-        self._jobs[slot] = job
-
     def _gather(self) -> None:
         """Bring the jobs that write together, where that is cheaper than a call more."""
-        if self._has_copies_due:
-            return
         writing = [slot for slot, job in self._jobs.items() if job.writes]
         for one, other in gather(writing, len(self._slots)):
-            if self._slots.held(one) + self._slots.held(other) > self._movable_tokens:
+            if not self._cache.can_swap(one, other):
                 continue
             try:
-                self._context.swap(one, other)
+                self._cache.swap(one, other)
             except BenchError as error:
                 self._lose(one, error)
                 self._lose(other, error)
                 return
-            self._slots.swap(one, other)
             places = {one: other, other: one}
             self._jobs = {places.get(slot, slot): job for slot, job in self._jobs.items()}
 
+    def _work(self) -> list[Work]:
+        """What there is to decode: of options, whose logits are all wanted, no more than those have room for."""
+        jobs = [(slot, job) for slot, job in self._jobs.items() if not self._slots.waits(slot)]
+        most_rows = max(1, self._most_rows // max(1, sum(job.weighs for _, job in jobs)))
+        work: list[Work] = []
+        for slot, job in jobs:
+            n_tokens = len(self._slots.pending(slot))
+            work.append(Work(slot, min(n_tokens, most_rows) if job.weighs else n_tokens, is_prefill=not job.writes))
+        return work
+
     def _decode(self, call: Sequence[Part]) -> None:
         """One call, and what follows from its logits."""
-        slots, fed = self._slots, list[Fed]()
+        fed: list[Fed] = []
         for slot, n_tokens in call:
-            pending = slots.pending(slot)
+            pending = self._slots.pending(slot)
             wanted = self._jobs[slot].wanted(is_last=n_tokens == len(pending))
-            fed.append(Fed(slot, slots.held(slot), pending[:n_tokens], wanted))
+            fed.append(Fed(slot, self._slots.held(slot), pending[:n_tokens], wanted))
         rows = self._timed(fed, is_prefill=not self._jobs[call[0].slot].writes)
-        for slot, n_tokens in call:
-            slots.advance(slot, n_tokens)
         best = rows.argmax(axis=1).tolist() if len(rows) else []
         now_s, first = self._now(), 0
         for slot, _, tokens, wanted in fed:
@@ -193,6 +188,18 @@ class Lane:
             if n_rows:
                 self._advance(slot, rows[first : first + n_rows], best[first : first + n_rows], now_s)
             first += n_rows
+
+    def _timed(self, fed: Sequence[Fed], *, is_prefill: bool) -> Rows:
+        """One call, on as many threads as pay."""
+        n_tokens = sum(len(part.tokens) for part in fed)
+        kind = is_prefill, n_tokens.bit_length()
+        n_threads = self._pace.next(kind)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        rows = self._cache.decode(fed, threads=n_threads)
+        seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        self._pace.took(kind, n_threads, n_tokens, seconds=seconds, cpu_seconds=cpu_seconds)
+        self._statistics.decoded(n_tokens, is_prefill=is_prefill, seconds=seconds)
+        return rows
 
     def _advance(self, slot: int, rows: Rows, best: Sequence[int], now_s: float) -> None:
         """A job goes on by the logits that it wanted, [n_rows, n_vocab], or leaves."""
@@ -203,65 +210,71 @@ class Lane:
             job.fail(error, now_s)
             self._leave(slot)
             return
-        if job.writing.finish is not None:
+        if job.answer.finish is not None:
             self._leave(slot, job.result(now_s))
         elif drawn:
-            moves = self._slots.rewind(slot, len(job.writing.prompt)) if job.weighs else []
+            moves = self._slots.rewind(slot, len(job.answer.prompt)) if job.weighs else []
             self._slots.extend(slot, drawn)
             self._move(moves)
 
-    def _timed(self, fed: Sequence[Fed], *, is_prefill: bool) -> Rows:
-        """One call, on as many threads as pay."""
-        n_tokens = sum(len(part.tokens) for part in fed)
-        kind = is_prefill, n_tokens.bit_length()
-        n_threads = self._pace.next(kind)
-        self._context.use_threads(n_threads)
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        rows = self._context.decode(fed)
-        self._has_copies_due = False
-        seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-        self._pace.took(kind, n_threads, n_tokens, seconds=seconds, cpu_seconds=cpu_seconds)
-        self._statistics.decoded(n_tokens, is_prefill=is_prefill, seconds=seconds)
-        return rows
+    # ── who leaves, and what is moved ────────────────────────────────────────────────────────────────────────────
 
-    def _leave(self, slot: int, result: Result | None = None, *, is_sound: bool = True) -> None:
-        """A job ends, with a result where it has none yet; what its slot holds stays, where that `is_sound`."""
+    def _adopt(self, job: Job, given: Given) -> None:
+        """Go on with a job of another lane in a free slot. :raises BenchError: if its sequence can't be put there."""
+        slot, moves = self._slots.adopt(given.plan, given.n_held)
+        self._move(moves)
+        try:
+            self._cache.take(slot, given)
+        except BenchError:
+            self._move(self._slots.forget(slot))
+            raise
+        self._jobs[slot] = job
+
+    def _leave(self, slot: int, result: Result | None = None) -> None:
+        """A job ends, with a result where it has none yet; what its slot holds stays."""
+        self._move(self._end(slot, result))
+
+    def _lose(self, slot: int, error: BenchError) -> None:
+        """What a slot holds isn't known any more: the job in it, if there is one, ends."""
+        self._move(self._lost(slot, error))
+
+    def _end(self, slot: int, result: Result | None = None, *, is_sound: bool = True) -> list[Move]:
+        """End a job; what its slot holds stays, where that `is_sound`. The moves that follow."""
         job = self._jobs.pop(slot)
         self._ended.append(job)
         if result is not None:
             job.end(result)
-        self._move(self._slots.release(slot) if is_sound else self._slots.forget(slot))
+        moves = self._slots.release(slot) if is_sound else self._slots.forget(slot)
         request = job.request
         if request.conversation is not None and request.goes_on and isinstance(result, Completion | Weights):
             self._slots.keep(slot, request.conversation, self._now() + KEPT_S)
+        return moves
 
-    def _lose(self, slot: int, error: BenchError) -> None:
-        """What a slot holds isn't known any more: the job in it, if there is one, ends."""
-        if slot in self._jobs:
-            self._jobs[slot].fail(error, self._now())
-            self._leave(slot, is_sound=False)
-        else:
-            self._move(self._slots.forget(slot))
+    def _lost(self, slot: int, error: BenchError) -> list[Move]:
+        """The moves that follow where what a slot holds isn't known any more."""
+        if slot not in self._jobs:
+            return self._slots.forget(slot)
+        self._jobs[slot].fail(error, self._now())
+        return self._end(slot, is_sound=False)
 
-    def _move(self, moves: Sequence[Move]) -> None:
-        """Make the moves. Where llama.cpp can't, a prompt is computed from its beginning, and an answer ends.
+    def _move(self, moves: Iterable[Move]) -> None:
+        """Make the moves, and before the next ones those that follow where one can't be made.
 
-        An end may lead to further moves; it comes to an end itself, since each of them ends or restarts a job.
+        Then a prompt is computed from its beginning, and an answer ends: since each failure restarts or ends a job, it
+        comes to an end itself.
         """
-        for move in moves:
+        due = deque(moves)
+        while due:
+            move = due.popleft()
             job = self._jobs.get(move.slot)
-            self._has_copies_due |= isinstance(move, Copy)
+            is_at_prompt = job is not None and not job.is_prefilled
             try:
-                if isinstance(move, Copy) and self._slots.held(move.source) < move.n_tokens:
-                    raise BenchError(f"slot {move.source} lost what slot {move.target} was to copy")
-                self._context.move([move])
+                self._cache.move(move)
             except BenchError as error:
                 if not move.n_tokens:
                     raise  # to remove a whole sequence never fails (llama.h, llama_memory_seq_rm)
-                if job is None or job.is_prefilled:
-                    self._lose(move.slot, error)
-                else:
-                    self._move(self._slots.restart(move.slot))
+                follow = self._slots.restart(move.slot) if is_at_prompt else self._lost(move.slot, error)
+                due.extendleft(reversed(follow))
                 continue
-            if job is not None and not job.is_prefilled:
+            if job is not None and is_at_prompt:
                 job.reuse(self._slots.held(move.slot))

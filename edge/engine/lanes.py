@@ -12,7 +12,7 @@ from edge.engine.job import Job
 from edge.engine.lane import Lane
 from edge.engine.llama import Model
 from edge.engine.pace import Pace
-from edge.engine.room import Make, Use, Wait, choose, merge, slot_tokens
+from edge.engine.room import Make, Use, Wait, choose, merge, most_slots, slot_tokens
 from edge.engine.statistics import Statistics
 from edge.engine.tuning import UNTUNED, Tuning
 from gx.core.errors import ModelError
@@ -20,7 +20,10 @@ from gx.core.protocol import SlotNow
 
 
 class Lanes:
-    """The lanes of one model, made as they are needed. `budget_tokens` is what all together may hold."""
+    """The lanes of one model, made as they are needed, of `n_slots` each where there is room for so many.
+
+    `budget_tokens` is what all together may hold.
+    """
 
     def __init__(
         self,
@@ -35,10 +38,11 @@ class Lanes:
         tuning: Tuning = UNTUNED,
     ) -> None:
         self._model, self._context_tokens = model, context_tokens
-        self._n_slots, self._budget_tokens, self._given_tokens = n_slots, budget_tokens, budget_tokens
+        self.n_slots, self._budget_tokens, self._given_tokens = n_slots, budget_tokens, budget_tokens
         self._pace, self._statistics, self._now = Pace(threads), statistics, now
         self._tuning = tuning
         self._lanes: list[Lane] = []
+        self._ended: list[Job] = []  # of lanes that made way
         self._admitted = 0
 
     def __repr__(self) -> str:
@@ -52,6 +56,12 @@ class Lanes:
     def threads(self) -> int:
         """How many a call gets now."""
         return self._pace.threads
+
+    @property
+    def most_slots(self) -> int:
+        """How many short requests there is room for at a time."""
+        shortest = slot_tokens(1, self._context_tokens)
+        return most_slots(shortest, n_slots=self.n_slots, budget_tokens=self._given_tokens)
 
     def keeps(self, job: Job) -> bool:
         """Whether a slot is kept for a job."""
@@ -92,7 +102,7 @@ class Lanes:
             job.need_tokens,
             [lane.state() for lane in self._lanes],
             context_tokens=self._context_tokens,
-            n_slots=self._n_slots,
+            n_slots=self.n_slots,
             budget_tokens=self._budget_tokens,
             is_behind=is_behind,
         )
@@ -108,7 +118,10 @@ class Lanes:
             yield from lane.slots_now()
 
     def advance(self, n_writing: int) -> list[Job]:
-        """One round of every lane that has jobs; which of them ended. `n_writing` jobs wait for it, also elsewhere."""
+        """One round of every lane that has jobs; which jobs ended. `n_writing` of them, also elsewhere, wait for it.
+
+        First those leave that were cancelled or are late, and the jobs of one lane go to another with room for them.
+        """
         busy = [lane for lane in self._lanes if not lane.is_idle]
         for lane in busy:
             lane.interrupt()
@@ -117,7 +130,8 @@ class Lanes:
             busy[pair[0]].hand_over(busy[pair[1]])
         for lane in busy:
             lane.round(n_writing)
-        return [job for lane in busy for job in lane.take_ended()]
+        ended, self._ended = self._ended, []
+        return [*ended, *(job for lane in self._lanes for job in lane.take_ended())]
 
     def close(self) -> None:
         """Free the memory. Jobs that are in a lane still are the caller's to end."""
@@ -136,7 +150,9 @@ class Lanes:
         :raises ModelError: if there isn't, and no other lane could make way.
         """
         for index in sorted(choice.drop, reverse=True):
-            self._lanes.pop(index).close()
+            dropped = self._lanes.pop(index)
+            self._ended += dropped.take_ended()
+            dropped.close()
         n_slots = choice.n_slots
         while n_slots:
             try:

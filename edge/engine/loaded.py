@@ -17,7 +17,7 @@ from edge.engine.lanes import Lanes
 from edge.engine.llama import DEFAULT_CONTEXT_TOKENS, Encoder, Model
 from edge.engine.memory import Claim, claim_of
 from edge.engine.shapes import Grammars
-from edge.slowness import few_layers
+from edge.slowness import few_layers, few_slots
 from gx.core.message import ModelCard, Value
 
 MakeLanes = Callable[[Model, int, int], Lanes]
@@ -86,10 +86,10 @@ class Loaded:
             if self.model.can_embed:
                 tokens = min(tokens, LONGEST_TEXT_TOKENS)
             self.lanes = make_lanes(self.model, tokens, claim.cache)
-            self.card: ModelCard = self.model.card(tokens)
-            if gpu_layers is not None:
-                warning = few_layers(claim.layers, gpu_layers)
-                self.card = msgspec.structs.replace(self.card, warnings=(warning,))
+            warnings = [] if gpu_layers is None else [few_layers(claim.layers, gpu_layers)]
+            if self.model.can_write and 2 * self.lanes.most_slots < self.lanes.n_slots:
+                warnings.append(few_slots(self.lanes.most_slots, self.lanes.n_slots))
+            self.card: ModelCard = msgspec.structs.replace(self.model.card(tokens), warnings=tuple(warnings))
         except BaseException:
             self.model.close()
             raise

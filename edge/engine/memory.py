@@ -17,7 +17,7 @@ from gx.core.errors import ModelError
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 MOVABLE_BYTES = 256 << 20
-"""What a sequence that is moved may hold: no more than that, nor than the weights, which a call more would read."""
+"""The most that a sequence may hold which is moved; nor more than the weights, since an extra call reads only those."""
 _MOVES = 3
 """Two buffers, each half as large again as what was ever in it: `Context.save`."""
 _FLOATS_PER_WIDTH = 16

@@ -24,7 +24,7 @@ PAIRS = 3
 LONGEST_TRIAL = 32
 """Calls after which a trial ends, however few pairs of a kind there were."""
 LONG_S = 0.25
-"""A call of so many seconds tells as much as one short call; a longer one tells as much as several."""
+"""A longer call counts as several: its seconds divided by this."""
 LONG_TRIAL_S = 1.0
 """Seconds after which one pair is enough."""
 SOONEST, LATEST = 8, 512

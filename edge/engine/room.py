@@ -6,7 +6,8 @@ as long as those of the class below, and idle lanes make way for others.
 
 Who waits for a slot is overtaken by those of other sizes. Who waits for a lane, until others have ended, is overtaken
 only by what ends before those do, as far as one can tell: what has fewer tokens to go (backfilling, Lifka 1995,
-https://doi.org/10.1007/3-540-60153-8_35). The most that any has to go only falls then, so nobody waits for ever.
+https://doi.org/10.1007/3-540-60153-8_35). The most that any has to go only falls then, so nobody waits for ever. It may
+rise by the next request of a conversation, which has its slot; those are few, as many as a choice has fields.
 
 Invariants: a request's lane has room for its prompt and its longest answer; the lanes together take no more than the
 budget; a request is told to wait only while something runs, another waits, or a slot is kept for a conversation.
@@ -89,8 +90,7 @@ def choose(
     if free:
         # Two lanes decode in two calls, one in one: company counts before tightness, where slots aren't scarce.
         return Use(min(free, key=lambda i: (lanes[i].n_slots * 2 < n_slots, -lanes[i].n_taken, lanes[i].slot_tokens)))
-    # What those of one size may have: at most half of the budget. A lane has less only where there is no more room.
-    share = max(1, min(n_slots, budget_tokens // 2 // size))
+    share = most_slots(size, n_slots=n_slots, budget_tokens=budget_tokens)
     if is_behind or sum(lanes[i].n_slots for i in fitting) >= share:
         return Wait()
     idle = sorted((i for i, lane in enumerate(lanes) if lane.is_free), key=lambda i: lanes[i].used_at)
@@ -119,6 +119,11 @@ def merge(lanes: Sequence[LaneState]) -> tuple[int, int] | None:
         if one.n_slots == other.n_slots and one.slot_tokens <= other.slot_tokens
     ]
     return min(pairs, key=lambda pair: lanes[pair[0]].n_taken, default=None)
+
+
+def most_slots(size: int, *, n_slots: int, budget_tokens: int) -> int:
+    """How many slots of that size there may be, in half of the budget. A lane has fewer where there is no more room."""
+    return max(1, min(n_slots, budget_tokens // 2 // size))
 
 
 def slot_tokens(need_tokens: int, context_tokens: int) -> int:

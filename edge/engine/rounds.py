@@ -1,4 +1,4 @@
-"""The thread that owns every llama.cpp context. It takes rounds: it admits who fits, and everybody who runs gets on.
+"""The thread that owns every llama.cpp context. It takes rounds: it admits who fits, then every lane takes one.
 
 It knows jobs with their models, in the order they came; it doesn't know who asked for them. Other threads hand work
 over in `queue` and `embed`; all that is below the line runs in the thread itself.
@@ -29,8 +29,12 @@ from gx.core.protocol import Measured
 T = TypeVar("T")
 
 
+def _closed() -> BenchError:
+    return BenchError("the engine is closed")
+
+
 class Rounds:
-    """A running thread. `slots` and `threads` are what a lane has and an encoder gets; `shelf` is given models back."""
+    """A running thread. `threads` are what an encoder gets, `slots` is told in readings; `shelf` gets models back."""
 
     def __init__(
         self, shelf: Shelf, statistics: Statistics, *, slots: int, threads: int, clock: Callable[[], float]
@@ -72,7 +76,8 @@ class Rounds:
         future: Future[Measured] = Future()
         future.set_running_or_notify_cancel()  # nobody who stops waiting for it may disturb this thread
         with self._changed:
-            self._check_open()
+            if self._is_closed:
+                raise _closed()
             self._asked.append(future)
             self._changed.notify()
         return future
@@ -91,11 +96,7 @@ class Rounds:
                 self._changed.notify()
                 return
         self._shelf.give_back(item[1])
-        self._check_open()
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise BenchError("the engine is closed")
+        raise _closed()
 
     # ── the engine's thread ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,11 +116,11 @@ class Rounds:
             job.end(job.cancellation(self._clock()))
             self._shelf.give_back(loaded)
         for embedding, loaded in self._embeddings:
-            embedding.future.set_exception(BenchError("the engine is closed"))
+            embedding.future.set_exception(_closed())
             self._shelf.give_back(loaded)
 
     def _round(self) -> None:
-        """Take what arrived, admit who fits, and get everybody on."""
+        """Take what arrived, dismiss who needs no slot any more, admit who fits, and have each lane take its round."""
         with self._changed:
             if not self._running and not self._embeddings:
                 self._changed.wait_for(
@@ -135,7 +136,9 @@ class Rounds:
         if not self._running and not self._embeddings:
             if self._waiting:  # for a slot that is kept
                 with self._changed:
-                    self._changed.wait_for(lambda: self._arrived or self._asked or self._is_closed, KEPT_S / 8)
+                    self._changed.wait_for(
+                        lambda: self._arrived or self._embeddings or self._asked or self._is_closed, KEPT_S / 8
+                    )
             return
         began_s = time.perf_counter()
         busy = list(dict.fromkeys(self._running.values()))
@@ -203,9 +206,10 @@ class Rounds:
         """What a job ends with that needs no slot any more."""
         now_s = self._clock()
         interruption = job.interruption(now_s)
-        if interruption is not None or job.writing.finish is None:
+        if interruption is not None or job.answer.finish is None:
             return interruption
         job.begin(0, now_s)
+        job.tell()
         return job.result(now_s)
 
     def _admit(self) -> None:

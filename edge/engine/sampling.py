@@ -22,6 +22,8 @@ Row = npt.NDArray[np.float32]  # [n_vocab] float32
 
 # llama.cpp's default window (penalty_last_n): a word may return after a while.
 PENALTY_TOKENS = 64
+# Beyond any logit, and far from where sums of float32 end.
+MOST_BIAS = 1e9
 # So many of the likeliest tokens nearly always hold the mass that top_p asks for; else the whole row is sorted.
 _NUCLEUS_TOKENS = 256
 
@@ -173,6 +175,10 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+def _is_number(token: str) -> bool:
+    return token.isascii() and token.isdigit() and len(token) < 10
+
+
 def _check(sampling: Sampling) -> None:
     bias = sampling.logit_bias or {}
     rules = (
@@ -189,8 +195,8 @@ def _check(sampling: Sampling) -> None:
             "from -2 to 2",
             -2 <= _or(sampling.frequency_penalty, 0.0) <= 2,
         ),
-        ("logit_bias", bias, "of tokens' numbers", all(token.isascii() and token.isdigit() for token in bias)),
-        ("logit_bias", bias, "finite numbers", all(map(math.isfinite, bias.values()))),
+        ("logit_bias", bias, "of tokens' numbers", all(map(_is_number, bias))),
+        ("logit_bias", bias, f"from -{MOST_BIAS:g} to {MOST_BIAS:g}", all(abs(b) <= MOST_BIAS for b in bias.values())),
         ("seed", sampling.seed, "at least 0", sampling.seed >= 0),
         ("max_tokens", sampling.max_tokens, "at least 1", sampling.max_tokens >= 1),
         ("logprobs", sampling.logprobs, "from 0 to 20", sampling.logprobs is None or 0 <= sampling.logprobs <= 20),

@@ -4,10 +4,13 @@ Pure: it knows token numbers, slot numbers and instants that it is given, and ne
 the cache makes the moves that are returned here, in their order, and says what was decoded.
 
 Each slot has a plan: the prompt and whatever was written after it. Of a plan the first `held` tokens are in the
-cache, and the others are pending. A prompt is placed where it has the longest beginning in common with a plan: in a
-free slot's own plan, or in another slot's, whose sequence is then copied whole and cut. A plan counts as soon as it is
-made: of many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
-A slot is free, or busy, or kept: until an instant for the next prompt of a conversation, which is known by its name.
+cache, and the others are pending. A slot is free, or busy, or kept: until an instant for the next prompt of a
+conversation, which is known by its name.
+
+A prompt goes into the slot that is kept for it, else into a free one: the one that holds the longest beginning of it,
+if that is worth keeping, else the one that is missed least. Where another slot's plan has so many more tokens in common
+with it (`COPY_WORTH_TOKENS`), that slot's sequence is copied whole, and cut. A plan counts as soon as it is made: of
+many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
 
 Invariants: `held` is at most the plan's length, and all of it where a slot isn't busy; a busy slot's plan is never
 taken by another request; at most one slot is kept for a name; a slot waits only for one that has been busy for longer
@@ -125,7 +128,7 @@ class Slots:
             slot, held = self._idlest(slots), 0
             moves = [Cut(slot, 0)] if self._held[slot] else []
             self._donors[slot] = donor
-        else:  # kept for another name, so it holds its whole plan: a copy now, since it may be given away any time
+        else:  # free, or kept for another name, so it holds its whole plan: a copy now, since it may go any time
             slot, held = self._idlest(slots), int(common[donor])
             moves = [Copy(donor, slot, held)]
         self._plans[slot, : len(prompt)] = prompt
@@ -152,7 +155,7 @@ class Slots:
         self._plans[slot, start : start + len(tokens)] = tokens
         self._planned[slot] = start + len(tokens)
 
-    def advance(self, slot: int, n_tokens: int) -> None:
+    def decoded(self, slot: int, n_tokens: int) -> None:
         """So many more tokens of the plan were decoded."""
         self._held[slot] += n_tokens
         self._tick += 1

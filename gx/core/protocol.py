@@ -148,7 +148,7 @@ class Measured(Value, frozen=True, kw_only=True, tag="measured"):
     """A reading of the engine: what it did since it was started, and what is in use now. May be dropped.
 
     `slots_busy` is over all lanes, each of which may have `slots`; `threads` are those of a call, 0 while none runs.
-    `sequences` are what is in the busy ones; they are a preview, and nothing is decided from them.
+    `sequences` are what is in the busy ones; a preview, as `Signal` is.
     """
 
     counts: Counts = Counts()
@@ -159,7 +159,9 @@ class Measured(Value, frozen=True, kw_only=True, tag="measured"):
 
 
 class Signal(Value, frozen=True, kw_only=True, tag="signal"):
-    """A preview that nothing is decided from: text as it comes. May be dropped or coalesced; never stored."""
+    """A preview: text as it comes, and none yet as the engine begins an attempt. May be dropped or coalesced; never
+    stored. No result is decided from it: from an attempt's first one on it is watched that it ends in time.
+    """
 
     task: str
     attempt: int

@@ -31,6 +31,9 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         _known(root.at("agents", name, "model"), agent.model, recipe.models, "models")
         if agent.output is not None:
             check_output(root.at("agents", name, "output"))
+            if agent.sampling.stop:
+                why = "expected no `stop` beside an `output`: an answer ends where it fits its schema"
+                raise root.at("agents", name, "sampling", "stop").error(why, "leave it out")
         if agent.choose is not None:
             _check_choice(agent, root.at("agents", name))
     _check_ids(recipe, root)

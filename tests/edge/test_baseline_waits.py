@@ -211,7 +211,7 @@ def test_a_time_out_in_a_later_field_names_the_turns_limit_and_counts_all_fields
 
     class OneField(ToldEngine):
         def submit(
-            self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+            self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None, **more: Any
         ) -> Future[Result]:
             self.answers["hi"] = weights(-1.0, -2.0) if request.goes_on else left
             return super().submit(request, on_text=on_text, cancelled=cancelled, held=held)

@@ -24,6 +24,12 @@ def test_answers_are_decoded_in_one_call_before_prompts_are_prefilled() -> None:
     ]
 
 
+def test_what_a_shape_forces_is_decoded_at_once_where_nobody_else_writes() -> None:
+    work = [Work(5, 300, True), Work(2, 7, False)]
+    assert next_calls(work, n_writing=1, batch_tokens=BATCH, pass_tokens=PASS) == [[Part(2, 7)], [Part(5, 300)]]
+    assert next_calls([Work(2, 600, False)], n_writing=1, batch_tokens=BATCH, pass_tokens=PASS) == [[Part(2, PASS)]]
+
+
 def test_a_long_prompt_takes_one_pass_a_round_beside_many_answers() -> None:
     work = [Work(9, 8000, True), *(Work(slot, 1, False) for slot in range(8))]
     assert next_calls(work, n_writing=8, batch_tokens=BATCH, pass_tokens=PASS)[1:] == [[Part(9, PASS)]]

@@ -147,6 +147,18 @@ def test_previews_join_up_to_the_text(engine: Engine) -> None:
     assert [n for _, n in told] == sorted(n for _, n in told)
 
 
+def test_who_listens_hears_first_that_it_begins_with_what_is_certain_by_then(engine: Engine) -> None:
+    kind = {"kind": {"enum": ["bug", "wish"]}}
+    chosen = {"type": "object", "required": ["kind"], "properties": kind, "additionalProperties": False}
+    for schema, first in (({"const": {"kind": "bug"}}, '{"kind":'), (chosen, '{"kind":'), (None, "")):
+        told: list[tuple[str, int]] = []
+        asked = request("Sort it.", schema=schema)
+        result = engine.submit(asked, on_text=lambda text, n: told.append((text, n))).result(60)  # noqa: B023
+        assert isinstance(result, Completion)
+        assert "".join(text for text, _ in told) == result.text
+        assert told[0][0].startswith(first) and bool(told[0][0]) is bool(first)
+
+
 def test_a_prompt_that_does_not_fit_is_refused_with_its_figures(engine: Engine) -> None:
     failure = fail(engine, "word " * 600, max_tokens=100)
     assert (failure.code, failure.retryable) == ("context", False)

@@ -15,6 +15,7 @@ import pytest
 
 from edge.engine import engine as module
 from edge.engine.engine import Completion, Engine, Request, Result, Weights
+from edge.engine.loaded import Loaded
 from gx.core.errors import BenchError
 from gx.core.message import Failure, Message, Sampling
 from tests.tiny_bert import write_tiny_bert
@@ -85,6 +86,21 @@ def test_who_submits_while_the_engine_closes_is_told(tiny: str, monkeypatch: pyt
     with pytest.raises(BenchError, match="closed"):
         engine.submit(ask())
     closing.join()
+
+
+def test_who_is_cancelled_while_its_model_waits_for_room_is_cancelled_and_not_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = threading.Event()
+
+    def full(digest: str, *, gives_up: Callable[[], bool]) -> Loaded:
+        cancelled.set()
+        assert gives_up()
+        raise BenchError("nobody waits for the model any more", code="cancelled")
+
+    monkeypatch.setattr(engine._shelf, "take", full)
+    result = engine.submit(ask(), cancelled=cancelled).result(10)
+    assert isinstance(result, Failure) and (result.code, result.retryable) == ("cancelled", False)
 
 
 def test_three_models_in_use_are_each_in_memory_once(engine: Engine, tmp_path: Path) -> None:

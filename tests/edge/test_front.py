@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
@@ -122,7 +123,7 @@ class Busy:
         """They stay."""
 
     def submit(
-        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None, **more: Any
     ) -> Future[Result]:
         self.taken += 1
         return Future()
@@ -168,11 +169,36 @@ class Reader(Busy):
         self.may_go_on = threading.Event()
 
     def submit(
-        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None
+        self, request: Request, *, on_text: Any = None, cancelled: threading.Event, held: Any = None, **more: Any
     ) -> Future[Result]:
         self.taken += 1
         self.may_go_on.wait(60)
         return Future()
+
+
+def test_what_a_request_waited_before_it_was_encoded_counts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = engine.load
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.3)
+        return load(*args)
+
+    monkeypatch.setattr(engine, "hold", lambda digest: None)  # as where it isn't in memory
+    monkeypatch.setattr(engine, "load", slowly)
+    result = on_loop(lambda: Front(engine).generate(request("Hi")))
+    assert isinstance(result, Completion) and result.usage.queue_ms >= 300
+
+
+def test_who_listens_hears_on_the_loop_that_it_begins_and_nothing_where_it_never_does(engine: Engine) -> None:
+    told: list[tuple[str, int]] = []
+    result = on_loop(lambda: Front(engine).generate(request("Hi"), on_text=lambda text, n: told.append((text, n))))
+    assert isinstance(result, Completion) and told
+    assert "".join(text for text, _ in told) == result.text
+    told.clear()
+    cancelled = threading.Event()
+    cancelled.set()
+    on_loop(lambda: Front(engine).generate(request("Hi"), on_text=lambda *one: told.append(one), cancelled=cancelled))
+    assert not told
 
 
 def test_who_waits_for_an_encoder_and_is_cancelled_ends_though_there_is_none() -> None:

@@ -55,7 +55,7 @@ class Cache:
         pending = self.slots.pending(slot)[:n_tokens].tolist()
         self._cells[slot] = self.held(slot) + pending
         self._lengths[slot] += len(pending)
-        self.slots.advance(slot, len(pending))
+        self.slots.decoded(slot, len(pending))
 
     def end(self, slot: int, *, is_sound: bool) -> None:
         del self.plans[slot]

@@ -121,6 +121,13 @@ def test_settings_are_equal_whatever_the_order_of_their_bias() -> None:
     assert digest_of(one) == digest_of(same) != digest_of(Sampling())
 
 
+@pytest.mark.parametrize("bias", [{"99999999999999999999": 1.0}, {"-1": 1.0}, {"1": 1e39}, {"1": float("nan")}])
+def test_a_logit_bias_of_what_is_no_token_or_no_logit_is_an_error(bias: dict[str, float]) -> None:
+    with pytest.raises(GxError, match="logit_bias must be") as caught:
+        Sampler(Sampling(logit_bias=bias))
+    assert caught.value.code == "sampling"
+
+
 def test_a_logit_bias_of_a_token_that_the_model_has_not_is_an_error() -> None:
     with pytest.raises(GxError, match=r"logit_bias .* token 5, and the model has 5") as caught:
         Sampler(Sampling(logit_bias={"5": 1.0})).pick(ROW)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge.engine import lane
+from edge.engine import cache
 from edge.engine.engine import Completion, Engine, Request
 from edge.engine.llama import Context, Model
 from gx.core.errors import ModelError
@@ -36,7 +36,7 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     memory = Memory()
-    monkeypatch.setattr(lane, "Context", memory.context)
+    monkeypatch.setattr(cache, "Context", memory.context)
     return memory
 
 

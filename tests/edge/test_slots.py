@@ -27,7 +27,7 @@ class Cache:
 
     def decode(self, slot: int, n_tokens: int) -> None:
         self.cells[slot] += self.slots.pending(slot)[:n_tokens].tolist()
-        self.slots.advance(slot, n_tokens)
+        self.slots.decoded(slot, n_tokens)
 
 
 def tokens(*numbers: int) -> Tokens:
@@ -139,7 +139,7 @@ def test_a_kept_slot_copies_at_once_from_one_that_is_free_and_may_be_given_away(
     assert slots.place(tokens(*both), "next") == (kept, [Copy(first, kept, 100)])
     assert slots.place(tokens(*both, 5)) == (first, [Cut(first, 0)])
     assert not slots.waits(kept) and slots.waits(first)  # and not each for the other
-    slots.advance(kept, len(slots.pending(kept)))
+    slots.decoded(kept, len(slots.pending(kept)))
     assert slots.settle() == [Copy(kept, first, 200)]
 
 

@@ -120,7 +120,7 @@ def test_the_engine_computes_as_was_chosen(tiny: str) -> None:
         assert isinstance(result, Completion) and result.usage.tokens_in > 64
         with engine._shelf.borrow(DIGEST) as loaded:
             lane = loaded.lanes._lanes[0]
-            assert (lane._context.pass_tokens, lane._pace.threads) == (64, 1)
+            assert (lane._cache.pass_tokens, lane._pace.threads) == (64, 1)
     finally:
         engine.close()
     assert asked == [(DIGEST, tiny)]

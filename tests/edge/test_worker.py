@@ -101,19 +101,19 @@ async def test_what_makes_a_model_slow_is_told_without_loading_it(tiny: str, pac
         edge.register("slow", packaged)
         (up,) = await until(edge, BenchUp)
         assert isinstance(up, BenchUp)
-        assert await edge.warnings("slow") == warnings(packaged, build=up.engine, has=cpu_sets())
+        assert await edge.warnings("slow") == (warnings(packaged, build=up.engine, has=cpu_sets()), False)
         maps = await anyio.Path(f"/proc/{up.pid}/maps").read_text()
         assert "libllama" in maps and "Q4_1.gguf" not in maps
         with pytest.raises(ModelError, match="no model with the digest unheard"):
             await edge.warnings("unheard")
 
 
-async def test_on_a_gpu_how_much_of_a_model_fits_is_known_once_it_is_loaded(tiny: str) -> None:
+async def test_how_much_of_a_model_fits_is_known_once_it_is_loaded(tiny: str) -> None:
     async with worker(tiny) as edge:
         edge._build = "llama-cpp-python 1 (GPU AVX2)"
-        assert await edge.warnings("tiny") is None
+        assert await edge.warnings("tiny") == ((), False)
         card = await edge.describe("tiny")
-        assert await edge.warnings("tiny") == card.warnings
+        assert await edge.warnings("tiny") == (card.warnings, True)
 
 
 async def test_what_the_bench_did_is_told_with_its_incarnation(tiny: str) -> None:

@@ -152,6 +152,7 @@ def test_what_is_private_and_what_is_shared_of_it_are_marks_on_fields_agents_and
         ("limit: 2", "limit: two", "23:20", "expected a whole number", ""),
         ("  editor: {", "  editor: {sampling: {logprobs: 21}, ", "17:33", "at least 0 and at most 20", ""),
         ("  editor: {", "  editor: {sampling: {logprobs: true}, ", "17:33", "expected a whole number", ""),
+        ("  editor: {", "  editor: {output: {type: string}, sampling: {stop: [x]}, ", "17:53", "no `stop` beside", ""),
         ("  editor: {", "  editor: {sampling: {logprob: 5}, ", "17:23", "got `logprob`", "`logprobs`"),
         ("version: 1", "version: 2", "1:10", "expected 1, got the number 2", ""),
         ("version: 1\n", "", "1:1", "with `version`", ""),

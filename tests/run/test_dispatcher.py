@@ -11,6 +11,7 @@ import pytest
 
 from gx.core import event as e
 from gx.core.message import Answer, Failure, Turn, Usage
+from gx.core.protocol import Signal
 from gx.core.view import RunStatus
 from gx.run.inputs import Row
 from tests.desk import open_desk
@@ -220,7 +221,7 @@ async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_pat
     clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=1)
     async with open_desk(tmp_path, worker, clock) as desk:
         active = await desk.begin(FAN_OUT.replace("retry:", "timeout: 5s, retry:"), texts("a"))
-        await until(lambda: worker.running)
+        await until(lambda: active.begun_at)
         worker.answer = echo
         clock.time += 25
         desk.dispatcher._wake()
@@ -228,6 +229,42 @@ async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_pat
         (exited,) = desk.bodies(e.BenchExited)
     assert record.as_dict()["status"] == "succeeded"
     assert "time-out of 5 s" in exited.reason
+
+
+async def test_an_attempt_that_waits_in_its_bench_may_do_so_as_long_as_it_takes(tmp_path: Path) -> None:
+    clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=2)
+    worker.begins = False  # as while a model is loaded, or others have all slots
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT.replace("retry:", "timeout: 5s, retry:"), texts("a", "b"))
+        await until(lambda: len(worker.running) == 2)
+        clock.time += 1000
+        first, second = worker.running
+        worker._say(Signal(task=first, attempt=1))
+        worker._say(Signal(task=second, attempt=2))  # of which nobody knows
+        await until(lambda: active.begun_at)
+        assert list(active.begun_at) == [first] and not desk.bodies(e.BenchExited)
+        clock.time += 12  # its time-out and more, but not so much that its bench wouldn't have ended it
+        for task in (first, second):
+            worker.end(task, echo(worker.running[task]))
+        assert len(await desk.finish(active)) == 2
+        assert not desk.bodies(e.BenchExited)
+
+
+async def test_a_lost_attempts_time_does_not_count_for_the_next_one(tmp_path: Path) -> None:
+    clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=1)
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT.replace("retry:", "timeout: 60s, retry:"), texts("a"))
+        await until(lambda: active.begun_at)
+        clock.time += 55
+        worker.die()
+        await until(lambda: [begun.attempt for begun in active.begun_at.values()] == [2])
+        clock.time += 100  # less than twice its time, though more since the first attempt began
+        desk.dispatcher._wake()
+        await anyio.sleep(0.05)  # nothing is to happen
+        assert len(desk.bodies(e.BenchExited)) == 1
+        (task,) = worker.running
+        worker.end(task, echo(worker.running[task]))
+        await desk.finish(active)
 
 
 async def test_an_attempt_that_failed_and_waits_for_its_retry_hangs_nobody(tmp_path: Path) -> None:

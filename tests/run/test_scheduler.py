@@ -29,7 +29,7 @@ steps:
 )
 NOW = Moment(1_000.0, 50.0)
 LEASE = EdgeLease(epoch=1, incarnation=1)
-IDLE = Held(at_hand={}, leased_at={}, draining=None, draining_since=0.0, is_held_up=False)
+IDLE = Held(at_hand={}, begun_at={}, draining=None, draining_since=0.0, is_held_up=False)
 
 
 def run_of(
@@ -106,7 +106,7 @@ def test_tasks_whose_turn_is_not_at_hand_are_prepared_first() -> None:
 @pytest.mark.parametrize(("monotonic", "is_hung"), [(80.0, False), (80.1, True)])
 def test_a_worker_hangs_when_an_attempt_outlives_twice_its_time_and_the_grace(monotonic: float, is_hung: bool) -> None:
     run = run_of(1, leased=1)
-    held = IDLE._replace(leased_at=dict.fromkeys(run.leased, 50.0))
+    held = IDLE._replace(begun_at={task: scheduler.Begun(one.attempt, 50.0) for task, one in run.leased.items()})
     assert bool(advance(run, held, Moment(0.0, monotonic)).hung) is is_hung
     assert not scheduler.advance(PLAN, run, held, Moment(0.0, monotonic), leases=None, before=()).hung
 
@@ -147,7 +147,10 @@ def test_time_alone_matters_at_deadlines_retries_and_while_something_runs() -> N
     run = run_of(1, deadline_at=700.0)
     run.delayed["t"] = 300.0
     assert scheduler.next_instant(run, IDLE, 0.0) == 300.0
-    assert scheduler.next_instant(run, IDLE._replace(leased_at={"t": 0.0}), 0.0) == scheduler.WATCH_EVERY_S
+    assert (
+        scheduler.next_instant(run, IDLE._replace(begun_at={"t": scheduler.Begun(1, 0.0)}), 0.0)
+        == scheduler.WATCH_EVERY_S
+    )
     assert scheduler.next_instant(run, IDLE._replace(draining=e.RunInterrupted(run="r", reason="")), 0.0) is None
 
 

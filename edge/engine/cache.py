@@ -1,0 +1,95 @@
+"""The slots of one context and what llama.cpp holds of them, kept in step: what `slots` decides is done here.
+
+It knows slots and sequences, and no jobs: what becomes of whoever is in a slot where something fails is its lane's.
+
+Invariant: no sequence is saved or restored between a copy and the next decode. llama.cpp only notes a copy, and makes
+it as the next decode begins, in the order in which they were noted and before it writes anything: a sequence that was
+restored meanwhile would be copied with its new content, and one that was to be copied to isn't there yet. A sequence
+may be cut meanwhile: its cells keep their content until they are written to
+(https://github.com/ggml-org/llama.cpp, llama-kv-cache.cpp, seq_cp and update).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edge.engine.llama import Context, Fed, Model, Rows, State
+from edge.engine.memory import MOVABLE_BYTES
+from edge.engine.slots import Copy, Move, Slots, Tokens
+from edge.engine.tuning import Tuning
+from gx.core.errors import BenchError
+
+
+class Given(NamedTuple):
+    """A sequence on its way to another cache: its plan, [n_tokens] int32, and the state of the first `n_held` of it."""
+
+    plan: Tokens
+    n_held: int
+    state: State
+
+
+class Cache:
+    """`n_slots` slots of `slot_tokens` tokens each over a model. :raises ModelError: if it can't be made."""
+
+    def __init__(self, model: Model, *, n_slots: int, slot_tokens: int, threads: int, tuning: Tuning) -> None:
+        self._context = Context(model, slots=n_slots, slot_tokens=slot_tokens, threads=threads, tuning=tuning)
+        self.slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
+        self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
+        self._has_copies_due = False
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.slots!r}>"
+
+    @property
+    def pass_tokens(self) -> int:
+        """How many tokens llama.cpp computes at once."""
+        return self._context.pass_tokens
+
+    def decode(self, fed: Sequence[Fed], *, threads: int) -> Rows:
+        """Decode what is pending of some slots, as `Context.decode` has it.
+
+        :raises BenchError: if llama.cpp can't; what these slots hold isn't known then.
+        """
+        self._context.use_threads(threads)
+        rows = self._context.decode(fed)
+        self._has_copies_due = False
+        for part in fed:
+            self.slots.decoded(part.slot, len(part.tokens))
+        return rows
+
+    def move(self, move: Move) -> None:
+        """Carry out a move. :raises BenchError: if it can't be; what its slot holds isn't known then."""
+        if isinstance(move, Copy):
+            self._has_copies_due = True
+            if self.slots.held(move.source) < move.n_tokens:
+                raise BenchError(f"slot {move.source} lost what slot {move.target} was to copy")
+        self._context.move([move])
+
+    def can_swap(self, one: int, other: int) -> bool:
+        """Whether two slots may change places now, and hold little enough for that to pay."""
+        n_tokens = self.slots.held(one) + self.slots.held(other)
+        return not self._has_copies_due and n_tokens <= self._movable_tokens
+
+    def swap(self, one: int, other: int) -> None:
+        """Have two slots change places. :raises BenchError: if llama.cpp can't; what they hold isn't known then."""
+        self._context.swap(one, other)
+        self.slots.swap(one, other)
+
+    def can_give(self, slot: int, target: Cache) -> bool:
+        """Whether what a slot holds may go to another cache now: it waits for no donor, and isn't too long."""
+        has_copies_due = self._has_copies_due or target._has_copies_due
+        return not (has_copies_due or self.slots.waits(slot)) and self.slots.held(slot) <= self._movable_tokens
+
+    def give(self, slot: int) -> Given:
+        """A slot's sequence, to be taken at once: it stands in a buffer. :raises BenchError: if it can't be read."""
+        return Given(self.slots.plan(slot), self.slots.held(slot), self._context.save(slot))
+
+    def take(self, slot: int, given: Given) -> None:
+        """Put a sequence into a slot that was planned for it. :raises BenchError: if llama.cpp can't."""
+        if given.n_held:
+            self._context.restore(slot, given.state)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._context.close()
