@@ -40,7 +40,7 @@ FAST: dict[str, tuple[str, ...]] = {
 
 
 WIDE = frozenset({"F32", "F16", "BF16"})
-"""Formats of 16 bits and more, of which a Q8_0 copy would be a step down."""
+"""Formats of 16 bits and more."""
 
 
 def flags_in(text: str) -> tuple[str, ...]:
@@ -52,6 +52,11 @@ def flags_in(text: str) -> tuple[str, ...]:
 def is_fast(format_: str, flags: Collection[str]) -> bool:
     """Whether a build with these flags has a path for whole blocks of weights in that format."""
     return any(all(flag in flags for flag in needed.split()) for needed in FAST.get(format_, ()))
+
+
+def is_step_down(kind: str, format_: str) -> bool:
+    """Whether a copy of that kind has fewer bits a weight than a file in that format, so that it answers worse."""
+    return format_ == "F32" or (kind == "q8_0" and format_ in WIDE)
 
 
 def faster_copy(flags: Collection[str]) -> str | None:

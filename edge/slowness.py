@@ -13,7 +13,7 @@ import msgspec
 
 from edge.cpu import WORTH_HAVING, unused_sets
 from edge.header import TYPES, Header, read_header
-from edge.kernels import WIDE, faster_copy, is_fast
+from edge.kernels import faster_copy, is_fast, is_step_down
 from gx.core.message import ModelCard
 
 ON_GPU = "GPU"
@@ -51,7 +51,7 @@ def _slow_format(header: Header, flags: Collection[str]) -> SlowFormat | None:
     if share < 0.5:
         return None
     kind = faster_copy(flags)
-    is_down = kind == "q8_0" and not WIDE.isdisjoint(slow)
+    is_down = kind is not None and any(is_step_down(kind, name) for name in slow)
     return SlowFormat(" and ".join(sorted(slow, key=lambda name: -slow[name])), share, None if is_down else kind)
 
 

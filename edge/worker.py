@@ -91,6 +91,7 @@ class EdgeWorker:
         self._places: dict[str, Load] = {}
         self._told: set[str] = set()  # the models that this incarnation knows
         self._cards: dict[str, ModelCard] = {}  # of the models that were ever loaded, as they were last
+        self._foretold: dict[str, tuple[str, ...]] = {}  # what a file's header warns of, by its path
         self._running: dict[tuple[str, int], float] = {}
         self._questions = Questions()
         self._throughput = Throughput()
@@ -133,6 +134,7 @@ class EdgeWorker:
             sha256=None if sha256 == digest else sha256,
         )
         if self._places.get(digest) != load:
+            self._foretold.pop(load.path, None)
             self._places[digest] = load
             self._told.discard(digest)
 
@@ -191,7 +193,10 @@ class EdgeWorker:
         await self._up()
         if (card := self._cards.get(model)) is not None:
             return card.warnings, True
-        return await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets())), False
+        if path not in self._foretold:
+            found = await anyio.to_thread.run_sync(lambda: warnings(path, build=self._build, has=cpu_sets()))
+            self._foretold[path] = found
+        return self._foretold[path], False
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
         """The prompt tokens of each chat, in the model's own template.

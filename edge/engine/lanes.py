@@ -138,6 +138,7 @@ class Lanes:
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
+        self._ended.clear()
 
     @property
     def _tokens(self) -> int:

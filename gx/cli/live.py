@@ -106,12 +106,12 @@ def _end_of(client: Client, run: str) -> RunEnd:
             try:
                 for line in client.lines(f"/v1/runs/{run}/watch", results="false"):
                     frame = decode(line, wire.Frame)
-                    if frame.end is not None:
-                        return wire.ended(frame.end)
                     for note in () if frame.progress is None else frame.progress.notes:
                         if note not in told:
                             told.add(note)
                             output.note(f"note: {note}")
+                    if frame.end is not None:
+                        return wire.ended(frame.end)
                     waited = waited + 1 if frame.progress is not None and frame.progress.waits else 0
                     if waited > WAITS_FRAMES and frame.progress is not None and not output.has_person():
                         for text in asking(run, frame.progress):

@@ -122,7 +122,7 @@ def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name or another source.")],
     kind: Annotated[
         str | None,
-        typer.Option("--as", metavar="KIND", help="bf16, or q8_0 for half the memory; without, what is fast here."),
+        typer.Option("--as", metavar="KIND", help="bf16, or q8_0 in half of its memory; without, what is fast here."),
     ] = None,
     is_removed: Annotated[bool, typer.Option("--rm", help="Delete the copies of this model instead.")] = False,
     json: Json = False,
@@ -137,7 +137,7 @@ def prepare(
     Example: gx models prepare smollm2 --as bf16
     """
     from edge import models, prepared
-    from edge.kernels import WIDE
+    from edge.kernels import is_step_down
     from gx import output
     from gx.settings import load
 
@@ -153,11 +153,9 @@ def prepare(
     wanted = next((one for one in prepared.KINDS if one == (kind or _fast_here())), None)
     if wanted is None:
         raise UsageError(f"--as: expected {' or '.join(prepared.KINDS)}, got {kind!r}")
-    if wanted == "q8_0" and (format_ := _format_of(found.path)) in WIDE:
-        raise UsageError(
-            f"a q8_0 copy of {found.name} would be a step down: it has about half of the bits of {format_}, or fewer",
-            hint="use the file as it is" + (f", or try: gx models prepare {name} --as bf16" * (format_ != "BF16")),
-        )
+    if is_step_down(wanted, format_ := _format_of(found.path)):
+        why = f"a {wanted} copy of {found.name} would be a step down: its file is in {format_}, with more bits a weight"
+        raise UsageError(why, hint="use the file as it is")
     output.note(f"{found.name}: writing and measuring a {wanted} copy")
     path, copy = prepared.make(found.path, found.sha256, wanted, settings.models_dir)
     measured = copy.measured

@@ -48,15 +48,14 @@ class StatusLine:
             await anyio.sleep(EVERY_S)
 
     def tell(self, run: RemoteRun) -> None:
-        """Note what the run's rules did, and what a person is asked: each thing once, as long as it is so."""
+        """Note what the run's rules did, and what a person is asked: each thing once."""
         if (now := run.progress()) is None:
             return
-        texts = (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now))
-        for text in texts:
+        for text in (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now)):
             if text not in self._told:
+                self._told.add(text)
                 self.clear()
                 output.note(text)
-        self._told = set(texts)
 
     def clear(self) -> None:
         """Wipe the line, so that something else can be written."""

@@ -42,7 +42,8 @@ def resume(run: RunArg, workspace: WorkspaceOpt = None) -> None:
     from gx.node.start import insist
 
     def ask(node: Client) -> str:
-        for one in node.ask("GET", "/v1/node")["runs"]:
+        status = node.ask("GET", "/v1/node")
+        for one in () if status["is_leaving"] else status["runs"]:  # of a node that leaves it is told anyway
             if one["run"].startswith(run) and one["status"] == "draining":
                 output.note(f"note: {one['run']} is ending, and this waits until it has")
         name: str = node.ask("POST", f"/v1/runs/{run}/resume", timeout_s=None)["run"]

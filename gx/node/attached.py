@@ -100,7 +100,9 @@ class LocalRun:
     def progress(self) -> Progress:
         """How the run stands."""
         now = progress_of(self.state, self.active.plan, elapsed_s=self._now() - self._began)
-        return msgspec.structs.replace(now, notes=(*now.notes, *self.active.preparer.looks.notes))
+        is_held = self.state.is_paused and not self.active.is_over and not self.is_ending
+        paused = (f"it is paused, and goes on with: gx resume {self.state.id}",) if is_held else ()
+        return msgspec.structs.replace(now, notes=(*paused, *now.notes, *self.active.preparer.looks.notes))
 
     def end(self) -> RunEnd:
         """How the run ended."""

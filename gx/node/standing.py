@@ -30,7 +30,7 @@ def progress_of(state: RunState, plan: Plan, *, elapsed_s: float) -> Progress:
         tokens_in=state.tokens_in,
         tokens_out=state.tokens_out,
         elapsed_s=elapsed_s,
-        notes=(*_of_pausing(state), *rules.notes(state), *telling.notes(state), *_of_renting(state)),
+        notes=(*rules.notes(state), *telling.notes(state), *_of_renting(state)),
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),
         waits=waits_for_person(state),
@@ -109,12 +109,6 @@ def end_of(
         questions=tuple(map(question_of, state.questions.values())),
         paused_steps=tuple(state.paused_steps),
     )
-
-
-def _of_pausing(state: RunState) -> list[str]:
-    """That somebody paused it, for who follows it elsewhere."""
-    is_held = state.is_paused and state.status is RunStatus.running
-    return [f"it is paused, and goes on with: gx resume {state.id}"] if is_held else []
 
 
 def _of_renting(state: RunState) -> list[str]:

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from gx.core import event as e
 from gx.core.view import RunState, RunStatus
 
-_ASKED = (
+_STEERING = (
+    e.RuleFired,
+    e.QuestionAsked,
+    e.BurstAsked,
     e.RunPaused,
     e.RunContinued,
     e.RunChanged,
@@ -23,19 +26,14 @@ _ASKED = (
 )
 
 
-def kept(pending: Iterable[e.Body], run: RunState, wanted: e.Body | None) -> list[e.Body]:
-    """What is still to be written of `pending` now that the run has ended.
-
-    `wanted` is the last word that it was to have by now, maybe another one than was written: who gave the run up for
-    good was told so.
-    """
+def kept(pending: Iterable[e.Body], run: RunState) -> list[e.Body]:
+    """What is still to be written of `pending` now that the run has ended."""
     is_over = run.status in (RunStatus.finished, RunStatus.cancelled)
-    made = [after for body in pending if (after := _after(body, run, is_over=is_over)) is not None]
-    return [*made, wanted] if isinstance(wanted, e.RunCancelled) and not is_over else made
+    return [after for body in pending if (after := _after(body, run, is_over=is_over)) is not None]
 
 
 def _after(body: e.Body, run: RunState, *, is_over: bool) -> e.Body | None:
-    if not isinstance(body, _ASKED) or body.run != run.id:
+    if not isinstance(body, _STEERING) or body.run != run.id:
         return body
     if is_over or isinstance(body, e.RunPaused | e.RunContinued):
         return None

@@ -395,8 +395,12 @@ class Dispatcher:
             elif isinstance(body, graph.TASK_ENDS):
                 if is_end:
                     run.task_ended(run.state.tasks[body.task])
-            elif isinstance(body, e.RunFinished | e.RunStopped | e.RunInterrupted | e.RunCancelled):
+            elif isinstance(body, e.RunFinished | e.RunCancelled):
                 self._end(run)
+                continue
+            elif isinstance(body, e.RunStopped | e.RunInterrupted):
+                if not isinstance(run.draining, e.RunCancelled):  # else it was given up meanwhile: that ends it
+                    self._end(run)
                 continue
         for run in self._active.values():
             run.step_ended()
@@ -416,7 +420,7 @@ class Dispatcher:
 
     def _end(self, run: ActiveRun) -> None:
         del self._active[run.state.id]
-        self._pending = afterwards.kept(self._pending, run.state, run.draining)
+        self._pending = afterwards.kept(self._pending, run.state)
         run.end()
 
     def _until_next_instant(self) -> float:

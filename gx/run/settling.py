@@ -50,15 +50,27 @@ class Settling:
             ended = outcomes.bench_down(event, states, worker=worker, epoch=self._epoch, hung=station.hung)
             return [*self._meter.rest(self._active), *ended]
         if isinstance(event, BenchReading):
-            for slot in event.measured.sequences:  # a signal may have been dropped
-                task, _, attempt = slot.conversation.rpartition(" ")
-                self._begin(task, attempt, at.monotonic)
+            self._watch(event.measured, at.monotonic)
             self._on_signal(event.measured)
             return [*self._meter.read(event, self._active, worker=worker, now_s=at.monotonic)]
         if isinstance(event, Signal):
             self._begin(event.task, str(event.attempt), at.monotonic, is_anew=not event.tokens_out)
             self._on_signal(event)
         return []
+
+    def _watch(self, measured: Measured, monotonic: float) -> None:
+        """Watch what is in a slot, and not what waits for one again, as between two fields of a choice.
+
+        An engine that does nothing any more gives no reading.
+        """
+        names = {slot.conversation for slot in measured.sequences}
+        for run in self._active.values():
+            for task_id, begun in list(run.begun_at.items()):
+                if f"{task_id} {begun.attempt}" not in names:
+                    del run.begun_at[task_id]
+        for name in names:  # a signal may have been dropped
+            task_id, _, attempt = name.rpartition(" ")
+            self._begin(task_id, attempt, monotonic)
 
     def _begin(self, task_id: str, attempt: str, monotonic: float, *, is_anew: bool = False) -> None:
         """Watch from now on that an attempt ends in time, unless it is watched. Containers keep their own time.

@@ -110,7 +110,9 @@ def test_no_step_down_is_advised(tmp_path: Path) -> None:
     assert header is not None and header.main_format()[0] in kernels.WIDE
     slow = slowness.slow_format(path, ["REPACK"])
     assert slow is not None and slow.kind is None
-    assert slowness.slow_format(path, ["LLAMAFILE", "DOTPROD"]) is None or slow.kind is None
+    formats = ("F32", "F16", "BF16", "Q4_1")
+    assert [kernels.is_step_down("bf16", name) for name in formats] == [True, False, False, False]
+    assert [kernels.is_step_down("q8_0", name) for name in formats] == [True, True, True, False]
 
 
 def test_this_cpu_has_a_name_and_cores() -> None:

@@ -9,6 +9,7 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.view import RunStatus
+from gx.node import local
 from gx.node.call import who_asks
 from gx.node.client import Started
 from gx.node.remote import of_run
@@ -40,6 +41,12 @@ def test_a_run_that_was_joined_is_asked_for_again_by_its_own_token(served: Serve
     assert len(served.bodies(run, e.RunFinished)) == 1
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose client is gone waits longer than a busy machine takes."""
+    monkeypatch.setattr(local, "REATTACH_S", PATIENCE_S)
+
+
 def word(served: Served, run: str) -> str:
     """How `gx ps` says that the run stands."""
     status: NodeStatus = served.client.ask("GET", "/v1/node", kind=NodeStatus)
@@ -60,6 +67,7 @@ def test_a_live_run_that_is_asked_for_detached_goes_on_when_its_client_leaves(se
     assert [one.by for one in served.bodies(run, e.RunChanged) if one.is_detached] == [who_asks()]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_run_without_a_client_that_is_resumed_goes_on_by_itself(served: Served) -> None:
     run = served.submit(recipe("left alone"), rows=4).run
     assert word(served, run) == "unattended"
@@ -79,6 +87,7 @@ def test_a_run_that_is_ending_is_not_said_to_be_paused(served: Served) -> None:
     assert not served.bodies(run, e.RunPaused)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("verb", "body"),
     [("pause", None), ("change", {"priority": 2.0}), ("cancel", {"step": "s"}), ("requeue", {"step": "s"})],
@@ -90,6 +99,7 @@ def test_a_run_that_is_over_is_not_said_to_be_changed(served: Served, verb: str,
         served.client.ask("POST", f"/v1/runs/{run}/{verb}", body)
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_start_of_several_ids_is_said_to_be_that(served: Served) -> None:
     runs = [served.submit(recipe(f"twin-{name}"), rows=1).run for name in ("one", "two")]
     with pytest.raises(UsageError, match="is the start of several ids") as refused:

@@ -11,7 +11,8 @@ import pytest
 
 from gx.core import event as e
 from gx.core.message import Answer, Failure, Turn, Usage
-from gx.core.protocol import Signal
+from gx.core.ports import BenchReading
+from gx.core.protocol import Measured, Signal, SlotNow
 from gx.core.view import RunStatus
 from gx.run.inputs import Row
 from tests.desk import open_desk
@@ -217,6 +218,12 @@ async def test_a_budget_is_overshot_by_no_more_than_what_was_running(tmp_path: P
     assert 100 <= state.spent_tokens < 100 + 4 * 12
 
 
+def reading(*conversations: str) -> BenchReading:
+    """A bench has these in its slots."""
+    slots = tuple(SlotNow(conversation=name, tokens=9, prompt_tokens=9) for name in conversations)
+    return BenchReading(incarnation=1, measured=Measured(slots=2, slots_busy=len(slots), sequences=slots))
+
+
 async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_path: Path) -> None:
     clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=1)
     async with open_desk(tmp_path, worker, clock) as desk:
@@ -247,6 +254,24 @@ async def test_an_attempt_that_waits_in_its_bench_may_do_so_as_long_as_it_takes(
         for task in (first, second):
             worker.end(task, echo(worker.running[task]))
         assert len(await desk.finish(active)) == 2
+        assert not desk.bodies(e.BenchExited)
+
+
+async def test_what_waits_for_its_next_slot_is_not_watched_until_it_has_one(tmp_path: Path) -> None:
+    clock, worker = ManualClock(), ScriptedWorker(lambda turn: None, leases=2)
+    async with open_desk(tmp_path, worker, clock) as desk:
+        active = await desk.begin(FAN_OUT.replace("retry:", "timeout: 5s, retry:"), texts("a", "b"))
+        await until(lambda: len(active.begun_at) == 2)
+        first, second = active.begun_at
+        worker._say(reading(f"{first} 1"))  # the other one is between two fields of a choice
+        await until(lambda: list(active.begun_at) == [first])
+        clock.time += 12
+        worker._say(reading(f"{first} 1", f"{second} 1", "another engine's 1", ""))
+        await until(lambda: list(active.begun_at) == [first, second])
+        assert active.begun_at[second].monotonic - active.begun_at[first].monotonic == 12
+        for task in (first, second):
+            worker.end(task, echo(worker.running[task]))
+        await desk.finish(active)
         assert not desk.bodies(e.BenchExited)
 
 
