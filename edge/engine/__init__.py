@@ -19,7 +19,8 @@ The life of a request, and where to read of it:
 2. `encoding` makes tokens of its messages, and of its options or its shape (`shapes`): a `job`.
 3. `rounds`, the thread that decodes, has it wait its turn, and `room` says which of the model's `lanes` it goes to, or
    that it waits on.
-4. A `lane` gives it a slot of its `cache`; `slots` says what of its prompt is computed already, there or elsewhere.
+4. A `lane` gives it a slot of its `cache`; `slots` says what of its prompt is computed already, and what only another
+   lane has is brought over.
 5. Each round `calls` says which tokens the next calls take, and `pace` on how many threads.
 6. What comes back is handed to the answer, `writing`, which draws a token (`sampling`), keeps to its shape and finds
    its end (`text`), or to the choice, `scoring`, which weighs its options.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from edge.engine.llama import Context, Fed, Model, Rows, State
 from edge.engine.memory import MOVABLE_BYTES
-from edge.engine.slots import Copy, Move, Slots, Tokens
+from edge.engine.slots import COPY_WORTH_TOKENS, Copy, Cut, Move, Slots, Tokens
 from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
 
@@ -89,6 +89,23 @@ class Cache:
         """Put a sequence into a slot that was planned for it. :raises BenchError: if llama.cpp can't."""
         if given.n_held:
             self._context.restore(slot, given.state)
+
+    def copy_from(self, other: Cache, slot: int, prompt: Tokens) -> bool:
+        """Give a slot that was planned for a prompt what another cache holds of that, if it is much more; whether so.
+
+        Both have as many slots: llama.cpp puts no sequence into a context that has another number of them.
+
+        :raises BenchError: if llama.cpp can't; what the slot holds isn't known then.
+        """
+        theirs, n_tokens = other.slots.longest(prompt)
+        worth = n_tokens - self.slots.held(slot) >= COPY_WORTH_TOKENS and not self.slots.waits(slot)
+        has_room = len(other.slots) == len(self.slots) and other.slots.held(theirs) <= self.slots.slot_tokens
+        if not (worth and has_room and other.can_give(theirs, self)):
+            return False
+        self.take(slot, other.give(theirs))
+        self._context.move([Cut(slot, n_tokens)])
+        self.slots.gain(slot, n_tokens)
+        return True
 
     def close(self) -> None:
         """Free the memory."""

@@ -77,13 +77,16 @@ class Lane:
         """Keep slots no longer than is due."""
         self._slots.expire(self._now())
 
-    def admit(self, job: Job, used_at: int) -> None:
-        """Give a job one of the free slots, or the one that is kept for it, and what the cache holds of its prompt."""
+    def admit(self, job: Job, used_at: int, others: Iterable[Lane] = ()) -> None:
+        """Give a job one of the free slots, or the one that is kept for it, and what is computed of its prompt: by this
+        lane, or by one of the others.
+        """
         self._used_at = used_at
         slot, moves = self._slots.place(job.answer.prompt, job.request.conversation)
         self._jobs[slot] = job
         job.begin(self._slots.held(slot), self._now())
         self._move(moves)
+        self._fetch(slot, job, others)
         try:
             job.tell()
         except Exception as error:  # noqa: BLE001 - a bug in whoever listens is that job's alone
@@ -229,6 +232,16 @@ class Lane:
             self._move(self._slots.forget(slot))
             raise
         self._jobs[slot] = job
+
+    def _fetch(self, slot: int, job: Job, others: Iterable[Lane]) -> None:
+        """Take over what another lane holds of a prompt, as of a chat that outgrew its slot there."""
+        for other in others:
+            try:
+                if self._cache.copy_from(other._cache, slot, job.answer.prompt):
+                    job.reuse(self._slots.held(slot))
+                    return
+            except BenchError:
+                self._move(self._slots.restart(slot))
 
     def _leave(self, slot: int, result: Result | None = None) -> None:
         """A job ends, with a result where it has none yet; what its slot holds stays."""

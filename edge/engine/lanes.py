@@ -94,7 +94,7 @@ class Lanes:
                     if not self._make(plan):
                         continue  # there is less memory than the budget said, which is less now
                     lane = self._lanes[-1]
-            lane.admit(job, self._admitted)
+            lane.admit(job, self._admitted, [other for other in self._lanes if other is not lane])
             return None
 
     def _choose(self, job: Job, *, is_behind: bool) -> Use | Make | Wait:

@@ -135,6 +135,16 @@ class Slots:
         self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), held, True
         return slot, moves
 
+    def longest(self, prompt: Tokens) -> tuple[int, int]:
+        """The slot that holds the longest beginning of a prompt, its last token aside, and how many tokens that is."""
+        held = np.minimum(self._common(prompt), self._held)
+        slot = int(held.argmax())
+        return slot, int(held[slot])
+
+    def gain(self, slot: int, n_tokens: int) -> None:
+        """A busy slot was given the first tokens of its plan from elsewhere; so many are in the cache now."""
+        self._held[slot] = n_tokens
+
     def settle(self) -> list[Move]:
         """The copies that can be made now, since their donors have computed what is shared."""
         moves: list[Move] = []

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge.engine import lane, lanes
+from edge.engine.cache import Cache
 from edge.engine.calls import gather
 from edge.engine.engine import Completion, Engine, Request, Weights
 from edge.engine.llama import Context, Fed, Rows
@@ -117,6 +118,7 @@ def expected(roomy: str, requests: list[Request]) -> list[Alone]:
         patch.setattr(Context, "decode", decode)
         patch.setattr(lanes, "merge", lambda states: None)
         patch.setattr(lane, "gather", lambda writing, n_slots: [])
+        patch.setattr(Cache, "copy_from", lambda *args: False)
         engine = start(roomy)
         found = []
         with engine._shelf.borrow("tiny") as loaded:

@@ -1,0 +1,80 @@
+"""What one lane has computed isn't computed again by another: a chat that outgrew its slot takes it along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.engine.cache import Cache
+from edge.engine.engine import Completion, Engine, Request
+from edge.engine.llama import Context
+from gx.core.errors import BenchError
+from gx.core.message import Message, Sampling
+from tests.tiny_model import write_tiny_model
+
+HISTORY = (Message(role="user", content="word " * 400),)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(threads=1, slots=4, context_tokens=4096, cache_bytes=1 << 30)
+    engine.register("tiny", str(write_tiny_model(tmp_path / "tiny.gguf", context=4096)))
+    yield engine
+    engine.close()
+
+
+def say(engine: Engine, messages: tuple[Message, ...], max_tokens: int) -> Completion:
+    sampling = Sampling(max_tokens=max_tokens)
+    request = Request(model="tiny", messages=messages, sampling=sampling, ignores_end=True)
+    result = engine.submit(request).result(60)
+    assert isinstance(result, Completion)
+    return result
+
+
+def sizes(engine: Engine) -> list[int]:
+    (loaded,) = engine._shelf._loaded.values()
+    return [lane.state().slot_tokens for lane in loaded.lanes._lanes]
+
+
+def follow_up(first: Completion) -> tuple[Message, ...]:
+    return (*HISTORY, Message(role="assistant", content=first.text), Message(role="user", content="Go on."))
+
+
+def test_a_chat_that_outgrows_its_slot_takes_what_was_computed_along(engine: Engine) -> None:
+    first = say(engine, HISTORY, 8)
+    assert 300 < first.usage.tokens_in < 1000 and sizes(engine) == [1024]
+    grown = say(engine, follow_up(first), 1200)
+    assert sizes(engine) == [1024, 2048]
+    assert grown.usage.tokens_cached >= first.usage.tokens_in - 8  # but for how the template closes the first answer
+    again = say(engine, (*HISTORY, Message(role="user", content="And this?")), 8)  # what is long goes to the short, too
+    assert again.usage.tokens_cached >= first.usage.tokens_in - 8
+
+
+def test_what_was_taken_along_answers_as_what_was_computed_there(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = say(engine, HISTORY, 8)
+    taken = say(engine, follow_up(first), 1200)
+    monkeypatch.setattr(Cache, "copy_from", lambda *args: False)
+    for lane in next(iter(engine._shelf._loaded.values())).lanes._lanes:
+        lane._slots._planned[:] = lane._slots._held[:] = 0
+    computed = say(engine, follow_up(first), 1200)
+    assert computed.usage.tokens_cached == 0 < taken.usage.tokens_cached
+    assert taken.text[:40] == computed.text[:40]  # later on the two may part where two tokens are equally likely
+
+
+@pytest.mark.parametrize("what", ["save", "restore"])
+def test_what_can_not_be_taken_along_is_computed(engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def fail(*args: Any, **fields: Any) -> Any:
+        raise BenchError("slot 0 can't be moved")
+
+    first = say(engine, HISTORY, 8)
+    monkeypatch.setattr(Context, what, fail)
+    grown = say(engine, follow_up(first), 1200)
+    assert grown.usage.tokens_cached == 0 and grown.usage.tokens_out == 1200
+    engine.measure().result(10)
+    for lane in next(iter(engine._shelf._loaded.values())).lanes._lanes:
+        assert lane.is_idle and lane._slots.n_free == len(lane._slots)
