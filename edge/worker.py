@@ -90,7 +90,7 @@ class EdgeWorker:
         self._events: list[WorkerEvent] = []
         self._places: dict[str, Load] = {}
         self._told: set[str] = set()  # the models that this incarnation knows
-        self._cards: dict[str, ModelCard] = {}  # of the models that were ever loaded, as they were last
+        self._cards: dict[str, ModelCard] = {}  # of the models that this incarnation has loaded
         self._foretold: dict[str, tuple[str, ...]] = {}  # what a file's header warns of, by its path
         self._running: dict[tuple[str, int], float] = {}
         self._questions = Questions()
@@ -135,6 +135,7 @@ class EdgeWorker:
         )
         if self._places.get(digest) != load:
             self._foretold.pop(load.path, None)
+            self._cards.pop(digest, None)
             self._places[digest] = load
             self._told.discard(digest)
 
@@ -332,6 +333,8 @@ class EdgeWorker:
                 self._incarnation += 1
                 self._build = message.engine
                 self._told.clear()
+                self._cards.clear()
+                self._foretold.clear()
                 up = BenchUp(incarnation=self._incarnation, pid=message.pid, slots=message.slots, engine=message.engine)
                 self._emit(up)
                 if self._incarnation == 1:

@@ -32,7 +32,7 @@ class StatusLine:
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._is_wanted = is_shown and is_terminal and not output.is_quiet()
         self._samples: deque[tuple[float, int, int]] = deque()
-        self._told = set[str]()
+        self._told, self._asked = set[str](), set[str]()
 
     async def follow(self, run: RemoteRun) -> None:
         """Draw the line again and again, and above it what there is to note."""
@@ -48,14 +48,16 @@ class StatusLine:
             await anyio.sleep(EVERY_S)
 
     def tell(self, run: RemoteRun) -> None:
-        """Note what the run's rules did, and what a person is asked: each thing once."""
+        """Note what the run's rules did, each thing once, and what a person is asked, also if it is asked again."""
         if (now := run.progress()) is None:
             return
-        for text in (*(f"note: {note}" for note in now.notes), *asking(run.started.run, now)):
-            if text not in self._told:
-                self._told.add(text)
+        notes, asked = [f"note: {note}" for note in now.notes], asking(run.started.run, now)
+        for text in (*notes, *asked):
+            if text not in self._told | self._asked:
                 self.clear()
                 output.note(text)
+        self._told.update(notes)
+        self._asked = set(asked)
 
     def clear(self) -> None:
         """Wipe the line, so that something else can be written."""

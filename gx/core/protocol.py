@@ -160,7 +160,7 @@ class Measured(Value, frozen=True, kw_only=True, tag="measured"):
 
 class Signal(Value, frozen=True, kw_only=True, tag="signal"):
     """A preview: text as it comes, and none yet as the engine begins an attempt. May be dropped or coalesced; never
-    stored. No result is decided from it: from an attempt's first one on it is watched that it ends in time.
+    stored. No result is decided from it: while an attempt is in a slot it is watched that it ends in time.
     """
 
     task: str

@@ -11,7 +11,6 @@ from gx.core import event as e
 from gx.core.view import RunState, RunStatus
 
 _STEERING = (
-    e.RuleFired,
     e.QuestionAsked,
     e.BurstAsked,
     e.RunPaused,

@@ -52,7 +52,7 @@ class Begun(NamedTuple):
 class Held(NamedTuple):
     """What this process holds of a run beside its state.
 
-    `at_hand` are the tasks whose turn is there, `begun_at` those that a bench computes, or has computed.
+    `at_hand` are the tasks whose turn is there, `begun_at` those that a bench computes.
     `draining` is the run's last word, once what is leased has ended; `None` as long as it goes on. A run that
     `is_held_up` gets nothing new: its client leaves its results untaken or is gone, somebody paused it, or a person is
     asked.
@@ -205,7 +205,8 @@ def own_turn(task: TaskState, turn: Turn) -> Turn:
 def overdue(plan: Plan, run: RunState, held: Held, monotonic: float) -> str:
     """Why the worker must be taken for hung: an attempt in it outlived its time-out, or its cancellation. Else empty.
 
-    A time-out counts from when the bench began an attempt: before, it waits for a slot or a model, however long.
+    A time-out counts from when the bench began an attempt: before, it waits for a slot or a model, however long, and so
+    it does between two fields of a choice.
     A bench ends what is late itself: one that takes twice the time and a grace does nothing any more.
     """
     for task_id, begun in held.begun_at.items():

@@ -61,12 +61,13 @@ class Settling:
     def _watch(self, measured: Measured, monotonic: float) -> None:
         """Watch what is in a slot, and not what waits for one again, as between two fields of a choice.
 
-        An engine that does nothing any more gives no reading.
+        An engine that does nothing any more gives no reading; its last one may be older than what it has just begun.
         """
         names = {slot.conversation for slot in measured.sequences}
         for run in self._active.values():
             for task_id, begun in list(run.begun_at.items()):
-                if f"{task_id} {begun.attempt}" not in names:
+                is_new = monotonic - begun.monotonic < scheduler.WATCH_EVERY_S
+                if f"{task_id} {begun.attempt}" not in names and not is_new:
                     del run.begun_at[task_id]
         for name in names:  # a signal may have been dropped
             task_id, _, attempt = name.rpartition(" ")
