@@ -190,9 +190,9 @@ class Bench:
                 await self._measure()
 
     async def _measure(self) -> None:
-        """Tell what was done so far, if it is news and there is room."""
+        """Tell what was done so far, if it is news or somebody waits, and there is room."""
         reading = await asyncio.wrap_future(self._engine.measure())
-        if reading != self._told:
+        if reading != self._told or self._cancelled:
             if not self._has_room:
                 return
             self._to_write.send_nowait(frames.frame(reading))

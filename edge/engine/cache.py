@@ -20,6 +20,9 @@ from edge.engine.slots import COPY_WORTH_TOKENS, Copy, Cut, Move, Slots, Tokens
 from edge.engine.tuning import Tuning
 from gx.core.errors import BenchError
 
+MOVED_PER_GAIN = 8
+"""A sequence is brought over from another cache only for a gain of at least this part of it: all of it is moved."""
+
 
 class Given(NamedTuple):
     """A sequence on its way to another cache: its plan, [n_tokens] int32, and the state of the first `n_held` of it."""
@@ -98,9 +101,10 @@ class Cache:
         :raises BenchError: if llama.cpp can't; what the slot holds isn't known then.
         """
         theirs, n_tokens = other.slots.longest(prompt)
-        worth = n_tokens - self.slots.held(slot) >= COPY_WORTH_TOKENS and not self.slots.waits(slot)
-        has_room = len(other.slots) == len(self.slots) and other.slots.held(theirs) <= self.slots.slot_tokens
-        if not (worth and has_room and other.can_give(theirs, self)):
+        moved = other.slots.held(theirs)
+        is_worth_it = n_tokens - self.slots.coming(slot) >= max(COPY_WORTH_TOKENS, moved // MOVED_PER_GAIN)
+        has_room = len(other.slots) == len(self.slots) and moved <= self.slots.slot_tokens
+        if not (is_worth_it and has_room and other.can_give(theirs, self)):
             return False
         self.take(slot, other.give(theirs))
         self._context.move([Cut(slot, n_tokens)])

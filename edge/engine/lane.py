@@ -235,9 +235,10 @@ class Lane:
 
     def _fetch(self, slot: int, job: Job, others: Iterable[Lane]) -> None:
         """Take over what another lane holds of a prompt, as of a chat that outgrew its slot there."""
-        for other in others:
+        prompt = job.answer.prompt
+        for other in sorted(others, key=lambda other: -other._slots.longest(prompt)[1]):
             try:
-                if self._cache.copy_from(other._cache, slot, job.answer.prompt):
+                if self._cache.copy_from(other._cache, slot, prompt):
                     job.reuse(self._slots.held(slot))
                     return
             except BenchError:

@@ -144,6 +144,11 @@ class Slots:
     def gain(self, slot: int, n_tokens: int) -> None:
         """A busy slot was given the first tokens of its plan from elsewhere; so many are in the cache now."""
         self._held[slot] = n_tokens
+        self._donors.pop(slot, None)
+
+    def coming(self, slot: int) -> int:
+        """How many tokens of a slot's plan are in the cache, or will be when its donor has computed them."""
+        return self._shared(slot, self._donors[slot]) if slot in self._donors else self.held(slot)
 
     def settle(self) -> list[Move]:
         """The copies that can be made now, since their donors have computed what is shared."""

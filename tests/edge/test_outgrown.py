@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,12 +26,20 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def say(engine: Engine, messages: tuple[Message, ...], max_tokens: int) -> Completion:
+def together(engine: Engine, chats: Sequence[tuple[Message, ...]], max_tokens: int) -> list[Completion]:
+    """What is said in chats that come at once, each in a slot of its own."""
     sampling = Sampling(max_tokens=max_tokens)
-    request = Request(model="tiny", messages=messages, sampling=sampling, ignores_end=True)
-    result = engine.submit(request).result(60)
-    assert isinstance(result, Completion)
-    return result
+    with engine._rounds._changed:
+        futures = [
+            engine.submit(Request(model="tiny", messages=chat, sampling=sampling, ignores_end=True)) for chat in chats
+        ]
+    results = [future.result(60) for future in futures]
+    assert all(isinstance(result, Completion) for result in results)
+    return cast(list[Completion], results)
+
+
+def say(engine: Engine, messages: tuple[Message, ...], max_tokens: int) -> Completion:
+    return together(engine, [messages], max_tokens)[0]
 
 
 def sizes(engine: Engine) -> list[int]:
@@ -51,6 +59,28 @@ def test_a_chat_that_outgrows_its_slot_takes_what_was_computed_along(engine: Eng
     assert grown.usage.tokens_cached >= first.usage.tokens_in - 8  # but for how the template closes the first answer
     again = say(engine, (*HISTORY, Message(role="user", content="And this?")), 8)  # what is long goes to the short, too
     assert again.usage.tokens_cached >= first.usage.tokens_in - 8
+
+
+def test_chats_that_outgrow_their_slots_together_each_take_theirs_along(engine: Engine) -> None:
+    """They begin alike, so that each could wait for what another computes, which is much less than it has."""
+    system = Message(role="system", content="Be brief. " * 20)
+    chats = [(system, Message(role="user", content=f"{n} " * 200)) for n in range(3)]
+    firsts = together(engine, chats, 8)
+    further = [
+        (*chat, Message(role="assistant", content=first.text), Message(role="user", content="Go on."))
+        for chat, first in zip(chats, firsts, strict=True)
+    ]
+    for first, grown in zip(firsts, together(engine, further, 600), strict=True):
+        assert grown.usage.tokens_cached >= first.usage.tokens_in - 8
+
+
+def test_a_chat_that_grows_twice_takes_all_of_it_along(engine: Engine) -> None:
+    first = say(engine, HISTORY, 8)
+    grown = say(engine, follow_up(first), 1100)
+    again = (*follow_up(first), Message(role="assistant", content=grown.text), Message(role="user", content="More."))
+    last = say(engine, again, 1300)
+    assert sizes(engine) == [1024, 2048, 4096]
+    assert last.usage.tokens_cached > 1000
 
 
 def test_what_was_taken_along_answers_as_what_was_computed_there(

@@ -144,7 +144,10 @@ class Context:
         n_bytes = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
         buffers = _moved.buffers
         if len(buffers[buffer]) < n_bytes:
-            buffers[buffer] = np.empty(n_bytes * 3 // 2, np.uint8)  # touching new memory takes the longest
+            try:
+                buffers[buffer] = np.empty(n_bytes * 3 // 2, np.uint8)  # touching new memory takes the longest
+            except MemoryError as error:
+                raise BenchError(f"there is no memory to move the {n_bytes} bytes of slot {slot}") from error
         state = buffers[buffer][:n_bytes]
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if llama_cpp.llama_state_seq_get_data(self._pointer, pointer, n_bytes, slot) != n_bytes:
