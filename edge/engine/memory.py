@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +29,24 @@ _BESIDE_BYTES, _BESIDE_SHARE = 512 << 20, 16
 """What a model that a GPU hasn't room for leaves there for one that embeds texts beside it, and of how much at most."""
 
 
-class Claim(NamedTuple):
-    """Bytes of one model: its file and adapters, what embeds texts with it, its caches, and of these one turn's.
+FileKey = tuple[str, int, int]
+"""A file as it is now: (path, bytes, mtime_ns)."""
 
-    `layers` is how many it has, and `share` how much of it is where the budget is: on a GPU, maybe not all.
+
+def file_key(path: str) -> FileKey | None:
+    """Which file is there; `None` if there is none that can be looked at."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return path, status.st_size, status.st_mtime_ns
+
+
+class Claim(NamedTuple):
+    """Bytes of one model: its weights, what embeds texts with it, its caches, of these one turn's, and its adapters.
+
+    `layers` is how many it has, and `share` how much of it is where the budget is: on a GPU, maybe not all. Models of
+    one `file` have its weights in common, where all of them are in one place.
     """
 
     weights: int = 0
@@ -41,11 +55,13 @@ class Claim(NamedTuple):
     turn: int = 0
     layers: int = 0
     share: float = 1.0
+    adapters: int = 0
+    file: FileKey | None = None
 
     @property
     def bytes(self) -> int:
         """All of it, wherever it is."""
-        return self.weights + self.encoder + self.cache
+        return self.weights + self.adapters + self.encoder + self.cache
 
 
 def total(claims: Collection[Claim], *, is_gpu: bool = False) -> int:
@@ -55,7 +71,13 @@ def total(claims: Collection[Claim], *, is_gpu: bool = False) -> int:
     """
     most = max((claim.weights for claim in claims if claim.cache), default=0)
     moves = 0 if is_gpu else _MOVES * min(MOVABLE_BYTES, most)
-    return moves + sum(int(claim.share * claim.bytes) for claim in claims)
+    return moves + sum(int(claim.share * claim.bytes) for claim in claims) - _common(claims)
+
+
+def _common(claims: Iterable[Claim]) -> int:
+    """What of the claims is for weights that another one of them is for too."""
+    files = [(claim.file, claim.weights) for claim in claims if claim.file is not None and claim.share == 1]
+    return sum(weights for _, weights in files) - sum(dict(files).values())
 
 
 class Budget:
@@ -82,7 +104,7 @@ class Budget:
         if least > self.bytes and not self._is_given:
             self.grow(available_bytes())
         if least > self.bytes:
-            raise _no_room(path, claim, least, self.bytes, turn=least - claim.weights)
+            raise _no_room(path, claim, least, self.bytes, turn=least - claim.weights - claim.adapters)
 
     def cache_for(self, claim: Claim, beside: Collection[Claim]) -> int | None:
         """What a model's caches may take; `None` if there is no room beside those others. Alone, it gets one turn's."""
@@ -99,9 +121,10 @@ def check_host(path: str, claim: Claim) -> None:
 
 
 def _no_room(path: str, claim: Claim, needed: int, there: int, *, turn: int, of: str = "") -> ModelError:
+    weights = in_words(claim.weights + claim.adapters)
     return ModelError(
-        f"{path} doesn't fit into memory: it needs {in_words(needed)}{of} ({in_words(claim.weights)} of weights, "
-        f"{in_words(turn)} to compute one turn), and there are {in_words(there)}",
+        f"{path} doesn't fit into memory: it needs {in_words(needed)}{of} ({weights} of weights, {in_words(turn)} to "
+        f"compute one turn), and there are {in_words(there)}",
         hint="choose a smaller file of the model or a smaller context, or close other programs",
         code="model.memory",
     )
@@ -136,9 +159,11 @@ def claim_of(
     An embedding model has no cache, and computes at once a text of the second of `text_tokens` at most, and of the
     first at least. A file that can't be read takes nothing: whoever loads it will find out.
     """
-    weights, header = sum(map(_size, (path, *adapters))), read_header(path)
+    file, header = file_key(path), read_header(path)
+    added = sum(found[1] for found in map(file_key, adapters) if found is not None)
+    base = Claim(weights=file[1] if file is not None else 0, adapters=added, file=file)
     if header is None:
-        return Claim(weights=weights, cache=cache_bytes)
+        return base._replace(cache=cache_bytes)
     tokens = min(context_tokens, header.trained_tokens() or context_tokens)
     if header.number("pooling_type"):
         least, most = text_tokens
@@ -146,9 +171,9 @@ def claim_of(
         # All tokens attend to all where flash attention can't be had; the keys and values are for a decoder that pools.
         heads, width = header.number("attention.head_count") or _HEADS, header.number("embedding_length")
         encoder = batch * (4 * heads * batch + 4 * _FLOATS_PER_WIDTH * width + (header.token_bytes() or 0))
-        return Claim(weights=weights, encoder=encoder, layers=header.number("block_count"))
+        return base._replace(encoder=encoder, layers=header.number("block_count"))
     turn = tokens * (header.token_bytes() or 0)
-    return Claim(weights=weights, cache=max(turn, cache_bytes), turn=turn, layers=header.number("block_count"))
+    return base._replace(cache=max(turn, cache_bytes), turn=turn, layers=header.number("block_count"))
 
 
 def available_bytes(*, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
@@ -176,10 +201,3 @@ def _left(cgroup: Path) -> int | None:
     except OSError:
         return None
     return int(most) - int(used) + (int(cached[1]) if cached else 0) if most.isdigit() else None
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0

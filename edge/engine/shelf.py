@@ -274,6 +274,8 @@ class Shelf:
         with self._changed:
             others = [claim for digest, claim in self._loading.items() if digest != want.digest]
             others += [loaded.claim for loaded in (*self._loaded.values(), *self._retired)]
+            if self._budget.total([*others, want.claim]) <= self._budget.bytes:
+                return None
             layers = layers_that_fit(want.claim, self._budget.bytes - self._budget.total(others))
             if layers is not None:
                 want.claim = want.claim._replace(share=layers / (want.claim.layers + 1))

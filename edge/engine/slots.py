@@ -7,10 +7,11 @@ Each slot has a plan: the prompt and whatever was written after it. Of a plan th
 cache, and the others are pending. A slot is free, or busy, or kept: until an instant for the next prompt of a
 conversation, which is known by its name.
 
-A prompt goes into the slot that is kept for it, else into a free one: the one that holds the longest beginning of it,
-if that is worth keeping, else the one that is missed least. Where another slot's plan has so many more tokens in common
-with it (`COPY_WORTH_TOKENS`), that slot's sequence is copied whole, and cut. A plan counts as soon as it is made: of
-many prompts that come at once, the first computes what they share, and the others wait for it and copy it.
+A prompt goes into the slot that is kept for it, else into a free one: one that holds little more than a beginning of
+it, as of a chat that goes on; else an empty one, into which the longest beginning is copied that another holds; else
+the one that was used the longest ago of those that hold about as much of it. What is to be copied is copied whole, and
+cut, and must be worth it (`COPY_WORTH_TOKENS`). A plan counts as soon as it is made: of many prompts that come at once,
+the first computes what they share, and the others wait for it and copy it.
 
 Invariants: `held` is at most the plan's length, and all of it where a slot isn't busy; a busy slot's plan is never
 taken by another request; at most one slot is kept for a name; a slot waits only for one that has been busy for longer
@@ -28,7 +29,8 @@ import numpy.typing as npt
 Tokens = npt.NDArray[np.int32]  # [n_tokens] int32
 
 COPY_WORTH_TOKENS = 32
-"""So many more tokens a copy must save over what a free slot holds itself. It moves the slot's whole memory."""
+"""So many more tokens a copy must save over what a free slot holds itself. It moves the slot's whole memory. What are
+fewer is computed again."""
 
 
 class Cut(NamedTuple):
@@ -119,18 +121,21 @@ class Slots:
         """
         slots = np.array([self._kept.pop(name).slot]) if name in self._kept else self._free()
         common = self._common(prompt)
-        best, donor = int(common[slots].max()), int(common.argmax())
-        if common[donor] - best < COPY_WORTH_TOKENS:  # no copy would save enough: it goes on with what a slot holds
-            slot = self._nearest(slots[common[slots] == best]) if best >= COPY_WORTH_TOKENS else self._idlest(slots)
-            held = int(common[slot])
-            moves: list[Move] = [Cut(slot, held)] if held < self._held[slot] else []
-        elif self._is_busy[donor]:  # it waits for what the donor computes, which was here before it
-            slot, held = self._idlest(slots), 0
-            moves = [Cut(slot, 0)] if self._held[slot] else []
-            self._donors[slot] = donor
-        else:  # free, or kept for another name, so it holds its whole plan: a copy now, since it may go any time
-            slot, held = self._idlest(slots), int(common[donor])
-            moves = [Copy(donor, slot, held)]
+        source, donor = int(slots[common[slots].argmax()]), int(common.argmax())
+        if common[donor] - common[source] >= COPY_WORTH_TOKENS:
+            source, slot = donor, self._idlest(slots)
+        else:
+            slot = self._heir(slots, common)
+        held, moves = int(common[slot]), list[Move]()
+        if self._is_busy[source]:  # it waits for what that one computes, which was here before it
+            held, self._donors[slot] = 0, source
+        elif (
+            common[source] - held >= COPY_WORTH_TOKENS
+        ):  # free, or kept for another name: now, since it may go any time
+            held = int(common[source])
+            moves.append(Copy(source, slot, held))
+        if not moves and held < self._held[slot]:
+            moves.append(Cut(slot, held))
         self._plans[slot, : len(prompt)] = prompt
         self._planned[slot], self._held[slot], self._is_busy[slot] = len(prompt), held, True
         return slot, moves
@@ -245,6 +250,18 @@ class Slots:
         n = int(min(self._planned[slot] - 1, self._planned[donor]))
         differs = np.flatnonzero(self._plans[slot, :n] != self._plans[donor, :n])
         return int(differs[0]) if len(differs) else n
+
+    def _heir(self, choice: npt.NDArray[np.int64], common: npt.NDArray[np.int64]) -> int:
+        """The slot for a prompt that has so many tokens in common with each, [n_slots], where no busy one has more."""
+        best = common[choice].max()
+        if best < COPY_WORTH_TOKENS:
+            return self._idlest(choice)
+        near = choice[common[choice] > best - COPY_WORTH_TOKENS]
+        whole = near[self._held[near] - common[near] < COPY_WORTH_TOKENS]
+        if len(whole):  # nothing is lost there, and most is had of the longest
+            return self._nearest(whole[common[whole] == common[whole].max()])
+        empty = choice[self._held[choice] == 0]
+        return self._nearest(empty if len(empty) else near)
 
     def _idlest(self, choice: npt.NDArray[np.int64]) -> int:
         """The slot whose tokens are missed least: one that holds none, else the one that was used the longest ago."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from edge.engine.llama.library import llama_cpp
 from gx.core.errors import ModelError
 from gx.core.message import Message, Sampling
 from tests.tiny_lora import write_tiny_lora
+from tests.tiny_model import write_tiny_model
 
 
 @pytest.mark.parametrize("kind", ["context", "encoder"])
@@ -54,6 +58,62 @@ def test_what_embeds_texts_has_the_adapters_too(tiny: str, tmp_path: Path, monke
     Encoder(model, threads=1, batch_tokens=64).close()
     model.close()
     assert adapted == [1]
+
+
+def test_models_of_one_file_have_its_weights_in_common(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("llama_model_load_from_file", "llama_adapter_lora_free", "llama_model_free"):
+        monkeypatch.setattr(llama_cpp, name, counting(name, calls))
+    adapter = str(write_tiny_lora(tmp_path / "lora.gguf"))
+    plain, adapted = Model("plain", tiny), Model("adapted", tiny, [(adapter, 1.0)])
+    context = Context(adapted, slots=1, slot_tokens=256, threads=1)
+    assert calls == ["llama_model_load_from_file"]
+    plain.close()
+    assert plain.is_closed and not adapted.is_closed and adapted.encode((Message(role="user", content="Hi"),)).size
+    with pytest.raises(ModelError, match=r"misfit\.gguf"):
+        Model("misfit", tiny, [(str(write_tiny_lora(tmp_path / "misfit.gguf", width=96)), 1.0)])
+    assert not adapted.is_closed
+    context.close()
+    adapted.close()
+    adapted.close()
+    assert calls[1:] == ["llama_adapter_lora_free", "llama_model_free"]
+
+
+def test_a_file_that_was_replaced_is_loaded_though_the_old_one_is_in_use(tiny: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    shutil.copyfile(tiny, path)
+    before = Model("before", str(path))
+    write_tiny_model(tmp_path / "new.gguf", seed=5).replace(path)
+    after = Model("after", str(path))
+    assert before._pointer != after._pointer
+    before.close()
+    after.close()
+
+
+def test_as_many_as_load_a_file_at_once_load_it_once(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(
+        llama_cpp, "llama_model_load_from_file", counting("llama_model_load_from_file", calls, slow_s=0.2)
+    )
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda n: Model(str(n), tiny), range(4)))
+    for model in models:
+        model.close()
+    assert len(calls) == 1
+
+
+def counting(name: str, calls: list[str], *, slow_s: float = 0.0) -> Callable[..., object]:
+    """A call of llama.cpp that is noted down."""
+    call = getattr(llama_cpp, name)
+
+    def counted(*arguments: object) -> object:
+        calls.append(name)
+        time.sleep(slow_s)
+        return call(*arguments)
+
+    return counted
 
 
 @pytest.fixture(scope="module")

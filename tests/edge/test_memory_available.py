@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from edge.engine.llama import gpu_free_bytes, offloads
-from edge.engine.memory import Budget, Claim, available_bytes, check_host, claim_of, gpu_room, layers_that_fit, total
+from edge.engine.memory import (
+    Budget,
+    Claim,
+    available_bytes,
+    check_host,
+    claim_of,
+    file_key,
+    gpu_room,
+    layers_that_fit,
+    total,
+)
 from gx.core.errors import ModelError
 from tests.tiny_bert import write_tiny_bert
 
@@ -43,9 +53,10 @@ def claim(path: Path | str, *adapters: str, context_tokens: int = 256, cache_byt
 def test_a_model_claims_its_files_and_its_caches_of_a_turn_at_least(tiny: str, packaged: str) -> None:
     size = Path(packaged).stat().st_size
     token_bytes = 30 * 3 * (64 + 64) * 2
-    assert claim(packaged) == Claim(weights=size, cache=256 * token_bytes, turn=256 * token_bytes, layers=30)
+    cache = 256 * token_bytes
+    assert claim(packaged) == Claim(weights=size, cache=cache, turn=cache, layers=30, file=file_key(packaged))
     assert claim(packaged, cache_bytes=1 << 30).cache == 1 << 30
-    assert claim(packaged, tiny).weights == size + Path(tiny).stat().st_size
+    assert claim(packaged, tiny).weights == size and claim(packaged, tiny).adapters == Path(tiny).stat().st_size
     assert claim(tiny, context_tokens=100_000).turn == claim(tiny, context_tokens=512).turn  # as it was trained
 
 
@@ -100,6 +111,16 @@ def test_sequences_move_through_one_pair_of_buffers_for_all_models() -> None:
     assert total([]) == 0 and total([one]) == 1010 + 3000 and total([one, one]) == 2020 + 3000
     assert total([Claim(weights=1 << 40, cache=1)]) == (1 << 40) + 1 + 3 * (256 << 20)
     assert total([Claim(weights=1000)]) == 1000  # what only embeds moves nothing
+
+
+def test_models_of_one_file_claim_its_weights_once_where_all_of_them_are_in_one_place() -> None:
+    file = ("m.gguf", 1000, 1)
+    one, other = (Claim(weights=1000, encoder=20, adapters=n, file=file) for n in (3, 4))
+    assert total([one]) == 1023 and total([one, other]) == 1047
+    assert total([one, other, other._replace(file=("m.gguf", 1000, 2))]) == 1047 + 1024, "it was replaced"
+    assert total([one, other._replace(share=0.5)]) == 1023 + 512
+    budget = Budget(2000, 0)
+    assert budget.cache_for(other, [one]) == 0 and budget.cache_for(other._replace(file=None), [one]) is None
 
 
 def test_a_budget_that_nobody_gave_grows_when_others_free_memory() -> None:

@@ -78,6 +78,32 @@ def test_a_chat_comes_back_to_the_slot_that_knows_it() -> None:
         assert slots.held(chats[number]) == 150
 
 
+def turn(cache: Cache, *prompt: int) -> tuple[int, int]:
+    """A prompt that comes alone: its slot, and how much of it was there."""
+    slot = place(cache, *prompt)
+    held = cache.slots.held(slot)
+    cache.decode(slot, len(prompt) - held)
+    cache.move(cache.slots.release(slot))
+    assert cache.cells[slot] == [*prompt]
+    return slot, held
+
+
+def test_chats_one_after_the_other_keep_what_they_hold_while_slots_are_empty() -> None:
+    cache = Cache(Slots(4, 512))
+    first = [turn(cache, *SHARED, *[number] * 50) for number in range(4)]
+    assert sorted(slot for slot, _ in first) == [0, 1, 2, 3] and [held for _, held in first] == [0, 100, 100, 100]
+    for number, (slot, _) in enumerate(first):
+        assert turn(cache, *SHARED, *[number] * 90) == (slot, 150)
+
+
+def test_where_none_is_empty_the_chat_goes_that_was_used_the_longest_ago() -> None:
+    cache = Cache(Slots(3, 512))
+    slots = [turn(cache, *SHARED, *[number] * 50)[0] for number in range(3)]
+    slot, held = turn(cache, *SHARED, 2, 2, 2, *[9] * 40)  # by chance it begins more as the last one does
+    assert (slot, held) == (slots[0], 100)
+    assert turn(cache, *SHARED, *[1] * 60) == (slots[1], 150) and turn(cache, *SHARED, *[2] * 60) == (slots[2], 150)
+
+
 def test_one_token_is_always_left_to_decode() -> None:
     cache = Cache(slots := Slots(1, 64))
     cache.decode(place(cache, 1, 2, 3), 3)

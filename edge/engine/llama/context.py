@@ -81,18 +81,12 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH[tuning.flash]
         params.type_k = params.type_v = _CACHE[tuning.cache]
-        forget()
-        self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
+        self._pointer: Any = model.new_context(params)
         if not self._pointer:
             raise ModelError(
                 f"no context of {slots} x {slot_tokens} tokens could be made for {model.path}: {take_complaint()}",
                 hint="ask for a smaller context",
             )
-        try:
-            model.adapt(self._pointer)
-        except ModelError:
-            llama_cpp.llama_free(self._pointer)
-            raise
         self._n_vocab = model.vocab.n_tokens
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = Batch(BATCH_TOKENS)

@@ -29,15 +29,9 @@ class Encoder:
         params.n_ctx = params.n_batch = params.n_ubatch = batch_tokens
         params.n_seq_max, params.kv_unified, params.embeddings, params.no_perf = self.batch_texts, True, True, True
         params.n_threads = params.n_threads_batch = threads
-        forget()
-        self._pointer: Any = llama_cpp.llama_init_from_model(model._pointer, params)
+        self._pointer: Any = model.new_context(params)
         if not self._pointer:
             raise ModelError(f"no encoder of {batch_tokens} tokens could be made for {model.path}: {take_complaint()}")
-        try:
-            model.adapt(self._pointer)
-        except ModelError:
-            llama_cpp.llama_free(self._pointer)
-            raise
         self._memory = llama_cpp.llama_get_memory(self._pointer)  # NULL for a model that is an encoder only
         self._run = llama_cpp.llama_decode if self._memory else llama_cpp.llama_encode
         width = llama_cpp.llama_model_n_cls_out if model.is_reranker else llama_cpp.llama_model_n_embd_out

@@ -1,4 +1,4 @@
-"""A loaded GGUF file: its weights, the chat template that it carries, and adapters over it.
+"""A model: the weights of a GGUF file, the chat template that it carries, and adapters over it.
 
 It doesn't know what a turn is, how a token is drawn, or when to stop. A `Model` may be read (`render`, `encode`) from
 any thread.
@@ -10,12 +10,12 @@ import ctypes
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from edge.engine.gguf import check_header
+from edge.engine.llama import weights
 from edge.engine.llama.chat import CHATML, Template
-from edge.engine.llama.library import complaints, forget, llama_cpp, take_complaint
+from edge.engine.llama.library import forget, llama_cpp, take_complaint
 from edge.engine.llama.vocabulary import Vocabulary
 from edge.engine.slots import Tokens
 from edge.header import read_header
@@ -30,7 +30,8 @@ _STATEFUL = (llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
 class Model:
     """A loaded GGUF file: its weights, `vocab` and chat template; with LoRA `adapters`, (path, strength) each.
 
-    `gpu_layers` is how many of its layers a GPU computes, where the build can use one; None is all.
+    Models of the same file share its weights. `gpu_layers` is how many of its layers a GPU computes, where the build
+    can use one; None is all.
 
     :raises ModelError: if a file is missing, isn't GGUF, is damaged, has no vocabulary, or doesn't fit the model.
     """
@@ -38,15 +39,9 @@ class Model:
     def __init__(
         self, digest: str, path: str, adapters: Sequence[tuple[str, float]] = (), *, gpu_layers: int | None = None
     ) -> None:
-        check_header(path)
         self.digest, self.path, self.gpu_layers = digest, path, gpu_layers
-        params = llama_cpp.llama_model_default_params()
-        if gpu_layers is not None:
-            params.n_gpu_layers = gpu_layers
-        forget()
-        self._pointer: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        if not self._pointer:
-            raise _load_error(path)
+        self._weights = weights.take(path, gpu_layers)
+        self._pointer: Any = self._weights.pointer
         self._adapters: list[tuple[Any, float]] = []
         try:
             self._read()
@@ -86,24 +81,43 @@ class Model:
             raise ModelError(f"the chat template in {self.path} can't be read: {error}") from error
 
     def _adapter(self, path: str) -> Any:
-        """A LoRA adapter over these weights; it lives as long as they do."""
+        """A LoRA adapter over these weights."""
         check_header(path)
         forget()
-        pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
+        with weights.exclusive:
+            pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
         if not pointer:
             hint = "name a LoRA adapter in GGUF that was made for this very model"
             raise ModelError(f"{path} can't be put on {self.path}: {take_complaint()}", hint=hint)
         return pointer
 
-    def adapt(self, context: Any) -> None:
-        """Put the adapters on a new llama.cpp context. :raises ModelError: if they don't go together."""
-        if not self._adapters:
-            return
+    def new_context(self, params: Any) -> Any:
+        """A llama.cpp context with the adapters on it; `None` if llama.cpp can't make one, and says why.
+
+        :raises ModelError: if the adapters don't go together.
+        """
+        forget()
+        with weights.exclusive:
+            context = llama_cpp.llama_init_from_model(self._pointer, params)
+            if context and self._adapters and not self._adapt(context):
+                llama_cpp.llama_free(context)
+                raise ModelError(f"the adapters of {self.path} can't be used together: {take_complaint()}")
+        return context
+
+    def _adapt(self, context: Any) -> bool:
+        """Put the adapters on a context, and compute a token, before which llama.cpp doesn't look through them."""
         n = len(self._adapters)
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * n)(*(pointer for pointer, _ in self._adapters))
         strengths = (ctypes.c_float * n)(*(strength for _, strength in self._adapters))
         if llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths):
-            raise ModelError(f"the adapters of {self.path} can't be used together")
+            return False
+        memory = llama_cpp.llama_get_memory(context)  # NULL for a model that is an encoder only
+        run = llama_cpp.llama_decode if memory else llama_cpp.llama_encode
+        token = (llama_cpp.llama_token * 1)(0)
+        is_ready: bool = run(context, llama_cpp.llama_batch_get_one(token, 1)) == 0
+        if memory:
+            llama_cpp.llama_memory_clear(memory, True)
+        return is_ready
 
     @cached_property
     def has_head(self) -> bool:
@@ -160,27 +174,20 @@ class Model:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the weights were freed; nothing may be asked of the model then."""
+        """Whether it was freed; nothing may be asked of the model then."""
         return not self._pointer
 
     def close(self) -> None:
-        """Free the weights. Its contexts are closed before it."""
+        """Free the adapters, and the weights unless another model has them too. Its contexts are closed before it."""
         if self._pointer:
-            llama_cpp.llama_model_free(self._pointer)
+            with weights.exclusive:
+                for adapter, _ in self._adapters:
+                    llama_cpp.llama_adapter_lora_free(adapter)
+            self._adapters.clear()
             self._pointer = None
+            weights.give_back(self._weights)
 
     def _meta(self, key: str) -> str:
         text = ctypes.create_string_buffer(256)
         found = llama_cpp.llama_model_meta_val_str(self._pointer, key.encode(), text, 256)
         return text.value.decode("utf-8", "replace") if found >= 0 else ""
-
-
-def _load_error(path: str) -> ModelError:
-    """What the loader's log says, as an error: most often a download that was cut short."""
-    size = Path(path).stat().st_size
-    text = complaints()
-    if "not within the file bounds" in text or "failed to read" in text:
-        hint = "fetch the file again, and compare its SHA-256"
-        return ModelError(f"{path} is cut short or damaged ({size} bytes): {take_complaint()}", hint=hint)
-    code = "model.memory" if "alloc" in text else None
-    return ModelError(f"{path} can't be loaded ({size} bytes): {take_complaint()}", code=code)
