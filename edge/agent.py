@@ -3,7 +3,8 @@
 It knows turns and answers; it doesn't know pipes, retries or seeds (whoever made the turn mixed those in already).
 
 Invariant: an `Answer`'s value is always JSON: the document that the output schema asked for, byte for byte as the
-model wrote it, or the text as a string, without the space around it and the thoughts before it.
+model wrote it, or a text as a string: all of it where it fits a grammar, else without the space around it and the
+thoughts before it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from edge.engine.engine import Completion, Request, Weights
 from edge.engine.front import Front
 from edge.engine.llama import THOUGHTS
+from edge.engine.shapes import context_free
 from gx.core.errors import BenchError
 from gx.core.message import Answer, Failure, Outcome, Turn
 from gx.core.protocol import Signal
@@ -38,6 +40,7 @@ async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threadin
         messages=turn.messages,
         sampling=turn.sampling,
         output_schema=turn.output_schema,
+        constraint=None if turn.grammar is None else context_free(turn.grammar),
         timeout_s=turn.timeout_s,
         conversation=f"{turn.task} {turn.attempt}",
     )
@@ -48,6 +51,8 @@ async def take_turn(turn: Turn, emit: Emit, *, front: Front, cancelled: threadin
     result = await front.generate(request, on_text=on_text, cancelled=cancelled)
     if isinstance(result, Weights):
         raise BenchError("options were weighed that nobody had asked for")
+    if turn.grammar is not None and isinstance(result, Completion):
+        return _answer(msgspec.json.encode(result.text), result)
     return outcome_of(result, has_schema=turn.output_schema is not None)
 
 

@@ -69,7 +69,10 @@ class Front:
             held = self.engine.hold(request.model)
             if held is None:
                 load = partial(self.engine.load, request.model, cancelled)
-                held = await anyio.to_thread.run_sync(load, limiter=self._loaders[request.model])
+                with self.until(cancelled) as wait:  # for whoever loads it; who has begun to looks for itself
+                    held = await anyio.to_thread.run_sync(load, limiter=self._loaders[request.model])
+                if wait.cancelled_caught:
+                    return CANCELLED
             submit = partial(self._submit, request, feed, cancelled, held, asked_s)
             with self.until(cancelled) as wait:  # for an encoder; one that has begun isn't interrupted
                 future = await anyio.to_thread.run_sync(submit, limiter=self._encoders)

@@ -28,6 +28,8 @@ LOGITS_BYTES = 64 << 20
 """What the logits of a round's options may take, of which every token has a row: long options are weighed in parts."""
 KEPT_S = 0.25
 """How long a slot is kept for the next request of a conversation, which is on its way."""
+MOVING_S = 0.25
+"""How long a round brings requests to their slots, while those that write wait for it; the next round goes on."""
 
 
 class Lane:
@@ -84,14 +86,15 @@ class Lane:
         self._used_at = used_at
         slot, moves = self._slots.place(job.answer.prompt, job.request.conversation)
         self._jobs[slot] = job
-        job.begin(self._slots.held(slot), self._now())
-        self._move(moves)
-        self._fetch(slot, job, others)
         try:
+            job.begin(self._slots.held(slot), self._now())
+            if not self._fetch(slot, job, others):
+                self._move(moves)
             job.tell()
-        except Exception as error:  # noqa: BLE001 - a bug in whoever listens is that job's alone
-            job.fail(error, self._now())
-            self._leave(slot)
+        except Exception as error:  # noqa: BLE001 - a bug here or in whoever listens is that job's alone
+            if slot in self._jobs:
+                job.fail(error, self._now())
+                self._move(self._end(slot, is_sound=False))
 
     def take_ended(self) -> list[Job]:
         """The jobs that ended since this was last asked; each of them has its result."""
@@ -117,15 +120,20 @@ class Lane:
             yield job.slot_now(self._slots.held(slot), now_s)
 
     def hand_over(self, target: Lane) -> None:
-        """Every job goes on in `target`, which has room for them; but those that are too long to be moved, or wait."""
+        """The jobs go on in `target`, which has room for them, but those that are too long to be moved, or wait; and as
+        many as there is time for. Where one can't be moved, all others stay, too.
+        """
+        began_s = time.perf_counter()
         for slot in list(self._jobs):
-            if not self._cache.can_give(slot, target._cache):  # as while a copy is due, of what one of them left here
+            if not target._cache.can_take or time.perf_counter() - began_s > MOVING_S:
+                return
+            if not self._cache.can_give(slot):
                 continue
             try:
                 target._adopt(self._jobs[slot], self._cache.give(slot))
-            except BenchError as error:
-                self._lose(slot, error)
-                continue
+            except BenchError:
+                self._cache.stays = True
+                return
             del self._jobs[slot]
             self._move(self._slots.release(slot))
 
@@ -158,7 +166,8 @@ class Lane:
             if not self._cache.can_swap(one, other):
                 continue
             try:
-                self._cache.swap(one, other)
+                if not self._cache.swap(one, other):
+                    return
             except BenchError as error:
                 self._lose(one, error)
                 self._lose(other, error)
@@ -233,16 +242,21 @@ class Lane:
             raise
         self._jobs[slot] = job
 
-    def _fetch(self, slot: int, job: Job, others: Iterable[Lane]) -> None:
-        """Take over what another lane holds of a prompt, as of a chat that outgrew its slot there."""
-        prompt = job.answer.prompt
+    def _fetch(self, slot: int, job: Job, others: Iterable[Lane]) -> bool:
+        """Take over what another lane holds of a prompt, as of a chat that outgrew its slot there.
+
+        Whether the slot's content was changed, so that no move that was due before is.
+        """
+        prompt, is_changed = job.answer.prompt, False
         for other in sorted(others, key=lambda other: -other._slots.longest(prompt)[1]):
             try:
                 if self._cache.copy_from(other._cache, slot, prompt):
                     job.reuse(self._slots.held(slot))
-                    return
+                    return True
             except BenchError:
                 self._move(self._slots.restart(slot))
+                is_changed = True
+        return is_changed
 
     def _leave(self, slot: int, result: Result | None = None) -> None:
         """A job ends, with a result where it has none yet; what its slot holds stays."""

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from edge.engine.embedding import Embedding, advance
 from edge.engine.job import Job, Result
-from edge.engine.lane import KEPT_S
+from edge.engine.lane import KEPT_S, MOVING_S
 from edge.engine.loaded import Loaded
 from edge.engine.room import Wait
 from edge.engine.shelf import Shelf
@@ -216,11 +216,16 @@ class Rounds:
         """Give slots to those who wait: first where one is kept for them, then in their order.
 
         One that finds none makes later ones of its size and model wait, too; past one that waits for a lane come only
-        those of its model that end sooner than what it waits for.
+        those of its model that end sooner than what it waits for. What makes the others wait for long is left to the
+        next round: a lane that is made, or sequences that are moved.
         """
         waiting, self._waiting = sorted(self._waiting, key=lambda one: not one[1].lanes.keeps(one[0])), []
         full, behind = set[tuple[Loaded, int]](), set[Loaded]()
-        for job, loaded in waiting:
+        began_s = time.perf_counter()
+        for place, (job, loaded) in enumerate(waiting):
+            if self._running and time.perf_counter() - began_s > MOVING_S:
+                self._waiting += waiting[place:]
+                return
             try:
                 kind = loaded, loaded.lanes.size(job)
                 wait = Wait() if kind in full else loaded.lanes.admit(job, is_behind=loaded in behind)

@@ -63,6 +63,13 @@ class Kept(NamedTuple):
     until_s: float
 
 
+class Donor(NamedTuple):
+    """The slot that another one waits for, until that has computed so many tokens; what it writes later isn't met."""
+
+    slot: int
+    n_tokens: int
+
+
 class Slots:
     """`n_slots` sequences of at most `slot_tokens` tokens. Where a sequence can't be cut, nothing is ever shared."""
 
@@ -74,7 +81,7 @@ class Slots:
         self._is_busy = np.zeros(n_slots, np.bool_)
         self._used_at = np.zeros(n_slots, np.int64)
         self._kept: dict[str, Kept] = {}  # by the name that it is kept for
-        self._donors: dict[int, int] = {}  # by the slot that waits for it
+        self._donors: dict[int, Donor] = {}  # by the slot that waits for it
         self._tick = 0
 
     def __len__(self) -> int:
@@ -128,7 +135,7 @@ class Slots:
             slot = self._heir(slots, common)
         held, moves = int(common[slot]), list[Move]()
         if self._is_busy[source]:  # it waits for what that one computes, which was here before it
-            held, self._donors[slot] = 0, source
+            held, self._donors[slot] = 0, Donor(source, int(common[source]))
         elif (
             common[source] - held >= COPY_WORTH_TOKENS
         ):  # free, or kept for another name: now, since it may go any time
@@ -153,17 +160,18 @@ class Slots:
 
     def coming(self, slot: int) -> int:
         """How many tokens of a slot's plan are in the cache, or will be when its donor has computed them."""
-        return self._shared(slot, self._donors[slot]) if slot in self._donors else self.held(slot)
+        donor = self._donors.get(slot)
+        return self.held(slot) if donor is None else min(donor.n_tokens, self._shared(slot, donor.slot))
 
     def settle(self) -> list[Move]:
         """The copies that can be made now, since their donors have computed what is shared."""
         moves: list[Move] = []
-        for slot, donor in list(self._donors.items()):
-            n = self._shared(slot, donor)
-            if self._held[donor] < n and self._is_busy[donor]:
+        for slot, (donor, due) in list(self._donors.items()):
+            shared, held = self._shared(slot, donor), int(self._held[donor])
+            if held < min(due, shared) and self._is_busy[donor]:
                 continue
             del self._donors[slot]
-            n = min(n, int(self._held[donor]))
+            n = min(shared, held)
             if n:
                 moves.append(Copy(donor, slot, n))
                 self._held[slot] = n
@@ -194,7 +202,7 @@ class Slots:
         for rows in (self._plans, self._planned, self._held, self._is_busy, self._used_at):
             rows[[one, other]] = rows[[other, one]]
         places = {one: other, other: one}
-        self._donors = {places.get(s, s): places.get(donor, donor) for s, donor in self._donors.items()}
+        self._donors = {places.get(s, s): Donor(places.get(d, d), due) for s, (d, due) in self._donors.items()}
         self._kept = {name: Kept(places.get(s, s), until_s) for name, (s, until_s) in self._kept.items()}
 
     def plan(self, slot: int) -> Tokens:

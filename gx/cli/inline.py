@@ -29,6 +29,7 @@ def recipe(
     step: Mapping[str, Any],
     system: str = "",
     output: Mapping[str, Any] | None = None,
+    grammar: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> str:
@@ -39,6 +40,8 @@ def recipe(
         agent["sampling"] = drawn
     if output is not None:
         agent["output"] = output
+    if grammar is not None:
+        agent["grammar"] = grammar
     made: dict[str, Any] = {"version": 1, "name": name, "models": {"m": model}, "agents": {"a": agent}}
     if params:
         made["params"] = params
@@ -51,6 +54,20 @@ def recipe(
 def literal(text: str) -> str:
     """A template that renders to exactly this text."""
     return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if any(sign in text for sign in _SIGNS) else text
+
+
+def grammar_of(file: Path | None, output: Mapping[str, Any] | None) -> str | None:
+    """The grammar in a file. :raises UsageError: if it can't be read, or the answers have a shape by another option."""
+    if file is None:
+        return None
+    if output is not None:
+        raise UsageError("expected one of --schema, --choice and --grammar, got two")
+    try:
+        return file.read_text("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"--grammar: expected a file, got {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--grammar: expected a grammar in {file}, got what isn't UTF-8") from None
 
 
 def schema_of(file: Path | None, choices: list[str] | None) -> dict[str, Any] | None:

@@ -45,6 +45,10 @@ SeedOpt = Annotated[int | None, typer.Option(min=0, max=2**32 - 2, help="Equal s
 SchemaOpt = Annotated[
     Path | None, typer.Option("--schema", metavar="FILE", help="A JSON Schema that every answer keeps to.")
 ]
+GrammarOpt = Annotated[
+    Path | None,
+    typer.Option("--grammar", metavar="FILE", help="A grammar, in Lark or GBNF, that every answer is a text of."),
+]
 ChoiceOpt = Annotated[
     list[str] | None, typer.Option("--choice", metavar="A,B,…", help="The only answers there are; a comma between.")
 ]
@@ -61,6 +65,7 @@ def map_rows(
     inputs: Annotated[str, typer.Option("--inputs", "-i", help="A file, folder or glob; - is stdin.")] = "-",
     fmt: FormatOpt = None,
     schema: SchemaOpt = None,
+    grammar: GrammarOpt = None,
     choice: ChoiceOpt = None,
     system: SystemOpt = "",
     max_tokens: MaxTokensOpt = None,
@@ -89,12 +94,14 @@ def map_rows(
     style = style_of(with_input=with_input, select=select, raw=raw, tee=tee)
     if inputs == "-":
         inline.require_piped("rows", "echo 'It broke.' | gx map 'Sort this: {{ text }}'")
+    shape = inline.schema_of(schema, choice)
     text = inline.recipe(
         NAME,
         model,
         step={"for_each": "inputs", "prompt": over_fields(prompt)},
         system=system,
-        output=inline.schema_of(schema, choice),
+        output=shape,
+        grammar=inline.grammar_of(grammar, shape),
         sampling={"max_tokens": max_tokens, "temperature": temperature, "seed": seed},
     )
     asked = inline.submission(

@@ -124,9 +124,9 @@ class Usage(Value, frozen=True, kw_only=True):
 class Turn(Value, frozen=True, kw_only=True):
     """One trip to the model within a task. `model` is the SHA-256 of its file; `turn` counts from 0.
 
-    `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text. With `choice`, the
-    schema's options are weighed instead of written, "calibrated" against `baselines`: chats about other rows, or about
-    nothing.
+    `output_schema` is a JSON Schema that the answer is constrained to; `None` leaves it free text, or one of a
+    context-free `grammar`, in Lark or in llama.cpp's GBNF. With `choice`, the schema's options are weighed instead of
+    written, "calibrated" against `baselines`: chats about other rows, or about nothing.
     `timeout_s` counts from the moment the bench begins the turn.
     """
 
@@ -138,6 +138,7 @@ class Turn(Value, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     output_schema: dict[str, Any] | None = None
+    grammar: str | None = None
     choice: Choice | None = None
     baselines: tuple[tuple[Message, ...], ...] = ()
     tools: tuple[ToolSpec, ...] = ()
@@ -149,13 +150,14 @@ class Turn(Value, frozen=True, kw_only=True):
 
         The chat template is part of the model's file, so the file's digest covers it. The schema counts in its own
         order, which is the order of the answer's fields. The number before it all rises when the same turn comes to
-        another prompt than before. `logprobs` counts where it is asked for, so that a turn without it has the key that
-        it had before there was such a setting.
+        another prompt than before. `logprobs` and a grammar count where they are asked for, so that a turn without them
+        has the key that it had before there were such things.
         """
         sampling = self.sampling.drawing if self.sampling.logprobs is None else self.sampling
         schema = None if self.output_schema is None else msgspec.json.encode(self.output_schema).decode()
         chosen = () if self.choice is None else (CHOICE_VERSION, self.choice, self.baselines)
-        return digest_of(3, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen)
+        fitted = () if self.grammar is None else ("grammar", self.grammar)
+        return digest_of(3, self.model, self.messages, sampling, schema, self.tools, self.sample, *chosen, *fitted)
 
     def for_attempt(self, attempt: int, seed: int) -> Turn:
         """The same turn as a further attempt, with that attempt's seed."""

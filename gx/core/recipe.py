@@ -80,7 +80,8 @@ class Agent(Value, frozen=True, kw_only=True):
     """A persona with a model, sampling and an output schema. `persona` is a template over params and matrix.
 
     The `examples` stand between it and the prompt, and are no templates.
-    With `choose`, the options of the schema are weighed instead of written. A `private` one works on this machine only.
+    With a `grammar`, in Lark or GBNF, the answer is a text of it. With `choose`, the options of the schema are weighed
+    instead of written. A `private` one works on this machine only.
     With a `memory`, each of its tasks begins with a search.
     """
 
@@ -90,6 +91,7 @@ class Agent(Value, frozen=True, kw_only=True):
     examples: tuple[Example, ...] = ()
     sampling: Sampling = Sampling()
     output: dict[str, Any] | None = None
+    grammar: str | None = None
     choose: Choice | None = None
     private: bool = False
     memory: Recall | None = None

@@ -13,6 +13,7 @@ from math import prod
 from gx.core.errors import RecipeError
 from gx.core.recipe import Agent, Recipe, Step
 from gx.flow import answers
+from gx.flow.contextfree import check_grammar
 from gx.flow.grammar import INPUTS
 from gx.flow.memories import CITED, FROM, NAME, cited
 from gx.flow.outputs import check_output, is_choice
@@ -29,13 +30,7 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
     """Check `recipe` against itself; `root` is where it was read. :raises RecipeError: at the first contradiction."""
     for name, agent in recipe.agents.items():
         _known(root.at("agents", name, "model"), agent.model, recipe.models, "models")
-        if agent.output is not None:
-            check_output(root.at("agents", name, "output"))
-            if agent.sampling.stop:
-                why = "expected no `stop` beside an `output`: an answer ends where it fits its schema"
-                raise root.at("agents", name, "sampling", "stop").error(why, "leave it out")
-        if agent.choose is not None:
-            _check_choice(agent, root.at("agents", name))
+        _check_answer(agent, root.at("agents", name))
     _check_ids(recipe, root)
     for index, step in enumerate(recipe.steps):
         _check_references(recipe, step, root.at("steps", index))
@@ -54,6 +49,25 @@ def check_recipe(recipe: Recipe, root: Node) -> None:
         users[name].append(step)
     for name, agent in recipe.agents.items():
         check_persona(root.at("agents", name), agent, persona_scope(recipe, users[name]))
+
+
+def _check_answer(agent: Agent, node: Node) -> None:
+    """What an agent's answers must fit."""
+    if agent.output is not None:
+        check_output(node.at("output"))
+    if agent.grammar is not None:
+        if agent.output is not None:
+            why = "by the one an answer is JSON, by the other a text"
+            raise node.at("grammar").error("expected an `output` or a `grammar`, got both", why)
+        check_grammar(node.at("grammar"))
+    if agent.sampling.stop and (agent.output is not None or agent.grammar is not None):
+        beside = "an `output`: an answer ends where it fits its schema"
+        if agent.grammar is not None:
+            beside = "a `grammar`: an answer ends where it fits that"
+        why = f"expected no `stop` beside {beside}"
+        raise node.at("sampling", "stop").error(why, "leave it out")
+    if agent.choose is not None:
+        _check_choice(agent, node)
 
 
 def _check_choice(agent: Agent, node: Node) -> None:

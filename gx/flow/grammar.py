@@ -176,6 +176,11 @@ AGENT = Table(
         ),
         "sampling": Field(SAMPLING, "How tokens are drawn."),
         "output": Field(Json("a JSON Schema"), "A JSON Schema; generation is constrained to it. Text where left out."),
+        "grammar": Field(
+            Text("a grammar", longest=100_000),
+            "A context-free grammar, in Lark or in llama.cpp's GBNF; the answer is a text that fits it. In place of an "
+            "`output`.",
+        ),
         "choose": Field(
             Text("scored or calibrated", choices=("scored", "calibrated")),
             "Weigh the options of an `output` of enums instead of writing one: `scored` takes the likeliest, "

@@ -58,4 +58,4 @@ def step_of_parts(of: StepPlan) -> StepPlan:
 
 def note_taker(agent: Agent) -> Agent:
     """The agent, as it takes notes: in plain text, about the part alone."""
-    return msgspec.structs.replace(agent, output=None, choose=None, memory=None)
+    return msgspec.structs.replace(agent, output=None, grammar=None, choose=None, memory=None)

@@ -183,6 +183,7 @@ def _agent(name: str, read: dict[str, Any], models: dict[str, Model], root: Node
         examples=examples(persona, output),
         sampling=sampling(persona, read.get("sampling", {})),
         output=output,
+        grammar=read.get("grammar"),
         choose=read.get("choose"),
         private=read.get("private", False) or is_private(persona),
         memory=_recall(read.get("memory")),

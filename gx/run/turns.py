@@ -103,6 +103,7 @@ class Turns:
             messages=messages,
             sampling=sampling,
             output_schema=schema,
+            grammar=agent.grammar if schema is None else None,  # a row of a batch file may bring its own schema
             choice=choice,
             baselines=self._compared(agent, names, head, task, is_whole=is_whole) if choice == "calibrated" else (),
             timeout_s=step.step.timeout_s,

@@ -20,6 +20,11 @@ def test_keys_stay_what_they_were() -> None:
     assert turn(**used).key() == "a5eb78c697cf67fe24ecc1181981fdce"
 
 
+def test_a_grammar_makes_another_turn() -> None:
+    one, other = (msgspec.structs.replace(turn(), grammar=text) for text in ('start: "a"', 'start: "b"'))
+    assert len({turn().key(), one.key(), other.key()}) == 3
+
+
 def test_a_key_covers_every_setting() -> None:
     others: dict[str, Any] = {
         "temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5, "repetition_penalty": 1.1,

@@ -15,6 +15,7 @@ import pytest
 
 from edge.engine import engine as module
 from edge.engine.engine import Completion, Engine, Request, Result, Weights
+from edge.engine.lane import Lane
 from edge.engine.loaded import Loaded
 from gx.core.errors import BenchError
 from gx.core.message import Failure, Message, Sampling
@@ -50,6 +51,23 @@ def test_an_empty_prompt_is_refused_and_its_neighbours_go_on(engine: Engine) -> 
     empty = [engine.submit(ask("", "bare")), engine.submit(ask("", "bare", options=("a", "b")))]
     assert all(isinstance(result, Completion) for result in done(good))
     assert [result.code for result in done(empty) if isinstance(result, Failure)] == ["empty", "empty"]
+
+
+def test_what_goes_wrong_where_nobody_foresaw_it_takes_no_slot(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    done([engine.submit(ask())])
+
+    def fail(*args: Any) -> Any:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "_fetch", fail)
+        for _ in range(2 * engine.slots):
+            with pytest.raises(ValueError, match="a bug"):
+                engine.submit(ask()).result(30)
+    assert all(isinstance(result, Completion) for result in done([engine.submit(ask()) for _ in range(8)]))
+    (loaded,) = engine._shelf._loaded.values()
+    engine.measure().result(10)
+    assert not loaded.users and all(lane.is_idle for lane in loaded.lanes._lanes)
 
 
 def test_a_cancelled_future_of_texts_stops_nothing(engine: Engine) -> None:

@@ -222,6 +222,40 @@ def test_who_waits_for_an_encoder_and_is_cancelled_ends_though_there_is_none() -
     assert isinstance(result, Failure) and result.code == "cancelled" and reader.taken == ENCODERS
 
 
+def test_who_waits_for_a_load_that_another_began_ends_when_it_is_cancelled(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, begun, may_end, cancelled = engine.load, threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        may_end.wait(60)
+        return load(*args)
+
+    monkeypatch.setattr(engine, "hold", lambda digest: None)
+    monkeypatch.setattr(engine, "load", slowly)
+    front = Front(engine)
+
+    async def main() -> list[Result]:
+        results: list[Result] = []
+
+        async def ask(cancelled: threading.Event | None = None) -> None:
+            results.append(await front.generate(request(), cancelled=cancelled))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                while not begun.is_set():
+                    await anyio.lowlevel.checkpoint()
+                threading.Timer(0.02, cancelled.set).start()
+                await ask(cancelled)
+                may_end.set()
+        return results
+
+    second, first = on_loop(main)
+    assert isinstance(second, Failure) and second.code == "cancelled" and isinstance(first, Completion)
+
+
 def test_room_that_was_waited_for_in_vain_is_left_to_others(engine: Engine) -> None:
     """Those who leave, before and while they wait, hold no room: as many as there is find it afterwards."""
     front = Front(engine)

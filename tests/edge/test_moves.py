@@ -82,6 +82,22 @@ class Cache:
         target.plans[into] = self.plans[slot]
         self.end(slot, is_sound=True)
 
+    def due(self, slot: int) -> bool:
+        return any(slot in (copy.source, copy.target) for copy in self.copies)
+
+    def fetch(self, there: Cache, prompt: list[int]) -> None:
+        """A prompt whose beginning another cache may hold more of."""
+        slot, moves = self.slots.place(np.array(prompt, np.int32))
+        assert slot not in self.plans
+        self.plans[slot] = list(prompt)
+        theirs, n = there.slots.longest(np.array(prompt, np.int32))
+        is_there = not there.slots.waits(theirs) and theirs not in {copy.target for copy in there.copies}
+        if n <= self.slots.coming(slot) or not is_there or self.due(slot):
+            self.move(moves)
+            return
+        self._cells[slot], self._lengths[slot] = there.held(theirs), n
+        self.slots.gain(slot, n)
+
     def keep(self, slot: int, name: str, until: int) -> None:
         self.end(slot, is_sound=True)
         self.kept[name] = slot, until
@@ -107,7 +123,8 @@ class Cache:
             assert self.slots.plan(slot).tolist() == plan
         assert self.slots.n_free == SLOTS - len(self.plans) - len(self.kept)
         assert not any(self.slots.waits(slot) for slot in range(SLOTS) if slot not in self.plans)
-        assert set(self.slots._donors.values()) <= set(self.plans)  # nobody waits for one that computes nothing
+        donors = {donor.slot for donor in self.slots._donors.values()}
+        assert donors <= set(self.plans)  # nobody waits for one that computes nothing
 
 
 PARTS = st.sampled_from(([7] * 40, [8] * 40, [0], [1]))  # a copy of the long ones is worth it
@@ -125,6 +142,7 @@ ACTS = (
     "rewind",
     "swap",
     "hand",
+    "fetch",
     "keep",
     "come",
     "expire",
@@ -135,7 +153,6 @@ STEPS = st.tuples(st.sampled_from(ACTS), st.booleans(), st.integers(0, SLOTS - 1
 
 def step(here: Cache, there: Cache, act: str, slot: int, n: int, prompts: list[list[int]]) -> None:
     """Do it, if it can be done."""
-    can_move = not here.copies
     match act:
         case "place" if here.slots.n_free and prompts:
             here.place(prompts.pop())
@@ -145,7 +162,9 @@ def step(here: Cache, there: Cache, act: str, slot: int, n: int, prompts: list[l
             here.expire(n)
         case "settle":
             here.move(here.slots.settle())
-        case "swap" if can_move and slot != n % SLOTS:
+        case "fetch" if here.slots.n_free and prompts:
+            here.fetch(there, prompts.pop())
+        case "swap" if slot != n % SLOTS and not here.due(slot) and not here.due(n % SLOTS):
             here.swap(slot, n % SLOTS)
         case _ if slot not in here.plans:
             return
@@ -162,7 +181,7 @@ def step(here: Cache, there: Cache, act: str, slot: int, n: int, prompts: list[l
             here.decode(slot, n)
         case "rewind" if here.slots.held(slot):
             here.rewind(slot, min(here.slots.held(slot), n))
-        case "hand" if can_move and there.slots.n_free and not there.copies:
+        case "hand" if there.slots.n_free and not there.copies and slot not in {copy.target for copy in here.copies}:
             here.hand_over(slot, there)
 
 

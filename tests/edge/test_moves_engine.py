@@ -203,7 +203,7 @@ def test_lanes_of_different_numbers_of_slots_stay_apart_and_everybody_is_answere
 
 
 @pytest.mark.parametrize("what", ["save", "restore"])
-def test_who_can_not_be_moved_fails_alone_and_may_try_again(
+def test_who_can_not_be_moved_stays_or_fails_alone_and_may_try_again(
     roomy: str, requests: list[Request], expected: list[Alone], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     dice, works, lost = random.Random(5), getattr(Context, what), []
@@ -224,7 +224,7 @@ def test_who_can_not_be_moved_fails_alone_and_may_try_again(
     engine.close()
     failed = [result for result in results if isinstance(result, Failure)]
     assert all(failure.code == "bench" and failure.retryable for failure in failed)
-    assert lost and 0 < len(failed) <= 2 * len(lost)
+    assert lost and len(failed) <= (2 * len(lost) if what == "restore" else 0), "what can't be read is as it was"
     for result, other in zip(results, expected, strict=True):
         if not isinstance(result, Failure):
             other.check(result)

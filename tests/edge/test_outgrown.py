@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from edge.engine import lane, rounds
 from edge.engine.cache import Cache
 from edge.engine.engine import Completion, Engine, Request
 from edge.engine.llama import Context
@@ -74,6 +75,32 @@ def test_chats_that_outgrow_their_slots_together_each_take_theirs_along(engine: 
         assert grown.usage.tokens_cached >= first.usage.tokens_in - 8
 
 
+def test_the_next_chat_that_outgrows_its_slot_takes_its_own_along_though_another_begins_alike(engine: Engine) -> None:
+    system = Message(role="system", content="Be brief. " * 20)
+    chats = [(system, Message(role="user", content=f"{n} " * 200)) for n in range(2)]
+    firsts = together(engine, chats, 8)
+    for chat, first in zip(chats, firsts, strict=True):
+        grown = (*chat, Message(role="assistant", content=first.text), Message(role="user", content="Go on."))
+        assert say(engine, grown, 600).usage.tokens_cached >= first.usage.tokens_in - 8
+    assert sizes(engine) == [1024, 2048]
+
+
+def test_a_crowd_that_outgrows_its_slots_is_brought_over_a_few_a_round(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (lane, rounds):
+        monkeypatch.setattr(place, "MOVING_S", 0.0)
+    system = Message(role="system", content="Be brief. " * 20)
+    chats = [(system, Message(role="user", content=f"{n} " * 200)) for n in range(4)]
+    firsts = together(engine, chats, 8)
+    further = [
+        (*chat, Message(role="assistant", content=first.text), Message(role="user", content="Go on."))
+        for chat, first in zip(chats, firsts, strict=True)
+    ]
+    for first, grown in zip(firsts, together(engine, further, 600), strict=True):
+        assert grown.usage.tokens_cached >= first.usage.tokens_in - 8 and grown.usage.tokens_out == 600
+
+
 def test_a_chat_that_grows_twice_takes_all_of_it_along(engine: Engine) -> None:
     first = say(engine, HISTORY, 8)
     grown = say(engine, follow_up(first), 1100)
@@ -89,8 +116,8 @@ def test_what_was_taken_along_answers_as_what_was_computed_there(
     first = say(engine, HISTORY, 8)
     taken = say(engine, follow_up(first), 1200)
     monkeypatch.setattr(Cache, "copy_from", lambda *args: False)
-    for lane in next(iter(engine._shelf._loaded.values())).lanes._lanes:
-        lane._slots._planned[:] = lane._slots._held[:] = 0
+    for one in next(iter(engine._shelf._loaded.values())).lanes._lanes:
+        one._slots._planned[:] = one._slots._held[:] = 0
     computed = say(engine, follow_up(first), 1200)
     assert computed.usage.tokens_cached == 0 < taken.usage.tokens_cached
     assert taken.text[:40] == computed.text[:40]  # later on the two may part where two tokens are equally likely
@@ -106,5 +133,5 @@ def test_what_can_not_be_taken_along_is_computed(engine: Engine, monkeypatch: py
     grown = say(engine, follow_up(first), 1200)
     assert grown.usage.tokens_cached == 0 and grown.usage.tokens_out == 1200
     engine.measure().result(10)
-    for lane in next(iter(engine._shelf._loaded.values())).lanes._lanes:
-        assert lane.is_idle and lane._slots.n_free == len(lane._slots)
+    for one in next(iter(engine._shelf._loaded.values())).lanes._lanes:
+        assert one.is_idle and one._slots.n_free == len(one._slots)

@@ -120,6 +120,16 @@ def test_who_waits_for_a_donor_that_leaves_takes_what_is_there() -> None:
     assert not slots.waits(second) and slots.held(second) == 40
 
 
+def test_who_waits_for_a_prompt_does_not_wait_for_the_answer_that_it_knows() -> None:
+    """As a chat's second turn does that comes with its first: its prompt goes on as the first is being answered."""
+    cache = Cache(slots := Slots(2, 256))
+    first, second = place(cache, *SHARED), place(cache, *SHARED, 1, 2, 3, 4, 5)
+    cache.decode(first, 100)
+    slots.extend(first, [1])
+    cache.move(slots.settle())
+    assert not slots.waits(second) and slots.held(second) == 100 and cache.cells[second] == [*SHARED]
+
+
 def test_nothing_is_taken_from_a_cache_that_cannot_be_trusted() -> None:
     cache = Cache(slots := Slots(2, 256))
     first, second = place(cache, *SHARED, 1), place(cache, *SHARED, 2)

@@ -123,6 +123,7 @@ def repaired(recipe: dict[str, Any]) -> dict[str, Any]:
         one["model"] = model
         one.pop("output", None)
         one.pop("choose", None)
+        one.pop("grammar", None)
         one |= {key: plain(one[key]) for key in ("memory",) if key in one}
         if "persona" in one:
             one["persona"] = "You are kind."

@@ -127,12 +127,6 @@ class Context:
             elif not llama_cpp.llama_memory_seq_rm(self._memory, move.slot, move.n_tokens, -1):
                 raise BenchError(f"slot {move.slot} can't be cut back to {move.n_tokens} tokens")
 
-    def swap(self, one: int, other: int) -> None:
-        """Two slots change places, with all they hold. :raises BenchError: if llama.cpp can't."""
-        states = self.save(one), self.save(other, buffer=1)
-        self.restore(one, states[1])
-        self.restore(other, states[0])
-
     def save(self, slot: int, *, buffer: int = 0) -> State:
         """What a slot holds, [n_bytes] uint8, in one of this thread's two buffers; good until that is used again."""
         n_bytes = llama_cpp.llama_state_seq_get_size(self._pointer, slot)

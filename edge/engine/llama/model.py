@@ -84,7 +84,7 @@ class Model:
         """A LoRA adapter over these weights."""
         check_header(path)
         forget()
-        with weights.exclusive:
+        with self._weights.exclusive:
             pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
         if not pointer:
             hint = "name a LoRA adapter in GGUF that was made for this very model"
@@ -97,7 +97,7 @@ class Model:
         :raises ModelError: if the adapters don't go together.
         """
         forget()
-        with weights.exclusive:
+        with self._weights.exclusive:
             context = llama_cpp.llama_init_from_model(self._pointer, params)
             if context and self._adapters and not self._adapt(context):
                 llama_cpp.llama_free(context)
@@ -180,7 +180,7 @@ class Model:
     def close(self) -> None:
         """Free the adapters, and the weights unless another model has them too. Its contexts are closed before it."""
         if self._pointer:
-            with weights.exclusive:
+            with self._weights.exclusive:
                 for adapter, _ in self._adapters:
                     llama_cpp.llama_adapter_lora_free(adapter)
             self._adapters.clear()

@@ -1,7 +1,7 @@
 """The weights of GGUF files, in memory once for all models that are made of them: other adapters make another model.
 
 Adapters are kept in llama.cpp's model, which looks through all of them when it makes a context ready, the last part of
-which it leaves to the first decode: whoever does one of these things has `exclusive` meanwhile.
+which it leaves to the first decode: whoever does one of these things holds `Weights.exclusive` meanwhile.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from edge.engine.llama.library import complaints, forget, llama_cpp, take_compla
 from edge.engine.memory import FileKey, file_key
 from gx.core.errors import ModelError
 
-exclusive = threading.Lock()
-"""Held while an adapter is read or freed, a context made, or the first call of one with adapters decoded."""
-
 
 class Weights:
     """What a file has, once it is loaded, with so many of its layers on a GPU; None is all.
@@ -28,6 +25,8 @@ class Weights:
 
     def __init__(self, path: str, gpu_layers: int | None) -> None:
         self.pointer: Any = None
+        self.exclusive = threading.Lock()
+        """Held while an adapter is read or freed, a context made, or the first call of one with adapters decoded."""
         self._path, self._gpu_layers = path, gpu_layers
         self._users = 0
         self._loading = threading.Lock()

@@ -7,7 +7,7 @@ the tree that these walk.
 """
 
 from edge.engine.shapes.constraint import Constraint
-from edge.engine.shapes.grammars import Grammars
+from edge.engine.shapes.grammars import Grammars, context_free
 from edge.engine.shapes.shape import Choice, Gbnf, JsonSchema, Lark, Regex, Shape
 
-__all__ = ["Choice", "Constraint", "Gbnf", "Grammars", "JsonSchema", "Lark", "Regex", "Shape"]
+__all__ = ["Choice", "Constraint", "Gbnf", "Grammars", "JsonSchema", "Lark", "Regex", "Shape", "context_free"]

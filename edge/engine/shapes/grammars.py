@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark, is_lark_syntax
 from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edge.engine.llama import Vocabulary
@@ -28,6 +28,11 @@ from gx.core.errors import GxError
 CACHED_SHAPES = 128
 """A recipe has a handful of shapes; a compiled one is tens of kilobytes."""
 _LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def context_free(grammar: str) -> Lark | Gbnf:
+    """The shape of a context-free grammar, by the syntax that it is written in."""
+    return Lark(grammar=grammar) if is_lark_syntax(grammar) else Gbnf(grammar=grammar)
 
 
 class Grammars:

@@ -1,0 +1,30 @@
+"""Whether an agent's `grammar` is one that an answer can be constrained to: in Lark, or in llama.cpp's GBNF.
+
+llguidance says so, by which answers are constrained: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+Where it isn't installed, as on a machine that computes nothing itself, whoever computes says it.
+"""
+
+from __future__ import annotations
+
+from gx.flow.source import Node
+
+_HINT = (
+    "Lark begins with `start: …`, GBNF with `root ::= …`; llguidance has the syntax: "
+    "https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md"
+)
+
+
+def check_grammar(node: Node) -> None:
+    """Check the grammar at `node`, a text. :raises RecipeError: there, if it is none."""
+    try:
+        from llguidance import LLMatcher
+        from llguidance.gbnf_to_lark import any_to_lark
+    except ImportError:
+        return
+    try:
+        lark = any_to_lark(node.value)
+    except Exception as error:  # noqa: BLE001 - it raises nothing more precise
+        raise node.error(f"expected a grammar, got what can't be read as Lark or as GBNF: {error}", _HINT) from None
+    reason: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(lark))
+    if reason:
+        raise node.error(f"expected a grammar, got one that can't be used: {reason.strip().splitlines()[0]}", _HINT)
