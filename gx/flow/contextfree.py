@@ -6,6 +6,8 @@ Where it isn't installed, as on a machine that computes nothing itself, whoever 
 
 from __future__ import annotations
 
+import re
+
 from gx.flow.source import Node
 
 _HINT = (
@@ -27,4 +29,5 @@ def check_grammar(node: Node) -> None:
         raise node.error(f"expected a grammar, got what can't be read as Lark or as GBNF: {error}", _HINT) from None
     reason: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(lark))
     if reason:
-        raise node.error(f"expected a grammar, got one that can't be used: {reason.strip().splitlines()[0]}", _HINT)
+        what = re.sub(r"^at (\d+)\((\d+)\)", r"its line \1, column \2", reason.strip().splitlines()[0])
+        raise node.error(f"expected a grammar, got one that can't be used: {what}", _HINT)

@@ -35,7 +35,7 @@ def test_both_syntaxes_are_taken_as_they_are_written(grammar: str) -> None:
 @pytest.mark.parametrize(
     ("grammar", "reason"),
     [
-        ("start: word", "unknown name"),
+        ("start: word", "its line 1, column 8: unknown name"),
         ('begin: "a"', "can't be read as"),
         ('root ::= "a', "can't be read as"),
         ("root ::= word", "can't be read as"),
