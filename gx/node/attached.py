@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from gx.core.view import RunState
 from gx.node.client import Progress, RunEnd, Started
+from gx.node.delivery import RunTelemetry
 from gx.node.standing import end_of, progress_of
 from gx.node.tempo import Tempo
 from gx.node.upload import Upload
 from gx.run.active import ActiveRun
 from gx.run.inputs import Source
 from gx.run.record import Record
-
-if TYPE_CHECKING:
-    from gx.node.notify import Notifier
-    from gx.node.telemetry import RunTelemetry
 
 
 class LocalRun:
@@ -51,7 +47,6 @@ class LocalRun:
         self.n_clients = 0
         self.had_client = self._is_greeted = False
         self.tempo = Tempo()
-        self.notifier: Notifier | None = None
         self.telemetry: RunTelemetry | None = None
 
     def __repr__(self) -> str:
