@@ -41,7 +41,7 @@ class Api:
         self._uploads = Uploads()
         self._runs = RunRoutes(node, self._uploads)
         self._log = LogRoutes(
-            node.log, is_busy=lambda: bool(node.live()), is_over=lambda: self.is_leaving and not node.live()
+            node.log, is_busy=lambda: bool(node.runs.live()), is_over=lambda: self.is_leaving and not node.runs.live()
         )
         self.endpoints = (
             Endpoint("GET", "/v1/node", self._status, "What the node does", gives=NodeStatus),
@@ -69,7 +69,7 @@ class Api:
         return status_of(self.node, stays=self.stays, is_leaving=self.is_leaving)
 
     async def _leave(self, request: Request, body: Leave) -> Done:
-        if body.only_idle and (live := self.node.live()):
+        if body.only_idle and (live := self.node.runs.live()):
             raise WorkspaceError(
                 f"the node is busy: {', '.join(live)} {'is' if len(live) == 1 else 'are'} live",
                 code="workspace.busy",

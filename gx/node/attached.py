@@ -1,40 +1,41 @@
-"""A live run as its clients have it: watched by any number of them, and how it stands.
+"""A live run as its clients have it: what they see of it, how it stands, and what they may have it do.
 
-A run is attended to while a client takes its results, or if it was detached on purpose.
+A run is attended to while a client takes its results, or if it was detached on purpose. Once it is over, nothing that
+is asked of it changes anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from gx.core import event as e
 from gx.core.view import RunState
 from gx.node.client import Progress, RunEnd, Started
-from gx.node.standing import end_of, progress_of
+from gx.node.delivery import RunTelemetry
+from gx.node.standing import continuations, end_of, progress_of
 from gx.node.tempo import Tempo
 from gx.node.upload import Upload
 from gx.run.active import ActiveRun
+from gx.run.dispatcher import Dispatcher
 from gx.run.inputs import Source
 from gx.run.record import Record
-
-if TYPE_CHECKING:
-    from gx.node.notify import Notifier
-    from gx.node.telemetry import RunTelemetry
+from gx.run.scheduler import LastWord
 
 
 class LocalRun:
     """A live run: its results as they come, how it stands, how it ended.
 
-    `now` is the wall clock, `on_clients` hears of each client that comes or goes, `warnings` say what makes its models
-    slow here. It `is_offline` if whoever asked for it is: nothing of it leaves this machine.
+    The dispatcher drives it. `now` is the wall clock, `on_clients` hears of each client that comes or goes, `warnings`
+    say what makes its models slow here. It `is_offline` if whoever asked for it is: nothing of it leaves this machine.
     """
 
     def __init__(
         self,
         active: ActiveRun,
+        dispatcher: Dispatcher,
         started: Started,
         source: Source | None,
         upload: Upload | None,
@@ -46,12 +47,11 @@ class LocalRun:
     ) -> None:
         self.started, self.active, self.upload, self.warnings = started, active, upload, warnings
         self.is_offline = is_offline
-        self._source, self._now, self._on_clients = source, now, on_clients
+        self._dispatcher, self._source, self._now, self._on_clients = dispatcher, source, now, on_clients
         self._began = now()
         self.n_clients = 0
         self.had_client = self._is_greeted = False
         self.tempo = Tempo()
-        self.notifier: Notifier | None = None
         self.telemetry: RunTelemetry | None = None
 
     def __repr__(self) -> str:
@@ -118,3 +118,39 @@ class LocalRun:
             ],
             error=self.active.error,
         )
+
+    # ── what it is asked to do ───────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self, reason: str, by: str) -> None:
+        """Let what is running end, then interrupt the run."""
+        if not self.active.is_over:
+            self._dispatcher.drain(self.state.id, reason, by)
+
+    def stop(self, last: LastWord) -> None:
+        """End it now."""
+        if not self.active.is_over:
+            self._dispatcher.stop(last)
+
+    def cancel_tasks(self, tasks: list[str], reason: str, by: str) -> None:
+        """End some of its tasks."""
+        if not self.active.is_over:
+            self._dispatcher.cancel(self.state.id, reason, by=by, tasks=tasks)
+
+    def requeue(self, tasks: list[str], by: str) -> None:
+        """Take tasks back from the workers; they run anew."""
+        if not self.active.is_over:
+            self._dispatcher.requeue(self.state.id, tasks, by)
+
+    def change(self, body: e.RunPaused | e.RunContinued | e.RunChanged) -> None:
+        """Pause it, let it go on, or change its limits."""
+        if not self.active.is_over:
+            self._dispatcher.change(body)
+
+    def steer(self, bodies: list[e.Body]) -> None:
+        """Change what it does, in one commit."""
+        if not self.active.is_over:
+            self._dispatcher.steer(bodies)
+
+    def unpause(self, by: str) -> None:
+        """Let it, and the steps of it that are paused, go on."""
+        self.steer(continuations(self.state, by))

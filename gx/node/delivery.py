@@ -202,3 +202,19 @@ class Delivery:
             after=self._upto,
             upto=upto,
         )
+
+
+class RunTelemetry:
+    """How a live run is told of, as its clients hear of it. `delivery` is None until it has begun."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self.delivery: Delivery | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of it, in a sentence: nothing while all goes well."""
+        if self.delivery is None or not self.delivery.error:
+            return []
+        again = f"what is missing can be sent later: gx export {self._run} --to otlp"
+        return [f"OpenTelemetry: not all arrived at {self.delivery.to} ({self.delivery.error}); {again}"]

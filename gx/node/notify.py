@@ -50,27 +50,33 @@ Environment = dict[str, str]
 
 
 class Notifiers:
-    """Those of all runs. `n_runs` have notices that are not all told: the node stays for them."""
+    """Those of all runs, each until its run is over and everybody was told so."""
 
     def __init__(self, *, commit: Commit, now: Callable[[], float]) -> None:
         self._commit, self._now = commit, now
-        self.n_runs = 0
+        self._watching: dict[LocalRun, Notifier] = {}
+        """By the run as it is live now: one that ends and is resumed is told of by another."""
+
+    @property
+    def n_runs(self) -> int:
+        """Runs whose notices are not all told: the node stays for them."""
+        return len(self._watching)
 
     def follow(self, run: LocalRun, wanted: Submission, group: TaskGroup) -> None:
         """See to it that those whom the submission names are told of the run, beside those that are already."""
-        if run.notifier is not None:
-            run.notifier.add(wanted.notify)
+        if (notifier := self._watching.get(run)) is not None:
+            notifier.add(wanted.notify)
         elif wanted.notify:
             folder = Path(as_meant(wanted).folder)
-            run.notifier = Notifier(run, wanted.notify, commit=self._commit, now=self._now, folder=folder)
-            group.start_soon(self._watch, run.notifier)
+            made = Notifier(run, wanted.notify, commit=self._commit, now=self._now, folder=folder)
+            self._watching[run] = made
+            group.start_soon(self._watch, run, made)
 
-    async def _watch(self, notifier: Notifier) -> None:
-        self.n_runs += 1
+    async def _watch(self, run: LocalRun, notifier: Notifier) -> None:
         try:
             await notifier.watch()
         finally:
-            self.n_runs -= 1
+            del self._watching[run]
 
 
 class Notifier:

@@ -20,6 +20,7 @@ from gx.core.errors import LogError
 from gx.core.ports import Embedder, Ranker
 from gx.core.projection import fold
 from gx.core.view import View
+from gx.node.attached import LocalRun
 from gx.node.bench import Bench
 from gx.node.local import LocalNode
 from gx.node.memories import Memories
@@ -52,17 +53,31 @@ async def open_node(workspace: Workspace, settings: Settings, *, wait_s: float =
             make_worker=bench.open,
             clock=wiring.SystemClock(),
             epoch=epoch,
-            landlord=wiring.landlord(settings, workspace.folder, epoch=epoch, runs=lambda run: node.rented(run)),
+            landlord=wiring.landlord(
+                settings, workspace.folder, epoch=epoch, runs=lambda run: _rented(node.runs[run], models)
+            ),
         )
         await dispatcher.commit([e.NodeStarted(epoch=epoch, pid=os.getpid(), host=socket.gethostname())])
         memories = _memories(workspace, settings, log, dispatcher, bench)
         node = LocalNode(log, settings, view, dispatcher, contents, bench, models, memories)
-        async with dispatcher, node.serving():
+        async with dispatcher, node.runs.serving():
             yield node
         await memories.close()
         await dispatcher.commit([*dispatcher.leftovers(), e.NodeStopped(epoch=epoch)])
         with contextlib.suppress(LogError):  # the next node tries it again, and `gx memory rm` tells why it can't be
             erase_forgotten(log)
+
+
+def _rented(run: LocalRun, models: dict[str, wiring.LocalModel]) -> wiring.Rented:
+    """What is to be known of a live run that rents."""
+    terms = run.state.rent
+    limits = [step.step.timeout_s for step in run.active.plan.steps if step.step.timeout_s is not None]
+    return wiring.Rented(
+        models=tuple(models[digest] for digest in run.active.preparer.digests()),
+        timeout_s=max(limits, default=None),
+        is_rehearsal=terms is not None and terms.terms.is_rehearsal,
+        is_offline=run.is_offline,
+    )
 
 
 def _memories(

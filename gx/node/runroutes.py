@@ -15,7 +15,7 @@ from starlette.responses import Response
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.terms import Terms
-from gx.node import bounds, telemetry, wire
+from gx.node import bounds, recorded, telemetry, wire
 from gx.node.attached import LocalRun
 from gx.node.client import Started
 from gx.node.endpoints import Answer, Cancel, Change, Done, Endpoint, OpenQuestions, Reason, Requeue, by, flag
@@ -89,14 +89,14 @@ class RunRoutes:
         run = self._run(request)
         if body.unless_others and run.is_wanted_by_others:
             return Done(run=run.state.id, is_left=True)
-        self.node.drain(run, body.reason, by(request))
+        run.drain(body.reason, by(request))
         return Done(run=run.state.id)
 
     async def _stop(self, request: Request, body: Reason) -> Done:
         run = self._run(request)
         if body.unless_others and run.is_wanted_by_others:
             return Done(run=run.state.id, is_left=True)
-        self.node.stop(run, e.RunInterrupted(run=run.state.id, reason=body.reason, by=by(request)))
+        run.stop(e.RunInterrupted(run=run.state.id, reason=body.reason, by=by(request)))
         return Done(run=run.state.id)
 
     async def _cancel(self, request: Request, body: Cancel) -> Done:
@@ -108,7 +108,7 @@ class RunRoutes:
         tasks = [task.id for task in run.state.tasks.values() if task.step == body.step or task.id == body.task]
         if not tasks:
             raise NotFound(f"the run {run.state.id} has no such task or step: {body.task or body.step}")
-        self.node.cancel_tasks(run, tasks, body.reason, by(request))
+        run.cancel_tasks(tasks, body.reason, by(request))
         return Done(run=run.state.id)
 
     async def _requeue(self, request: Request, body: Requeue) -> Done:
@@ -118,7 +118,7 @@ class RunRoutes:
         tasks = [task.id for task in leased if wanted is None or wanted in (task.id, task.step)]
         if not tasks:
             raise NotFound(f"nothing of {run.state.id} is running" + (f" by the name of {wanted}" if wanted else ""))
-        self.node.requeue(run, tasks, by(request))
+        run.requeue(tasks, by(request))
         return Done(run=run.state.id)
 
     async def _pause(self, request: Request, body: None) -> Done:
@@ -129,7 +129,7 @@ class RunRoutes:
             why = f"{run.state.id} is ending: it begins nothing new, and can't be paused"
             raise UsageError(why, hint="" if is_given_up else hint)
         if not run.state.is_paused:
-            self.node.change(run, e.RunPaused(run=run.state.id, by=by(request)))
+            run.change(e.RunPaused(run=run.state.id, by=by(request)))
         return Done(run=run.state.id)
 
     async def _resume(self, request: Request, body: None) -> Done:
@@ -142,10 +142,11 @@ class RunRoutes:
         return Done(run=run_id)
 
     async def _end(self, request: Request, body: None) -> wire.End:
-        return wire.ending(await anyio.to_thread.run_sync(self.node.look_back, await self._name(request)))
+        name = await self._name(request)
+        return wire.ending(await anyio.to_thread.run_sync(recorded.end, self.node.log, name))
 
     async def _asked(self, request: Request, body: None) -> wire.Asked:
-        return await anyio.to_thread.run_sync(self.node.asked, await self._name(request))
+        return await anyio.to_thread.run_sync(recorded.asked, self.node.log, await self._name(request))
 
     async def _questions(self, request: Request, body: None) -> OpenQuestions:
         state = await anyio.to_thread.run_sync(self.node.stands, await self._name(request))
@@ -164,7 +165,7 @@ class RunRoutes:
         run = self._live(request)
         bounds.check_terms(body)
         bounds.check_switch(run.state, body)
-        self.node.steer(run, [e.BurstAllowed(run=run.state.id, terms=body, by=by(request))])
+        run.steer([e.BurstAllowed(run=run.state.id, terms=body, by=by(request))])
         return Done(run=run.state.id)
 
     async def _change(self, request: Request, body: Change) -> Done:
@@ -178,13 +179,13 @@ class RunRoutes:
             budget_tokens=body.budget_tokens,
             by=by(request),
         )
-        self.node.change(run, changed)
+        run.change(changed)
         return Done(run=run.state.id)
 
     async def _otel(self, request: Request, body: Collector) -> e.TelemetryEnded:
         telemetry.check(body, is_offline=self.node.settings.offline)
         name = await self._name(request)
-        asked = await anyio.to_thread.run_sync(self.node.asked, name)
+        asked = await anyio.to_thread.run_sync(recorded.asked, self.node.log, name)
         return await self.node.telemetry.send(name, asked.submission, body)
 
     def _run(self, request: Request) -> LocalRun:
@@ -194,9 +195,11 @@ class RunRoutes:
         """
         start = request.path_params["run"]
         found = [name for name in self.node.runs if name.startswith(start)]
+        if not found:
+            raise NotFound(f"no run {start} is live", hint="`gx ps` lists those that are, `gx runs` all")
         if len(found) > 1 and start not in found:
             raise UsageError(f"{start} is the start of several ids: {', '.join(found)}", hint="give more of it")
-        return self.node.run(found[0] if len(found) == 1 else start)
+        return self.node.runs[found[0] if len(found) == 1 else start]
 
     def _live(self, request: Request) -> LocalRun:
         """The one that is to be changed. :raises NotFound: if it is over, too. :raises UsageError: as `_run`."""

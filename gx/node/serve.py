@@ -28,6 +28,7 @@ from gx.node import problem
 from gx.node.address import listen, peer_uid, socket_path
 from gx.node.api import Api
 from gx.node.call import find
+from gx.node.leftbehind import LeftBehind
 from gx.node.local import LocalNode
 from gx.node.opening import open_node
 from gx.node.start import LOG_FILE
@@ -71,19 +72,19 @@ async def serve(folder: Path, *, stays: bool) -> None:
         sock = listen(folder)
         place.tell_holder(epoch=node.view.epoch, socket=str(socket_path(folder)))
         _log_to(folder / LOG_FILE)
-        api = Api(node, stays=stays)
+        api, left = Api(node, stays=stays), LeftBehind(node)
         config = uvicorn.Config(
             api.app, http=_Owned, ws="none", lifespan="off", log_config=None, access_log=False,
             timeout_graceful_shutdown=int(LEAVE_S), backlog=128,
         )  # fmt: skip
         server = _Server(config)
         async with anyio.create_task_group() as group:
-            group.start_soon(node.take_up)
+            group.start_soon(left.take_up)
             group.start_soon(_obey_signals, api)
             group.start_soon(_leave_when_idle, node, api, found.node_linger_s, server)
             await server.serve(sockets=[sock])
             group.cancel_scope.cancel()
-        await node.let_go()
+        await left.let_go()
         socket_path(folder).unlink(missing_ok=True)
 
 
@@ -108,7 +109,7 @@ async def _leave_when_idle(node: LocalNode, api: Api, linger_s: float, server: u
     What is being taken up then is waited for, however long its input takes to read: else it would be cut off, and the
     next node would find the workspace in use.
     """
-    while not (api.is_leaving and not node.live() and not node.n_taking_up and not node.n_telling):
+    while not (api.is_leaving and not node.runs.live() and not node.n_taking_up and not node.n_telling):
         is_idle = not (node.runs or node.n_taking_up or node.n_telling or api.n_open or api.stays)
         least_s = LEAST_S if api.was_asked else FIRST_S
         if is_idle and time.monotonic() - api.asked_at >= max(linger_s, least_s):

@@ -20,7 +20,7 @@ from gx.flow import parse
 from gx.flow.plan import Plan
 from gx.node.attached import LocalRun
 from gx.node.client import Submission
-from gx.node.delivery import Commit, Delivery
+from gx.node.delivery import Commit, Delivery, RunTelemetry
 from gx.otel.collector import Collector, check_collector
 from gx.run.history.past import text
 from gx.run.log import EventLog
@@ -61,9 +61,9 @@ class Telemetry:
         """Tell that collector of the run, unless one is told already: a run has one trace, in one place."""
         if collector is None or run.telemetry is not None:
             return
-        run.telemetry = RunTelemetry(run)
+        run.telemetry = RunTelemetry(run.state.id)
         self.n_runs += 1
-        group.start_soon(self._watch, run.telemetry, collector)
+        group.start_soon(self._watch, run, run.telemetry, collector)
 
     async def send(self, run: str, asked: Submission, collector: Collector) -> e.TelemetryEnded:
         """Send what the log has of a run, live or not, from its beginning, and say how it went."""
@@ -82,8 +82,7 @@ class Telemetry:
         finally:
             self.n_runs -= 1
 
-    async def _watch(self, telling: RunTelemetry, collector: Collector) -> None:
-        run = telling.run
+    async def _watch(self, run: LocalRun, telling: RunTelemetry, collector: Collector) -> None:
         try:
             after = await anyio.to_thread.run_sync(self._arrived, run.state.id, collector)
             delivery = telling.delivery = self._delivery(run.state.id, run.active.plan, collector, after=after)
@@ -115,22 +114,6 @@ class Telemetry:
         sql = f"""SELECT coalesce(max(CAST({upto} AS BIGINT)), -1) FROM events WHERE run = {text(run)}
             AND type IN ('telemetry.ended', 'egress.telemetry') AND data->>'$.to' = {text(collector.to)}"""
         return int(run_sql(self._log, sql, timeout_s=60.0, max_rows=1).rows[0][0])
-
-
-class RunTelemetry:
-    """That of one live run, as its clients hear of it."""
-
-    def __init__(self, run: LocalRun) -> None:
-        self.run = run
-        self.delivery: Delivery | None = None
-
-    @property
-    def notes(self) -> list[str]:
-        """What a person should know of it, in a sentence: nothing while all goes well."""
-        if self.delivery is None or not self.delivery.error:
-            return []
-        again = f"what is missing can be sent later: gx export {self.run.state.id} --to otlp"
-        return [f"OpenTelemetry: not all arrived at {self.delivery.to} ({self.delivery.error}); {again}"]
 
 
 async def _deliver(run: LocalRun, delivery: Delivery) -> None:

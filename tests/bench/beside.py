@@ -46,7 +46,7 @@ def node(folder: Path, tasks: int) -> None:
         _say("up")
         sys.stdin.readline()
         run = served.submit(recipe("noop"), tasks, is_detached=True).run
-        while run in served.inside(served.node.live):
+        while run in served.inside(served.node.runs.live):
             time.sleep(0.05)
         _say(str(_rate(served, run, tasks)))
         sys.stdin.readline()

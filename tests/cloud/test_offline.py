@@ -74,4 +74,4 @@ def test_containers_that_are_asked_for_by_who_is_offline_are_refused_before_anyt
     with pytest.raises(GxError) as refused:
         served.client.ask("POST", "/v1/runs", offline, kind=Started, timeout_s=60)
     assert refused.value.code == "cloud.offline" and "--rehearse" in refused.value.hint
-    assert not served.inside(served.node.live)
+    assert not served.inside(served.node.runs.live)

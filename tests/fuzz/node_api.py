@@ -257,7 +257,7 @@ class Fuzzer:
 
     def _again(self) -> None:
         """The node that was told to leave does, and the next one goes on."""
-        self._served.until(lambda: not self._served.inside(self._served.node.live))
+        self._served.until(lambda: not self._served.inside(self._served.node.runs.live))
         self._look()
         self._stack.close()
         self._start()

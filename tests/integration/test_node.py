@@ -26,7 +26,7 @@ COMPUTED = "SELECT count(*) FROM events WHERE type = 'task.succeeded' AND data->
 ROWS = 14
 ALL = [row["id"] for row in texts(ROWS)]
 GRACE_S = 10.0
-"""`gx.node.local.REATTACH_S`: how long a run waits for a client that vanished."""
+"""`gx.node.liveruns.REATTACH_S`: how long a run waits for a client that vanished."""
 
 
 @pytest.fixture

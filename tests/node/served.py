@@ -185,9 +185,9 @@ class Served:
 
     def end_runs(self) -> None:
         """Give up whatever is live."""
-        for run in self.inside(self.node.live):
+        for run in self.inside(self.node.runs.live):
             self.post(f"/v1/runs/{run}/cancel", {})
-        self.until(lambda: not self.inside(self.node.live))
+        self.until(lambda: not self.inside(self.node.runs.live))
 
 
 def _touched(run: RunState) -> RunState:
@@ -240,5 +240,5 @@ def serve(folder: Path, settings: Settings | None = None) -> Iterator[Served]:
 
 def ended(served: Served, run: str) -> wire.End:
     """How a run ended, when it has."""
-    served.until(lambda: run not in served.inside(served.node.live))
+    served.until(lambda: run not in served.inside(served.node.runs.live))
     return served.client.ask("GET", f"/v1/runs/{run}/end", kind=wire.End)

@@ -22,7 +22,7 @@ def test_a_backup_is_made_while_a_run_goes_on(served: Served, tmp_path: Path) ->
     done = [reader.ask(Workspace(served.folder), lambda one: one.backup(tmp_path / "copy-0"))]
     served.until(lambda: served.node.log.last_seq > done[0].seq)
     done.append(reader.ask(Workspace(served.folder), lambda one: one.backup(tmp_path / "copy-1")))
-    assert started.run in served.inside(served.node.live)
+    assert started.run in served.inside(served.node.runs.live)
     assert done[0].seq < done[1].seq
     for one in done:
         with EventLog.open(Path(one.path), read_only=True) as copy:

@@ -217,7 +217,7 @@ def test_an_idle_node_leaves_when_asked_and_a_busy_one_only_if_told(served: Serv
             assert refused.value.code == "workspace.leaving"
             *_, last = lines  # a node that leaves ends them
         assert (last["type"], last["data"]["reason"]) == ("run.interrupted", "the node was stopped by a tester")
-        assert node.inside(lambda: node.node.live()) == []
+        assert node.inside(lambda: node.node.runs.live()) == []
 
 
 def test_a_client_finds_a_node_where_one_is(served: Served, tmp_path: Any) -> None:

@@ -441,7 +441,7 @@ def test_nothing_is_told_of_a_run_after_its_end(served: Served) -> None:
         watch = Watch(served.node.runs[run], has_results=False)
         async with anyio.create_task_group() as group:
             group.start_soon(watch, {}, anyio.sleep_forever, send)
-            served.node.stop(served.node.runs[run], e.RunCancelled(run=run, reason="enough"))
+            served.node.runs[run].stop(e.RunCancelled(run=run, reason="enough"))
 
     served.in_loop(watch)
     assert [message.get("more_body") for message in sent][1:] == [True] * (len(sent) - 2) + [False]

@@ -9,7 +9,7 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import NotFound, UsageError
 from gx.core.view import RunStatus
-from gx.node import local
+from gx.node import liveruns
 from gx.node.call import who_asks
 from gx.node.client import Started
 from gx.node.remote import of_run
@@ -44,7 +44,7 @@ def test_a_run_that_was_joined_is_asked_for_again_by_its_own_token(served: Serve
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose client is gone waits longer than a busy machine takes."""
-    monkeypatch.setattr(local, "REATTACH_S", PATIENCE_S)
+    monkeypatch.setattr(liveruns, "REATTACH_S", PATIENCE_S)
 
 
 def word(served: Served, run: str) -> str:

@@ -16,7 +16,8 @@ from anyio.lowlevel import checkpoint
 
 from gx.core import event as e
 from gx.core.errors import WorkspaceError
-from gx.node import local, wire
+from gx.node import liveruns, wire
+from gx.node.leftbehind import LeftBehind
 from gx.node.serve import _leave_when_idle
 from tests.node.served import ENDLESS, PATIENCE_S, Served, recipe, serve
 
@@ -48,11 +49,11 @@ def taken_up(served: Served, meanwhile: Callable[[], Awaitable[None]]) -> None:
 
     async def take_up() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(node.take_up)
+            group.start_soon(LeftBehind(node).take_up)
             while node.view.seq == before:
                 await checkpoint()
             await meanwhile()
-            while node.n_taking_up or node.live():
+            while node.n_taking_up or node.runs.live():
                 await checkpoint()
             group.cancel_scope.cancel()
 
@@ -74,7 +75,7 @@ def test_a_run_that_ends_with_its_node_is_not_said_to_go_on(leaving: Served) -> 
         answer = leaving.post(f"/v1/runs/{run}/resume")
         assert (answer.status_code, answer.json()["code"]) == (409, "workspace.leaving")
         leaving.post(f"/v1/runs/{run}/stop", {})
-        leaving.until(lambda: not leaving.inside(leaving.node.live))
+        leaving.until(lambda: not leaving.inside(leaving.node.runs.live))
     assert not leaving.bodies(run, e.RunResumed)
 
 
@@ -102,7 +103,7 @@ def test_a_run_that_is_written_as_its_node_is_told_to_leave_is_interrupted_and_r
             leaving.api.leave(WHY)
 
     leaving.in_loop(leave)
-    leaving.until(lambda: not leaving.inside(leaving.node.live))
+    leaving.until(lambda: not leaving.inside(leaving.node.runs.live))
     written = [event.body for event in leaving.node.log.read(after=before)]
     assert [body.reason for body in written if isinstance(body, e.RunInterrupted)] == [WHY]
     assert isinstance(written[0], e.RunCreated) and not [b for b in written if isinstance(b, e.TaskLeased)]
@@ -125,7 +126,7 @@ def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp
     with left_behind(served, tmp_path / "ws", "given up") as (other, run):
 
         async def cancel() -> None:
-            assert not other.node.live()
+            assert not other.node.runs.live()
             await other.node.give_up(run, "not wanted", "")
 
         taken_up(other, cancel)
@@ -137,13 +138,13 @@ def test_who_cancels_what_is_being_taken_up_ends_it_for_good(served: Served, tmp
 def test_what_was_cancelled_before_it_could_be_taken_up_stays_so_when_the_node_leaves(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "REATTACH_S", 0.0)  # so that it has soon taken up all that it will
+    monkeypatch.setattr(liveruns, "REATTACH_S", 0.0)  # so that it has soon taken up all that it will
     with left_behind(served, tmp_path / "ws", "over") as (other, run):
         node = other.node
 
         async def leave() -> None:
             async with anyio.create_task_group() as group, node._taking_up:  # another run is
-                group.start_soon(node.take_up)
+                group.start_soon(LeftBehind(node).take_up)
                 while not node.n_taking_up:
                     await checkpoint()
                 await node._dispatcher.commit([e.RunCancelled(run=run, reason="not wanted")])

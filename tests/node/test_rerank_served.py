@@ -140,7 +140,7 @@ def test_a_run_that_must_be_reranked_is_refused_before_it_begins(node: Served, p
         settings = Settings(models_dir=place / "models", memory_reranker=source)
         with pytest.raises(GxError, match=told):
             node.client.ask("POST", "/v1/runs", msgspec.structs.replace(asked, settings=settings), kind=Started)
-    assert not node.inside(node.node.live)
+    assert not node.inside(node.node.runs.live)
 
 
 def test_a_runs_record_says_what_was_found_in_which_order_and_by_which_reranker(

@@ -50,7 +50,7 @@ def test_a_rule_whose_answer_nobody_can_hold_errs_and_the_node_goes_on(served: S
     run = served.submit(ruled("holds", f"id: bad, query: '{query}', do: {{stop: x}}"), is_detached=True).run
     (failed,) = served.until(lambda: served.bodies(run, e.RuleFailed))
     assert failed.message.startswith("a value of the answer can't be read")
-    assert served.state(run).status is RunStatus.running and run in served.inside(served.node.live)
+    assert served.state(run).status is RunStatus.running and run in served.inside(served.node.runs.live)
 
 
 def test_a_rule_that_turns_true_within_its_cooldown_fires_when_that_is_over(served: Served) -> None:
@@ -88,7 +88,7 @@ def test_a_burst_is_recorded_and_said_not_to_be_rented(served: Served) -> None:
         ruled("bursts", f"id: more, query: '{QUEUED}', do: {{burst: a lot to do}}"), is_detached=True
     ).run
     served.until(lambda: served.bodies(run, e.BurstAsked))
-    notes = served.inside(lambda: served.node.run(run).progress().notes)
+    notes = served.inside(lambda: served.node.runs[run].progress().notes)
     assert notes[-1] == f"rule more asked for a burst, and the run may not rent; let it: gx burst --cloud {run}"
 
 
@@ -108,7 +108,7 @@ def test_a_question_is_open_until_it_is_answered_and_the_answer_says_by_whom(ser
     assert (answered.choice, answered.by) == ("onward", BY)
     assert served.http.get(f"/v1/runs/{run}/questions").json()["questions"] == []
     served.tell(run, "cancel")
-    served.until(lambda: run not in served.inside(served.node.live))
+    served.until(lambda: run not in served.inside(served.node.runs.live))
     over = served.post(f"/v1/runs/{run}/answer", {"choice": "onward"})
     assert over.status_code == 404 and "is over" in over.json()["message"]
 
