@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from gx.core.errors import GxError
-from gx.node import liveruns, problem, wire
+from gx.node import liveruns, recorded
 from gx.node.local import LocalNode
 
 
@@ -25,12 +25,10 @@ class LeftBehind:
         """Go on with the runs that need no client, and interrupt the others, unless their clients come back."""
         node, left = self._node, self._node.log.live_runs()
         self._unattended = [run_id for run_id, _, is_detached in left if not is_detached]
-        for run_id, ref, is_detached in left:
-            if not is_detached or ref is None:
-                continue
+        for run_id in (run_id for run_id, _, is_detached in left if is_detached):
             try:
-                await node.submit(problem.decode(node.log.blobs([ref])[ref], wire.Asked))
-            except (GxError, KeyError, msgspec.MsgspecError) as error:  # as one that another version wrote
+                await node.submit(recorded.asked(node.log, run_id))
+            except (GxError, msgspec.MsgspecError) as error:  # as one that another version wrote
                 await node.interrupt_left([run_id], str(error))
         if left:
             await anyio.sleep(liveruns.REATTACH_S)

@@ -62,8 +62,10 @@ class LiveRuns(Mapping[str, LocalRun]):
         self._dispatcher.view.runs.pop(run_id, None)
 
     def attend(self, run: LocalRun) -> None:
-        """A client came or went."""
+        """A client came or went. One that leaves a run which goes on as another by now says nothing of that one."""
         run_id = run.state.id
+        if self._runs.get(run_id) is not run:
+            return
         self.wait_no_longer(run_id)
         self._dispatcher.attend(run_id, is_attended=run.is_attended)
         if run.active.is_over and not run.n_clients:
