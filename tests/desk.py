@@ -105,6 +105,10 @@ class Desk:
         records = await self.finish(active)
         return active.state, [record.as_dict() for record in records]
 
+    def wake(self) -> None:
+        """Have the loop look what is so by now: the clock says nothing when it was moved."""
+        self.dispatcher._pending.ring()
+
     def bodies(self, kind: type | None = None) -> list[Any]:
         """The bodies in the log, of one kind or all."""
         return [event.body for event in self.log.read() if kind is None or isinstance(event.body, kind)]

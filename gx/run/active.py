@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import anyio
 
+from gx.core import event as e
 from gx.core.errors import GxError
 from gx.core.message import Turn
 from gx.core.task import Status
@@ -74,6 +75,16 @@ class ActiveRun:
         return scheduler.Held(self.turns, self.begun_at, self.draining, self.draining_since, self.is_held_up, home)
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether nothing new may begin: nobody wants the results, or not so fast, or the run is paused, or asks."""
+        return not self.is_attended or self.state.is_paused or bool(self.state.questions) or self.results.is_slow
+
+    @property
+    def learner(self) -> Learner:
+        """What its results leave in the memory."""
+        return self.preparer.learner
+
+    @property
     def has_rows_enough(self) -> bool:
         """Whether a stream is read on later: the last rows are no tasks yet, many wait, or nobody takes the results."""
         if not self._reads_stream:
@@ -92,11 +103,31 @@ class ActiveRun:
         self.begun_at.clear()
         self.draining_since = monotonic
 
-    def rows_in_order(self) -> Sequence[TaskState] | None:
-        """The tasks whose results are sent, in the order of their rows; `None` for a reduce, which has one."""
-        return None if self._is_reduce else self.state.step(self._output).tasks
+    # ── after a commit ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def task_waits(self, task: TaskState) -> None:
+    def folded(self, body: e.Body, *, is_end: bool) -> None:
+        """An event of the run was folded; whether it ended a task is known from before.
+
+        What is held beside the state follows, and so does what the run rents.
+        """
+        self.is_dirty |= graph.may_unfold(self.state, body)
+        if self.renter is not None:
+            self.renter.act(body)
+        if isinstance(body, e.RunChanged):
+            self.is_attended |= body.is_detached
+        elif isinstance(body, e.StepRouted):
+            self._step_routed(body.step)
+        elif isinstance(body, e.TaskPrepared | e.TaskRetried):
+            self._task_waits(self.state.tasks[body.task])
+        elif is_end and isinstance(body, graph.TASK_ENDS):
+            self._task_ended(self.state.tasks[body.task])
+
+    def _step_routed(self, step: str) -> None:
+        """The step's tasks go another way: the turns at hand that no worker has were made for the old one."""
+        for task_id in [t for t in self.turns if self.state.tasks[t].step == step and t not in self.state.leased]:
+            del self.turns[task_id]
+
+    def _task_waits(self, task: TaskState) -> None:
         """A task can't run for now: its turn is made again when it can, so that waiting takes no memory.
 
         No worker has it any more, however long it waits.
@@ -105,24 +136,7 @@ class ActiveRun:
         if task.status is Status.prepared and task.id not in self.state.ready and task.id not in self.state.suspects:
             self.turns.pop(task.id, None)
 
-    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def learner(self) -> Learner:
-        """What its results leave in the memory."""
-        return self.preparer.learner
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether nothing new may begin: nobody wants the results, or not so fast, or the run is paused, or asks."""
-        return not self.is_attended or self.state.is_paused or bool(self.state.questions) or self.results.is_slow
-
-    def step_routed(self, step: str) -> None:
-        """The step's tasks go another way: the turns at hand that no worker has were made for the old one."""
-        for task_id in [t for t in self.turns if self.state.tasks[t].step == step and t not in self.state.leased]:
-            del self.turns[task_id]
-
-    def task_ended(self, task: TaskState) -> None:
+    def _task_ended(self, task: TaskState) -> None:
         """A task reached its end: its turn is dropped, and if it is a row of the output step, it is sent."""
         self.turns.pop(task.id, None)
         self.begun_at.pop(task.id, None)
@@ -140,6 +154,12 @@ class ActiveRun:
         self.is_over = True
         self.over.set()
         self.results.end()
+
+    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rows_in_order(self) -> Sequence[TaskState] | None:
+        """The tasks whose results are sent, in the order of their rows; `None` for a reduce, which has one."""
+        return None if self._is_reduce else self.state.step(self._output).tasks
 
     def _read(self, task_ids: Sequence[str], with_input: bool) -> list[Record]:
         """The records of the first of these tasks: as many as `CHUNK_BYTES` hold, but one at the least."""

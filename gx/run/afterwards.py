@@ -1,4 +1,4 @@
-"""What becomes of what a person, or a rule, wanted of a run while its last word was on its way into the log. Pure.
+"""What becomes of what a person, or a rule, wanted of a run while something else was on its way into the log. Pure.
 
 Nothing of it may make a run that is over look as if it weren't, and nothing that counts when the run goes on is lost.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gx.core import event as e
-from gx.core.view import RunState, RunStatus
+from gx.core.renting import can_switch
+from gx.core.view import RunState, RunStatus, View
 
 _STEERING = (
     e.QuestionAsked,
@@ -23,6 +24,19 @@ _STEERING = (
     e.QuestionAnswered,
     e.StopAsked,
 )
+
+
+def still_meant(pending: Iterable[e.Body], view: View) -> list[e.Body]:
+    """What of `pending` is to be written as the `view` is by now.
+
+    Not so terms that were asked for while what they don't go with was written: containers of the other kind.
+    """
+    return [body for body in pending if not isinstance(body, e.BurstAllowed) or _may_switch(body, view)]
+
+
+def _may_switch(allowed: e.BurstAllowed, view: View) -> bool:
+    run = view.runs.get(allowed.run)
+    return run is None or can_switch(run, allowed.terms)
 
 
 def kept(pending: Iterable[e.Body], run: RunState) -> list[e.Body]:

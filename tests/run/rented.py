@@ -37,8 +37,8 @@ async def settled(desk: Desk) -> None:
     quiet = 0
     with anyio.fail_after(60):
         while quiet < 8:
-            news = desk.dispatcher._news
-            quiet = quiet + 1 if news.statistics().tasks_waiting and not news.is_set() else 0
+            bell = desk.dispatcher._pending._bell
+            quiet = quiet + 1 if bell.statistics().tasks_waiting and not bell.is_set() else 0
             await anyio.lowlevel.checkpoint()
 
 
@@ -47,7 +47,7 @@ async def passes(desk: Desk, seconds: float = 3.0) -> None:
     ends = desk.clock.time + seconds
     while desk.clock.time < ends:
         desk.clock.time = min(ends, desk.clock.time + 3.0)
-        desk.dispatcher._wake()
+        desk.wake()
         await settled(desk)
 
 

@@ -93,7 +93,7 @@ async def test_a_failure_is_retried_after_its_backoff_with_another_seed(tmp_path
         assert 5 <= retried.not_before - clock.time <= 15
         worker.answer = echo
         clock.time += 20
-        desk.dispatcher._wake()
+        desk.wake()
         (record,) = await desk.finish(active)
     assert record.as_dict()["status"] == "succeeded"
     assert [turn.attempt for turn in worker.submitted] == [1, 2]
@@ -197,7 +197,7 @@ async def test_the_seed_of_a_retry_is_the_same_after_a_restart(tmp_path: Path) -
                 await until(lambda: active.state.delayed)  # noqa: B023
                 if number == len(folders) - 1:
                     clock.time += 60
-                    desk.dispatcher._wake()
+                    desk.wake()
                     await until(lambda: len(desk.bodies(e.AttemptFailed)) == 2)
         seeds.append(worker.submitted[-1].sampling.seed)
     assert seeds[0] == seeds[1] != 0
@@ -371,7 +371,7 @@ async def test_a_deadline_cancels_what_is_running_and_keeps_it_for_later(tmp_pat
         active = await desk.begin(FAN_OUT, texts("a", "b", "c"), deadline_at=clock.time + 60)
         await until(lambda: len(worker.running) == 2 and len(active.state.tasks) == 3)
         clock.time += 61
-        desk.dispatcher._wake()
+        desk.wake()
         assert await desk.finish(active) == []
     assert active.state.stopped_by == "deadline"
     assert len(worker.cancelled) == 2 and active.state.live == 3

@@ -58,7 +58,7 @@ async def live_through(folder: Path, seed: int, rows: int, restarts: int) -> lis
                     worker.end(next(iter(worker.running)), echo(next(iter(worker.running.values()))))
                 elif drawn < 0.4:
                     clock.time += 20
-                    desk.dispatcher._wake()
+                    desk.wake()
     raise AssertionError("the last node runs to the end")
 
 

@@ -31,7 +31,7 @@ async def test_a_worker_whose_attempt_outlives_its_time_out_is_restarted(tmp_pat
         await until(lambda: active.begun_at)
         worker.answer = echo
         clock.time += 25
-        desk.dispatcher._wake()
+        desk.wake()
         (record,) = await desk.finish(active)
         (exited,) = desk.bodies(e.BenchExited)
     assert record.as_dict()["status"] == "succeeded"
@@ -88,7 +88,7 @@ async def test_a_lost_attempts_time_does_not_count_for_the_next_one(tmp_path: Pa
         worker.die()
         await until(lambda: [begun.attempt for begun in active.begun_at.values()] == [2])
         clock.time += 100  # less than twice its time, though more since the first attempt began
-        desk.dispatcher._wake()
+        desk.wake()
         await anyio.sleep(0.05)  # nothing is to happen
         assert len(desk.bodies(e.BenchExited)) == 1
         (task,) = worker.running
@@ -105,10 +105,10 @@ async def test_an_attempt_that_failed_and_waits_for_its_retry_hangs_nobody(tmp_p
         await until(lambda: active.state.delayed)
         worker.answer = echo
         clock.time += 25  # past what an attempt of 5 s may take; a wait of 60 s is 30 to 90 s with its jitter
-        desk.dispatcher._wake()
+        desk.wake()
         await anyio.sleep(0.05)  # nothing is to happen
         assert not desk.bodies(e.BenchExited)
         clock.time += 70  # past the retry, which therefore begins when the clock stands still
-        desk.dispatcher._wake()
+        desk.wake()
         await desk.finish(active)
         assert not desk.bodies(e.BenchExited)

@@ -1,5 +1,5 @@
-"""Leases of a run that rents: which of its tasks leave this machine now, which this machine should begin, and what of
-its slots has nothing to do.
+"""Leases of a run that rents: which of its tasks leave this machine now, which this machine should begin, what of its
+slots has nothing to do, and what it then has back.
 
 Invariant: a task that may not travel gets no lease of a container, and each lease stands behind the event of what
 leaves with it.
@@ -46,14 +46,18 @@ def to_begin(run: ActiveRun, edge: Station, at: scheduler.Moment) -> Mapping[str
     }
 
 
-def lend(run: ActiveRun, station: Station, at: scheduler.Moment, granted: Collection[str]) -> list[e.Body]:
-    """Leases of the run's rented worker, for tasks that were not `granted` to this machine's in the same batch."""
-    state, lease, free = run.state, station.lease(), station.room
-    if state.concurrency is not None:
-        free = min(free, state.concurrency - len(state.leased) - len(granted))
-    if lease is None or free <= 0 or run.renter is None or run.renter.is_resting:
+def lend(run: ActiveRun, at: scheduler.Moment, granted: Collection[e.Body]) -> list[e.Body]:
+    """Leases of the run's rented worker, for other tasks than were `granted` to this machine's in the same batch."""
+    if run.renter is None:
         return []
-    stays = {*granted, *run.renter.tail.home}
+    state, station = run.state, run.renter.station
+    lease, free = station.lease(), station.room
+    taken = {body.task for body in granted if isinstance(body, e.TaskLeased)}
+    if state.concurrency is not None:
+        free = min(free, state.concurrency - len(state.leased) - len(taken))
+    if lease is None or free <= 0 or run.renter.is_resting:
+        return []
+    stays = {*taken, *run.renter.tail.home}
     may_go = {
         task_id: turn
         for task_id, turn in run.turns.items()
@@ -64,6 +68,12 @@ def lend(run: ActiveRun, station: Station, at: scheduler.Moment, granted: Collec
     for body in leased:
         run.renter.tail.lent(body.task, at.wall)
     return [*(_leaving(run, body.task) for body in leased), *leased]
+
+
+def have_back(run: ActiveRun, edge: Station, at: scheduler.Moment) -> None:
+    """This machine has nothing to do for the run: have as much back from its rented worker as there is room for."""
+    if run.renter is not None and edge.lease() is not None and edge.room > 0:
+        run.renter.give_back(edge.room, here(run, edge), at.wall)
 
 
 def _leaving(run: ActiveRun, task_id: str) -> e.Egress:
