@@ -186,10 +186,8 @@ class EdgeWorker:
         """
         load = self._models.place(model)
         bench = await self._supervisor.up()
-        answer = await self._questions.ask(bench.send, lambda n: msgspec.structs.replace(load, request=n))
+        answer = await self._questions.ask(bench.send, lambda n: msgspec.structs.replace(load, request=n), Loaded)
         self._models.introduced(model)
-        if not isinstance(answer, Loaded):
-            raise BenchError(f"the bench answered a load with {type(answer).__name__}")
         return answer.card
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
@@ -198,34 +196,28 @@ class EdgeWorker:
         :raises ModelError: if the model isn't registered, can't be loaded, or its template refuses a chat.
         :raises BenchError: if the bench ends meanwhile, or no bench can be kept up.
         """
-        answer = await self._ask(model, lambda n: Count(request=n, model=model, chats=tuple(chats)))
-        if not isinstance(answer, Counted):
-            raise BenchError(f"the bench answered a count with {type(answer).__name__}")
+        answer = await self._ask(model, lambda n: Count(request=n, model=model, chats=tuple(chats)), Counted)
         return list(answer.tokens)
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[bytes]:
         """The vector of each text, [dimensions] float32 of norm 1; as `count`, or "context" where one is too long."""
-        answer = await self._ask(model, lambda n: Embed(request=n, model=model, texts=tuple(texts)))
-        if not isinstance(answer, Embedded):
-            raise BenchError(f"the bench answered an embedding with {type(answer).__name__}")
+        answer = await self._ask(model, lambda n: Embed(request=n, model=model, texts=tuple(texts)), Embedded)
         size = 4 * answer.dimensions
         return [answer.vectors[n * size : (n + 1) * size] for n in range(len(texts))]
 
     async def rank(self, model: str, question: str, passages: Sequence[str]) -> list[float]:
         """How well each passage answers the question; errors as the port `gx.core.ports.Ranker` has them."""
         answer = await self._ask(
-            model, lambda n: Rank(request=n, model=model, question=question, passages=tuple(passages))
+            model, lambda n: Rank(request=n, model=model, question=question, passages=tuple(passages)), Ranked
         )
-        if not isinstance(answer, Ranked):
-            raise BenchError(f"the bench answered a ranking with {type(answer).__name__}")
         return list(answer.scores)
 
-    async def _ask(self, model: str, make: Callable[[int], ToBench]) -> Given:
+    async def _ask(self, model: str, make: Callable[[int], ToBench], kind: type[Given]) -> Given:
         """Ask the bench that is up, or the next one, of a model that it must know, and wait for its answer."""
         self._models.place(model)  # what isn't registered by now needs no bench
         bench = await self._supervisor.up()
         self._introduce(bench, model)
-        return await self._questions.ask(bench.send, make)
+        return await self._questions.ask(bench.send, make, kind)
 
     def _introduce(self, bench: BenchProcess, model: str) -> None:
         """Tell a bench where a model is, once; the answer is for nobody, since whatever uses the model fails alike.
