@@ -12,6 +12,9 @@ AT_ONCE = 24
 AGAIN_S = 2.0
 """How long after what could not be asked it is asked again."""
 
+Name = tuple[str, int]
+"""An attempt: its task and its number."""
+
 _T = TypeVar("_T")
 
 

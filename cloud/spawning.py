@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import anyio
 
-from cloud.calls import AT_ONCE, Calls, each
+from cloud.calls import AT_ONCE, Calls, Name, each
 from cloud.rented import Refused
 from gx.core.errors import CloudError
 from gx.core.ledger import LEASE_S
@@ -26,8 +26,6 @@ UNSURE_S = LEASE_S
 """How long an attempt whose spawn was not answered is kept from other machines: its call may be begun, if there is one.
 That may come later too, as long as somebody pays; but for as long as something is lent, somebody does.
 """
-
-Name = tuple[str, int]
 
 
 class Spawning:

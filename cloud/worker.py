@@ -1,8 +1,9 @@
 """The Worker port over rented containers: spawn, follow, cancel, reattach.
 
-It knows attempts and their calls. It knows neither the SDK (`cloud.rented`) nor what is worth its price: how much it
-may rent, and until when, it is told. There is no incarnation: containers come and go under the calls, which Modal
-queues again, so each attempt has an end of its own.
+It knows what becomes of an attempt by what its call gave. It knows neither how calls are made, followed and cancelled
+(`cloud.spawning`, `cloud.following`, `cloud.giving_up`), nor the SDK (`cloud.rented`), nor what is worth its price: how
+much it may rent, and until when, it is told. There is no incarnation: containers come and go under the calls, which
+Modal queues again, so each attempt has an end of its own.
 
 Invariant: each submitted or reattached attempt is answered by one `AttemptEnded` or one `AttemptGone`; and by the time
 of either no call of it is followed any more. Only one that was recalled, and whose call could not be cancelled at once,
@@ -21,20 +22,20 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from cloud import message as m
-from cloud.calls import Calls, each
+from cloud.calls import Calls, Name, each
 from cloud.clearing import Clearing
 from cloud.failing import Failing
+from cloud.following import Following
+from cloud.giving_up import CANCELLED, GivingUp
 from cloud.rented import Gone
 from cloud.roll import Roll
-from cloud.spawning import Name, Spawning
+from cloud.spawning import Spawning
 from cloud.telling import Telling
 from gx.core.errors import BenchError, CloudError
-from gx.core.message import Failure, Message, ModelCard, Turn
+from gx.core.message import Message, ModelCard, Turn
 from gx.core.ports import AttemptEnded, AttemptGone, CallMade, ContainerSeen, RentRefused, WorkerEvent
 from gx.core.task import Capacity, CloudLease, Quote, Rate
 
-POLL_S = 0.2
-"""How long after a round of polls the next one begins."""
 ENDING_S = 5.0
 """How long leaving a worker may take: as long as the landlord answers, each call is cancelled within a second."""
 _REST_S = 30.0
@@ -65,8 +66,12 @@ class CloudWorker:
         now: Callable[[], float] = time.time,
         ending_s: float = ENDING_S,
     ) -> None:
-        self._calls, self._run, self._gpu, self._driver, self._inputs = calls, run, gpu, driver, inputs
+        self._run, self._gpu, self._driver, self._inputs = run, gpu, driver, inputs
         self._quote, self._now, self._ending_s = quote, now, ending_s
+        self._clearing = Clearing(calls, on_refusal=self._refuse)
+        self._giving_up = GivingUp(
+            self._clearing, on_end=self._emit, on_claimed=lambda name: self._spawning.answered_for(name)
+        )
         self._telling = Telling(calls, driver, on_told=lambda: self._spawning.look(), on_refusal=self._refuse)
         self._spawning = Spawning(
             calls,
@@ -74,27 +79,22 @@ class CloudWorker:
             paid_until=lambda: self._telling.paid_until,
             payload_of=self._payload_of,
             on_call=self._follow_call,
-            on_stray=self._drop,
+            on_stray=self._giving_up.drop,
             on_refusal=self._refuse,
             timeout_s=timeout_s,
             now=now,
         )
-        self._clearing = Clearing(calls, on_refusal=self._refuse)
+        self._following = Following(calls, on_answer=self._settle, on_gone=self._gone, on_refusal=self._refused)
         self._roll = Roll(calls, self._see)
         self._weights: dict[str, m.Weights] = {}
-        self._open: dict[Name, str] = {}
-        self._recalled = set[Name]()
-        """Attempts that are wanted back and have not ended yet."""
-        self._cancelled = set[Name]()
-        """Attempts that were cancelled and have not ended yet."""
         self._failing = Failing(_leases(inputs))
         self._events: list[WorkerEvent] = []
-        self._has_events, self._has_calls = anyio.Event(), anyio.Event()
+        self._has_events = anyio.Event()
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
         number = self._telling.containers
-        return f"<CloudWorker {number} × {self._gpu}, {len(self._open)} open, {self._spawning}>"
+        return f"<CloudWorker {number} × {self._gpu}, {len(self._following.names)} open, {self._spawning}>"
 
     async def __aenter__(self) -> Self:
         self._tasks = await anyio.create_task_group().__aenter__()
@@ -112,6 +112,12 @@ class CloudWorker:
             await self.aclose()
         self._spawning.give_up()
         await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
 
     def register(self, weights: m.Weights) -> None:
         """Say which files of the volume make a model."""
@@ -131,16 +137,16 @@ class CloudWorker:
         """Begin to follow what there is; what there is to do, it is told."""
         if self._tasks is None:
             raise BenchError("the worker must be entered before it is started")
-        for loop in (self._telling.serve, self._spawning.serve, self._follow, self._clearing.serve):
+        for loop in (self._telling.serve, self._spawning.serve, self._following.serve, self._clearing.serve):
             self._tasks.start_soon(loop)
-        self._tasks.start_soon(self._roll.serve, lambda: bool(self._open or self._telling.containers))
+        self._tasks.start_soon(self._roll.serve, lambda: bool(self._following.names or self._telling.containers))
 
     async def aclose(self) -> None:
         """Cancel what is under way, and pay for nothing more; outstanding attempts get no further event."""
         self._spawning.clear()
-        calls, self._open = list(self._open.items()), {}
-        for name, call in calls:
-            self._drop(name, call)
+        for name in self._following.names:
+            if (call := self._following.drop(name)) is not None:
+                self._giving_up.drop(name, call)
         async with anyio.create_task_group() as group:
             group.start_soon(self._telling.withdraw)
             group.start_soon(each, self._clearing.cancel, self._clearing.unwanted)
@@ -187,17 +193,15 @@ class CloudWorker:
 
     def reattach(self, task: str, attempt: int, call: str) -> None:
         """Follow the call of an attempt that was submitted before this process began."""
-        self._open[task, attempt] = call
-        self._has_calls.set()
+        self._following.add((task, attempt), call)
 
     def cancel(self, task: str, attempt: int) -> None:
         """End an attempt: it is answered, as cancelled, once its call is, or can't be now. Unknown ones are ignored."""
         name = (task, attempt)
-        if (call := self._open.pop(name, None)) is not None:
-            self._cancelled.add(name)
-            self._clearing.drop(call, lambda answer: self._was_cancelled(name, answer))
+        if (call := self._following.drop(name)) is not None:
+            self._giving_up.cancel(name, call)
         elif self._spawning.drop(name):
-            self._end(task, attempt, Failure(code="cancelled", message="it was cancelled"))
+            self._emit(AttemptEnded(task=task, attempt=attempt, outcome=CANCELLED))
 
     def recall(self, task: str, attempt: int, reason: str) -> None:
         """Have an attempt back that may have begun: its call is cancelled. It ends with its answer, where that was
@@ -209,9 +213,8 @@ class CloudWorker:
             return
         if self._spawning.drop(name):
             self._lose(name, reason, is_suspect=False)
-        elif (call := self._open.pop(name, None)) is not None:
-            self._recalled.add(name)
-            self._clearing.drop(call, lambda answer: self._came_back(name, answer, reason))
+        elif (call := self._following.drop(name)) is not None:
+            self._giving_up.recall(name, call, reason)
 
     def give_back(self, most: int | None = None) -> None:
         """Let go of attempts that no call was made for, nor may have been, the last first."""
@@ -220,7 +223,7 @@ class CloudWorker:
 
     def restart(self, reason: str) -> None:
         """An attempt doesn't end: give up what is under way. Containers hold nothing else."""
-        for task, attempt in [*self._open, *self._spawning.under_way]:
+        for task, attempt in [*self._following.names, *self._spawning.under_way]:
             self._lose((task, attempt), reason, is_suspect=True)
 
     async def events(self) -> list[WorkerEvent]:
@@ -238,68 +241,26 @@ class CloudWorker:
     def quote(self) -> Quote:
         return self._quote
 
-    # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what becomes of a call ───────────────────────────────────────────────────────────────────────────────────
 
     def _payload_of(self, turn: Turn) -> bytes:
         claim = f"{self._run}/{turn.task}/{turn.attempt}"
         return m.pack(m.Job(turn=turn, weights=self._weights[turn.model], claim=claim, driver=self._driver))
 
-    async def _follow(self) -> None:
-        """Poll what is open, in rounds: long polls of many calls would starve the connection."""
-        while True:
-            self._has_calls = anyio.Event()
-            if not self._open:
-                await self._has_calls.wait()
-            await each(self._poll, list(self._open.items()))
-            await anyio.sleep(POLL_S)
+    def _follow_call(self, name: Name, call: str) -> None:
+        self._following.add(name, call)
+        self._emit(CallMade(task=name[0], attempt=name[1], call=call))
 
-    async def _poll(self, known: tuple[Name, str]) -> None:
-        name, call = known
-        try:
-            payload = await self._calls.poll(call)
-        except Gone as gone:
-            if self._open.get(name) == call:
-                del self._open[name]
-                if gone.is_expired or gone.is_suspect:
-                    self._lose(name, gone.reason, is_suspect=gone.is_suspect)
-                else:
-                    self._fail(name, gone.reason, container="" if gone.is_late else call, is_late=gone.is_late)
-            return
-        except CloudError as error:
-            if error.code == "cloud.token" and self._open.get(name) == call:  # else the next round asks again
-                self._refuse(error.message, error.code, stops=True)
-                self._lose(name, error.message, is_suspect=False)
-            return
-        if payload is not None and self._open.get(name) == call:
-            self._settle(name, payload)
-
-    def _came_back(self, name: Name, answer: bytes | None, reason: str) -> None:
-        """The call of an attempt that was recalled is cancelled, or was over before with an answer, or can't be yet."""
-        is_awaited = name in self._recalled
-        self._recalled.discard(name)
-        self._hear_late(name, answer)
-        if (ended := None if answer is None else m.outcome_of(answer)) is not None:
-            self._emit(AttemptEnded(task=name[0], attempt=name[1], outcome=ended[0], ms=ended[1]))
-        elif is_awaited:
-            self._lose(name, reason, is_suspect=False)
-
-    def _was_cancelled(self, name: Name, answer: bytes | None) -> None:
-        """The call of an attempt that was cancelled is, or can't be yet."""
-        self._hear_late(name, answer)
-        if name in self._cancelled:
-            self._cancelled.discard(name)
-            self._end(*name, Failure(code="cancelled", message="it was cancelled"))
-
-    def _settle(self, name: Name, payload: bytes) -> None:
-        """What follows from a report."""
+    def _settle(self, name: Name, call: str, payload: bytes) -> None:
+        """What follows from a report, which is the end of its call."""
         try:
             report = m.read_report(payload)
             outcome = report.reply.outcome if isinstance(report.reply, m.Done) else None
         except (msgspec.MsgspecError, BenchError) as error:
-            self._fail(name, f"its answer can't be read: {error}", container=self._open[name])
+            self._giving_up.drop(name, call)
+            self._fail(name, f"its answer can't be read: {error}", container=call)
             return
         seat, reply = report.seat, report.reply
-        del self._open[name]  # the call is over
         self._see(seat)
         if report.is_claimed:
             self._spawning.answered_for(name)
@@ -318,6 +279,18 @@ class CloudWorker:
                 self._spawning.rest_s = max(_UNPAID_S, self._spawning.rest_s)
                 self._lose(name, "its container found no driver that pays", is_suspect=False)
 
+    def _gone(self, name: Name, call: str, gone: Gone) -> None:
+        """The call of an attempt will never give anything."""
+        if gone.is_expired or gone.is_suspect:
+            self._lose(name, gone.reason, is_suspect=gone.is_suspect)
+        else:
+            self._fail(name, gone.reason, container="" if gone.is_late else call, is_late=gone.is_late)
+
+    def _refused(self, name: Name, error: CloudError) -> None:
+        """Nobody may ask what becomes of an attempt any more."""
+        self._refuse(error.message, error.code, stops=True)
+        self._lose(name, error.message, is_suspect=False)
+
     def _see(self, seat: m.Seat) -> None:
         """A container has spoken, by its own clock."""
         self._telling.hear(seat.now, self._now())
@@ -326,16 +299,11 @@ class CloudWorker:
 
     # ── what becomes of an attempt ───────────────────────────────────────────────────────────────────────────────
 
-    def _follow_call(self, name: Name, call: str) -> None:
-        self._open[name] = call
-        self._emit(CallMade(task=name[0], attempt=name[1], call=call))
-        self._has_calls.set()
-
     def _lose(self, name: Name, reason: str, *, is_suspect: bool, alone: bool = False, is_home: bool = False) -> None:
-        call = self._open.pop(name, None)
+        call = self._following.drop(name)
         self._spawning.drop(name)
         if call is not None:
-            self._drop(name, call)
+            self._giving_up.drop(name, call)
         task, attempt = name
         self._emit(
             AttemptGone(task=task, attempt=attempt, reason=reason, is_suspect=is_suspect, alone=alone, is_home=is_home)
@@ -356,36 +324,12 @@ class CloudWorker:
         is_home = is_model or is_late or self._failing.is_undoable(name[0])
         self._lose(name, reason, is_suspect=False, is_home=is_home)
 
-    def _drop(self, name: Name, call: str) -> None:
-        """Nobody wants that call of an attempt any more, nor that which has the attempt in its stead."""
-        self._clearing.drop(call, lambda answer: self._hear_late(name, answer))
-
-    def _hear_late(self, name: Name, answer: bytes | None) -> None:
-        """A call of an attempt that nobody wants had answered that, if anything: if another call has the attempt,
-        nobody wants that either.
-        """
-        if answer is None:
-            return
-        if m.is_claimed(answer):
-            self._spawning.answered_for(name)
-        if (owner := m.owner_of(answer)) is not None:
-            self._drop(name, owner)
-
-    def _end(self, task: str, attempt: int, failure: Failure) -> None:
-        self._emit(AttemptEnded(task=task, attempt=attempt, outcome=failure))
-
     def _refuse(self, reason: str, code: str = "", *, stops: bool = False) -> None:
         self._emit(RentRefused(reason=reason, code=code, stops=stops))
 
     def _emit(self, event: WorkerEvent) -> None:
         self._events.append(event)
         self._has_events.set()
-
-    async def _end_tasks(self) -> None:
-        tasks, self._tasks = self._tasks, None
-        if tasks is not None:
-            tasks.cancel_scope.cancel()
-            await tasks.__aexit__(None, None, None)
 
 
 def _leases(fitting: int) -> int:

@@ -8,14 +8,15 @@ Invariant: each question ends once: by its answer, by a refusal, or by the bench
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 
 from gx.core.errors import BenchError, ModelError
 from gx.core.protocol import Counted, Embedded, Leave, Loaded, Ranked, Refused, ToBench
 
-Given = Loaded | Counted | Embedded | Ranked
-Reply = Given | Refused
+Given = TypeVar("Given", Loaded, Counted, Embedded, Ranked)
+Reply = Loaded | Counted | Embedded | Ranked | Refused
 
 
 class Questions:
@@ -35,11 +36,12 @@ class Questions:
         self._last += 1
         return self._last
 
-    async def ask(self, send: Callable[[ToBench], None], make: Callable[[int], ToBench]) -> Given:
-        """Send what `make` makes of a fresh number, and wait for its answer; who is cancelled lets the bench know.
+    async def ask(self, send: Callable[[ToBench], None], make: Callable[[int], ToBench], kind: type[Given]) -> Given:
+        """Send what `make` makes of a fresh number, and wait for its answer, of that `kind`; who is cancelled lets the
+        bench know.
 
         :raises ModelError: if the bench refuses.
-        :raises BenchError: if it ends without an answer.
+        :raises BenchError: if it ends without an answer, or answers something else.
         """
         number = self.next_number()
         question = self._open[number] = _Question()
@@ -55,6 +57,8 @@ class Questions:
         if isinstance(question.reply, Refused):
             failure = question.reply.failure
             raise ModelError(failure.message, code=failure.code)
+        if not isinstance(question.reply, kind):
+            raise BenchError(f"the bench answered with {type(question.reply).__name__} in place of {kind.__name__}")
         return question.reply
 
     def settle(self, reply: Reply) -> None:

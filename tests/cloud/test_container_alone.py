@@ -133,7 +133,7 @@ async def test_a_bench_that_dies_loses_what_it_ran_and_the_next_job_runs_on_anot
         running = [asyncio.create_task(one.execute(job(task, max_tokens=400), "fc-1")) for task in "ab"]
         await both_run(one)
         worker = await one._bench()
-        bench = worker._bench
+        bench = worker._supervisor.bench
         assert bench is not None
         os.kill(bench.pid, signal.SIGKILL)
         for report in await asyncio.gather(*running):

@@ -111,7 +111,7 @@ async def test_an_attempt_is_found_again_by_its_call(stand: World, tiny: Path) -
     async with rented(stand, tiny, "two") as first:
         first.submit(turn("a", max_tokens=40))
         (made,) = of(await heard(first, lambda seen: bool(of(seen, CallMade))), CallMade)
-        first._open.clear()  # it dies: nobody cancels what it began
+        first._following.drop(("a", 1))  # it dies: nobody cancels what it began
     async with rented(stand, tiny, "two") as second:
         second.reattach("a", 1, made.call)
         (ended,) = of(await heard(second, lambda seen: bool(of(seen, AttemptEnded))), AttemptEnded)

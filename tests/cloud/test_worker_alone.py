@@ -103,7 +103,7 @@ async def test_what_nobody_can_ask_after_since_the_token_is_refused_comes_home_a
         worker.submit(turn("a"))
         await next_of(worker, CallMade)
         await anyio.wait_all_tasks_blocked()
-        assert worker._open, "it may be there again"
+        assert worker._following.names, "it may be there again"
         calls.error = CloudError("Modal refuses the token", code="cloud.token")
         heard = await next_of(worker, AttemptGone)
         assert [event.is_suspect for event in heard if isinstance(event, AttemptGone)] == [False]

@@ -70,9 +70,9 @@ async def test_a_model_that_is_registered_again_is_told_once(tiny: str) -> None:
     async with worker(tiny) as edge:
         edge.submit(turn("a"))
         edge.register("tiny", tiny)
-        assert edge._told == {"tiny"}
+        assert edge._models.is_introduced("tiny")
         edge.register("tiny", tiny, 100)
-        assert not edge._told
+        assert not edge._models.is_introduced("tiny")
 
 
 async def test_texts_get_vectors_beside_a_turn_that_goes_on(tiny: str, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_a_killed_bench_ends_its_incarnation_and_the_next_one_works(tiny: 
         while not any(isinstance(event, Signal) for event in await edge.events()):
             pass
         os.kill(up.pid, signal.SIGKILL)
-        while edge._incarnation != 2:  # noqa: ASYNC110 - events() would tell of the end, and this is about before
+        while edge._supervisor.incarnation != 2:  # noqa: ASYNC110 - events() would tell of the end: before that
             await anyio.sleep(0.01)
         assert edge.lease() is None
         edge.submit(turn("b"))  # its lease is of the bench that died, which nobody was told of yet

@@ -1,0 +1,45 @@
+"""What is known of a model is forgotten with the bench that said it, and with the place where it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.registered import Registered
+from gx.core.errors import ModelError
+from gx.core.message import ModelCard
+from gx.core.protocol import Load
+
+pytestmark = pytest.mark.anyio
+
+
+def known() -> Registered:
+    """A model that was introduced, and loaded."""
+    models = Registered()
+    models.add(Load(request=0, digest="m", path="/m.gguf"))
+    models.introduced("m")
+    models.described(CARD)
+    return models
+
+
+CARD = ModelCard(digest="m", path="/m.gguf", context_tokens=8, warnings=("slow",))
+
+
+async def test_the_same_model_once_more_changes_nothing_and_one_that_is_elsewhere_is_unknown_to_the_bench() -> None:
+    models = known()
+    models.add(Load(request=0, digest="m", path="/m.gguf"))
+    assert models.is_introduced("m") and await models.warnings("m", build="") == (("slow",), True)
+    models.add(Load(request=0, digest="m", path="/elsewhere.gguf"))
+    assert not models.is_introduced("m") and await models.warnings("m", build="") == ((), False)
+    assert models.place("m").path == "/elsewhere.gguf"
+
+
+async def test_another_bench_knows_no_model_and_all_stay_registered() -> None:
+    models = known()
+    models.forget_bench()
+    assert not models.is_introduced("m") and await models.warnings("m", build="") == ((), False)
+    assert models.place("m").path == "/m.gguf"
+
+
+async def test_a_model_that_nobody_registered_is_an_error() -> None:
+    with pytest.raises(ModelError, match="no model with the digest unheard is registered"):
+        await known().warnings("unheard", build="")
