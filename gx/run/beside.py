@@ -2,7 +2,7 @@
 
 Its input is read, its reduces are cut into groups, the memory is searched for its tasks, their long fields are looked
 through, and a worker that it rents is kept up. This file decides nothing: what was found is put to what is pending, for
-the loop to commit. Invariant: an input that breaks, or a model that can't be used, ends its own run and no other.
+the loop to commit. Invariant: what goes wrong for one run, be it a bug, ends that run at the most, and no other.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Beside:
             return
         try:
             spans = await grouping.cut(run.plan, run.preparer, wanted, worker)
-        except GxError as error:
-            self._on_failure(run, error)
+        except Exception as error:  # noqa: BLE001  as of an input: it ends this run, and no other
+            self._on_failure(run, ours(error))
             return
         self._pending.put([e.StepGrouped(run=run.state.id, step=wanted.step, level=wanted.level, spans=spans)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio.lowlevel
 import msgspec
@@ -13,6 +13,7 @@ from gx.core import event as e
 from gx.core.errors import ModelError
 from gx.core.memory import Kind, Memory, Source
 from gx.core.message import Answer, Failure, Label
+from gx.core.view import RunStatus
 from gx.run import egress
 from gx.run.contents import blob_of
 from gx.run.egress import PrivateTurn
@@ -128,6 +129,15 @@ async def test_a_search_that_fails_fails_its_task_with_the_reason(tmp_path: Path
     async with open_desk(tmp_path, memory=memory) as desk:
         _, records = await desk.run(recipe(), [{"q": "k"}, {"q": "l"}])
     assert [one["error"]["code"] for one in records] == ["memory.mixed"] * 2
+
+
+async def test_a_bug_in_a_search_is_that_task_s_alone(tmp_path: Path) -> None:
+    memory = ScriptedMemory(failure=cast(Any, ValueError("a bug")))
+    async with open_desk(tmp_path, memory=memory) as desk:
+        _, records = await desk.run(recipe(), [{"q": "k"}, {"q": "l"}])
+        assert [one["error"]["code"] for one in records] == ["internal"] * 2
+        state, _ = await desk.run(recipe(memory="''").replace("    memory: ''\n", ""), [{"q": "k"}])
+    assert state.status is RunStatus.finished
 
 
 async def test_a_task_that_is_skipped_searches_for_nothing(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ async def test_counts_that_kill_each_bench_end_the_run_with_the_reason(tmp_path:
     assert active.error is not None and "killed by signal 9" in active.error.message
 
 
+async def test_a_bug_while_a_reduce_is_cut_ends_that_run_alone(tmp_path: Path) -> None:
+    class BuggyWorker(ScriptedWorker):
+        async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:
+            raise ValueError("a bug")
+
+    async with open_desk(tmp_path, BuggyWorker()) as desk:
+        active = await desk.begin(REDUCE.replace("PROMPT", "{{ items | length }}"), texts(3))
+        assert await desk.finish(active) == []
+        assert active.state.status is RunStatus.interrupted
+        assert active.error is not None and (active.error.code, "a bug" in active.error.message) == ("internal", True)
+        state, _ = await desk.run(FAN_OUT, texts(3))
+    assert state.status is RunStatus.finished
+
+
 async def test_rows_before_the_place_where_an_input_breaks_off_are_kept(tmp_path: Path) -> None:
     def broken() -> Iterator[Row]:
         yield from rows_of(list(texts(3)))

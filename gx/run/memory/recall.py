@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
-from gx.core.errors import GxError
+from gx.core.errors import GxError, ours
 from gx.core.event import Recalled
 from gx.core.memory import Hit, Query
 from gx.core.message import Value
@@ -93,8 +93,8 @@ class Recalls:
                     without=answer.notes,
                     reranker=answer.reranker,
                 )
-            except GxError as error:
-                self._known[task] = error
+            except Exception as error:  # noqa: BLE001  whatever it is, it is this task's, and others go on being searched for
+                self._known[task] = ours(error)
             finally:
                 self._under_way.discard(task)
             on_found()
