@@ -3,8 +3,8 @@
 It knows incarnations and how they end. What a bench says it hands on, and whether it had anything to do it asks: it
 doesn't know models or attempts.
 
-Invariant: one process runs at a time. `bench` is that one, from its `Ready` until `on_end` is told how it ended; the
-end that `stop` asks for is told to nobody.
+Invariant: one process runs at a time. `bench` is that one, from its `Ready` until `on_end` is told how it ended, or
+`stop` asks for its end, which is told to nobody.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the bench that runs: close its pipe, and kill it after two seconds. No other one follows."""
-        self._is_stopping = True
+        self._is_stopping, self.bench = True, None
+        self._announce()
         if self._launched is not None:
             await self._launched.stop()
 

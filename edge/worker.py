@@ -186,8 +186,8 @@ class EdgeWorker:
         """
         load = self._models.place(model)
         bench = await self._supervisor.up()
-        answer = await self._questions.ask(bench.send, lambda n: msgspec.structs.replace(load, request=n), Loaded)
         self._models.introduced(model)
+        answer = await self._questions.ask(bench.send, lambda n: msgspec.structs.replace(load, request=n), Loaded)
         return answer.card
 
     async def count(self, model: str, chats: Sequence[tuple[Message, ...]]) -> list[int]:

@@ -339,6 +339,37 @@ async def test_leaving_ends_the_process(tiny: str) -> None:
         os.kill(up.pid, 0)
 
 
+async def test_nothing_is_asked_of_a_worker_that_is_closed_and_nobody_waits_for_it(tiny: str) -> None:
+    async with worker(tiny) as edge:
+        await edge.aclose()
+        assert edge.lease() is None
+        edge.submit(turn("a"))
+        with anyio.fail_after(10):
+            with pytest.raises(BenchError, match="closed"):
+                await edge.describe("tiny")
+            with pytest.raises(BenchError, match="closed"):
+                await edge.warnings("tiny")
+
+
+async def test_who_waits_for_a_bench_is_told_when_the_worker_closes(tiny: str) -> None:
+    errors: list[BenchError] = []
+
+    async def ask(edge: EdgeWorker) -> None:
+        try:
+            await edge.describe("tiny")
+        except BenchError as error:
+            errors.append(error)
+
+    async with worker(tiny) as edge:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                edge._supervisor.bench = None  # as between two of them
+                group.start_soon(ask, edge)
+                await anyio.wait_all_tasks_blocked()
+                await edge.aclose()
+    assert errors
+
+
 def test_the_bench_ends_with_a_desk_that_is_killed() -> None:
     code = (
         "import anyio, os, signal; from edge.worker import EdgeWorker\n"
