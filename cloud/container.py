@@ -47,6 +47,7 @@ class Container:
         self._presence: asyncio.Task[None] | None = None
         self._running: dict[tuple[str, int], asyncio.Future[m.Done | m.Lost]] = {}
         self._paid: dict[str, float] = {}
+        self._is_stopping = False
 
     async def start(self) -> None:
         """Bring the bench up. What keeps it from coming up is told by the jobs that come."""
@@ -56,6 +57,7 @@ class Container:
 
     async def stop(self) -> None:
         """End the bench."""
+        self._is_stopping = True
         tasks = [task for task in (self._presence, self._life) if task is not None]
         for task in tasks:
             task.cancel()
@@ -89,6 +91,8 @@ class Container:
             while worker.lease() is None:  # another bench is coming up
                 await worker.describe(job.weights.digest)
         except GxError as error:
+            if self._is_stopping:  # no answer: whoever owns the container gives the job to another one
+                await asyncio.get_running_loop().create_future()
             return m.Lost(reason=error.message, is_suspect=False, is_model=isinstance(error, ModelError))
         return await self._run(worker, job.turn)
 

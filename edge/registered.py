@@ -59,6 +59,15 @@ class Registered:
         """The bench that is up has loaded a model, and describes it."""
         self._cards[card.digest] = card
 
+    def slots(self, most: int) -> int:
+        """How many of the bench's `most` slots there are in truth, by the model with the most room.
+
+        It shows as models are loaded: all of them, until each that the bench was told of has been.
+        """
+        rooms = [card.slots for digest, card in self._cards.items() if digest in self._introduced]
+        writing = [room for room in rooms if room]
+        return min(most, max(writing)) if writing and len(rooms) == len(self._introduced) else most
+
     def forget_bench(self) -> None:
         """Another bench is up: it knows no model, and may be another build."""
         self._introduced.clear()

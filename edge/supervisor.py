@@ -125,6 +125,8 @@ class Supervisor:
     async def _live(self, task_status: TaskStatus[None]) -> BenchProcess:
         """Run one bench from start to end. :raises BenchError: if it can't be executed."""
         bench = self._launched = await BenchProcess.start(self._options, self._env)
+        if self._is_stopping:  # meanwhile
+            await bench.stop()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_start, bench)
             await bench.talk(lambda message: self._hear(bench, message, task_status))
@@ -137,6 +139,8 @@ class Supervisor:
             bench.kill(f"killed, because it wasn't ready within {START_S:g} s")
 
     def _hear(self, bench: BenchProcess, message: FromBench, task_status: TaskStatus[None]) -> None:
+        if self._is_stopping and isinstance(message, Ready):
+            return  # it came up while it was asked to end
         if isinstance(message, Ready):
             self.bench, self._up_s = bench, time.monotonic()
             self.incarnation += 1

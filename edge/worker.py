@@ -184,8 +184,9 @@ class EdgeWorker:
         :raises ModelError: if it isn't registered or can't be loaded.
         :raises BenchError: if the bench ends meanwhile, or no bench can be kept up.
         """
-        load = self._models.place(model)
+        self._models.place(model)  # what isn't registered by now needs no bench
         bench = await self._supervisor.up()
+        load = self._models.place(model)
         self._models.introduced(model)
         answer = await self._questions.ask(bench.send, lambda n: msgspec.structs.replace(load, request=n), Loaded)
         return answer.card
@@ -233,7 +234,8 @@ class EdgeWorker:
 
     def capacity(self) -> Capacity:
         """Half as many leases more than slots, so that the next turns are there when several end at once."""
-        return Capacity(slots=self._slots, leases=self._slots + (self._slots + 1) // 2)
+        slots = self._models.slots(self._slots)
+        return Capacity(slots=slots, leases=slots + (slots + 1) // 2)
 
     def lease(self) -> EdgeLease | None:
         """The binding of a lease granted now; `None` while no bench is up, or the last one's end is yet to be told."""

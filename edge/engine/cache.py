@@ -41,8 +41,6 @@ class Cache:
         self.slots = Slots(n_slots, slot_tokens, can_share=model.can_share)
         self._movable_tokens = min(model.size_bytes, MOVABLE_BYTES) // model.token_bytes if model.can_move else 0
         self._due_from, self._due_to = set[int](), set[int]()
-        self.stays = False
-        """Whether sequences stay where they are from here on, since one of them couldn't be brought elsewhere."""
 
     def __repr__(self) -> str:
         return f"<Cache {self.slots!r}>"
@@ -77,7 +75,7 @@ class Cache:
     def can_swap(self, one: int, other: int) -> bool:
         """Whether two slots may change places now, and hold little enough for that to pay."""
         n_tokens = self.slots.held(one) + self.slots.held(other)
-        return not self.stays and n_tokens <= self._movable_tokens and self._is_settled(one) and self._is_settled(other)
+        return n_tokens <= self._movable_tokens and self._is_settled(one) and self._is_settled(other)
 
     def swap(self, one: int, other: int) -> bool:
         """Have two slots change places; whether they did, since there may be no memory for it.
@@ -87,7 +85,6 @@ class Cache:
         try:
             here, there = self._context.save(one), self._context.save(other, buffer=1)
         except BenchError:
-            self.stays = True
             return False
         self._context.restore(one, there)
         self._context.restore(other, here)
@@ -97,7 +94,7 @@ class Cache:
     def can_give(self, slot: int) -> bool:
         """Whether what a slot holds may go to another cache now: it is there, waits for nobody, and isn't too long."""
         is_there = slot not in self._due_to and not self.slots.waits(slot)
-        return is_there and not self.stays and self.slots.held(slot) <= self._movable_tokens
+        return is_there and self.slots.held(slot) <= self._movable_tokens
 
     @property
     def can_take(self) -> bool:
@@ -130,7 +127,6 @@ class Cache:
         try:
             given = other.give(theirs)
         except BenchError:
-            other.stays = True
             return False
         self.take(slot, given)
         self._context.move([Cut(slot, n_tokens)])

@@ -28,6 +28,8 @@ LOGITS_BYTES = 64 << 20
 """What the logits of a round's options may take, of which every token has a row: long options are weighed in parts."""
 KEPT_S = 0.25
 """How long a slot is kept for the next request of a conversation, which is on its way."""
+STAYS_S = 10.0
+"""How long jobs stay where they are after one couldn't be moved, as for want of memory."""
 MOVING_S = 0.25
 """How long a round brings requests to their slots, while those that write wait for it; the next round goes on."""
 
@@ -52,6 +54,7 @@ class Lane:
         self._ended: list[Job] = []
         self._pace, self._statistics, self._now = pace, statistics, now
         self._used_at = 0
+        self._stays_until_s = 0.0
         self._most_rows = LOGITS_BYTES // (4 * model.vocab.n_tokens)
 
     def __repr__(self) -> str:
@@ -123,16 +126,21 @@ class Lane:
         """The jobs go on in `target`, which has room for them, but those that are too long to be moved, or wait; and as
         many as there is time for. Where one can't be moved, all others stay, too.
         """
-        began_s = time.perf_counter()
+        began_s, now_s = time.perf_counter(), self._now()
+        if now_s < max(self._stays_until_s, target._stays_until_s):
+            return
         for slot in list(self._jobs):
             if not target._cache.can_take or time.perf_counter() - began_s > MOVING_S:
                 return
             if not self._cache.can_give(slot):
                 continue
+            failing = self
             try:
-                target._adopt(self._jobs[slot], self._cache.give(slot))
+                given = self._cache.give(slot)
+                failing = target
+                target._adopt(self._jobs[slot], given)
             except BenchError:
-                self._cache.stays = True
+                failing._stays_until_s = now_s + STAYS_S
                 return
             del self._jobs[slot]
             self._move(self._slots.release(slot))
@@ -161,12 +169,16 @@ class Lane:
 
     def _gather(self) -> None:
         """Bring the jobs that write together, where that is cheaper than a call more."""
+        now_s = self._now()
+        if now_s < self._stays_until_s:
+            return
         writing = [slot for slot, job in self._jobs.items() if job.writes]
         for one, other in gather(writing, len(self._slots)):
             if not self._cache.can_swap(one, other):
                 continue
             try:
                 if not self._cache.swap(one, other):
+                    self._stays_until_s = now_s + STAYS_S
                     return
             except BenchError as error:
                 self._lose(one, error)

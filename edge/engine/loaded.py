@@ -87,9 +87,12 @@ class Loaded:
                 tokens = min(tokens, LONGEST_TEXT_TOKENS)
             self.lanes = make_lanes(self.model, tokens, claim.cache)
             warnings = [] if gpu_layers is None else [few_layers(claim.layers, gpu_layers)]
-            if self.model.can_write and 2 * self.lanes.most_slots < self.lanes.n_slots:
-                warnings.append(few_slots(self.lanes.most_slots, self.lanes.n_slots))
-            self.card: ModelCard = msgspec.structs.replace(self.model.card(tokens), warnings=tuple(warnings))
+            slots = self.lanes.most_slots if self.model.can_write else 0
+            if self.model.can_write and 2 * slots < self.lanes.n_slots:
+                warnings.append(few_slots(slots, self.lanes.n_slots))
+            self.card: ModelCard = msgspec.structs.replace(
+                self.model.card(tokens), slots=slots, warnings=tuple(warnings)
+            )
         except BaseException:
             self.model.close()
             raise

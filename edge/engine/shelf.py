@@ -94,9 +94,13 @@ class Shelf:
         want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
         with self._changed:
             known = self._enter(want, gives_up)
+        let_go = self._keep_weights(want)
         for loaded in want.makes_way:
             self._put_away(loaded)
-        return self._load(want) if known is None else known
+        try:
+            return self._load(want) if known is None else known
+        finally:
+            let_go()
 
     def take_nowait(self, digest: str) -> Loaded | None:
         """Use a model that is in memory; `None` if `take` would have to wait or to load. Raises what `take` does."""
@@ -264,6 +268,16 @@ class Shelf:
             loaded.users, loaded.since_s = 1, self._now()
             self._loaded[want.digest] = loaded
             return loaded
+
+    def _keep_weights(self, want: _Want) -> Callable[[], None]:
+        """Where what makes way is of the same file, as with other adapters, its weights needn't be read again. Until
+        what is returned is called they stay; a GPU may get another part of them.
+        """
+        if not self._is_gpu and want.claim.file is not None:
+            for loaded in want.makes_way:
+                if loaded.claim.file == want.claim.file:
+                    return loaded.model.keep_weights()
+        return lambda: None
 
     def _gpu_layers(self, want: _Want) -> int | None:
         """How many layers the GPU has room for beside what it holds, which is claimed then; `None`: all, or there is

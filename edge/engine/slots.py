@@ -269,7 +269,7 @@ class Slots:
         if len(whole):  # nothing is lost there, and most is had of the longest
             return self._nearest(whole[common[whole] == common[whole].max()])
         empty = choice[self._held[choice] == 0]
-        return self._nearest(empty if len(empty) else near)
+        return self._nearest(empty) if len(empty) else int(near[self._used_at[near].argmin()])
 
     def _idlest(self, choice: npt.NDArray[np.int64]) -> int:
         """The slot whose tokens are missed least: one that holds none, else the one that was used the longest ago."""

@@ -92,7 +92,7 @@ class Writing:
             limit, remedy = "all that the context has left", "shorten the prompt, or give the model a longer context"
         else:
             limit, remedy = f"max_tokens {max_tokens}", "raise max_tokens"
-        whole = f"it fitted the {self._constraint.subject}"
+        whole = f"it had come to an end by the {self._constraint.subject}"
         if self._constraint.is_json:
             whole, remedy = "its JSON was complete", f"{remedy}, or bound the output schema with maxLength and maxItems"
         return Failure(

@@ -37,9 +37,14 @@ class GxError(Exception):
 
 
 def ours(error: Exception) -> GxError:
-    """The error itself where it is one of these; any other is a bug, of the code `internal`, and says what it is."""
+    """The error itself where it is one of these; any other is a bug, of the code `internal`, says what it is, and is
+    logged with where it came from.
+    """
     if isinstance(error, GxError):
         return error
+    import logging  # most processes never need it
+
+    logging.getLogger("gx").error("a bug", exc_info=error)
     return GxError(f"{type(error).__name__}: {error}", code="internal")
 
 

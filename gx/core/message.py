@@ -215,7 +215,8 @@ Outcome = Answer | Calls | Failure
 class ModelCard(Value, frozen=True, kw_only=True):
     """What a bench says of a model that it loaded. `context_tokens` is what one turn may fill, prompt and answer.
 
-    `warnings` say what makes it slow on that machine, in sentences.
+    `slots` is how many turns of it there is room for at a time, 0 where it writes none. `warnings` say what makes it
+    slow on that machine, in sentences.
     """
 
     digest: str
@@ -226,6 +227,7 @@ class ModelCard(Value, frozen=True, kw_only=True):
     size_bytes: int = 0
     vocabulary: int = 0
     has_chat_template: bool = True
+    slots: int = 0
     warnings: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from gx.core.grammars import is_gbnf
 from gx.flow.source import Node
 
 _HINT = (
@@ -20,13 +21,15 @@ def check_grammar(node: Node) -> None:
     """Check the grammar at `node`, a text. :raises RecipeError: there, if it is none."""
     try:
         from llguidance import LLMatcher
-        from llguidance.gbnf_to_lark import any_to_lark
+        from llguidance.gbnf_to_lark import gbnf_to_lark
     except ImportError:
         return
-    try:
-        lark = any_to_lark(node.value)
-    except Exception as error:  # noqa: BLE001 - it raises nothing more precise
-        raise node.error(f"expected a grammar, got what can't be read as Lark or as GBNF: {error}", _HINT) from None
+    lark: str = node.value
+    if is_gbnf(lark):
+        try:
+            lark = gbnf_to_lark(lark)
+        except Exception as error:  # noqa: BLE001 - it raises nothing more precise
+            raise node.error(f"expected a grammar, got one whose GBNF can't be read: {error}", _HINT) from None
     reason: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(lark))
     if reason:
         what = re.sub(r"^at (\d+)\((\d+)\)", r"its line \1, column \2", reason.strip().splitlines()[0])

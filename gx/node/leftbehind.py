@@ -28,7 +28,7 @@ class LeftBehind:
         for run_id in (run_id for run_id, _, is_detached in left if is_detached):
             try:
                 await node.submit(recorded.asked(node.log, run_id))
-            except (GxError, msgspec.MsgspecError) as error:  # as one that another version wrote
+            except (GxError, KeyError, msgspec.MsgspecError) as error:  # as one that another version wrote
                 await node.interrupt_left([run_id], str(error))
         if left:
             await anyio.sleep(liveruns.REATTACH_S)

@@ -58,6 +58,7 @@ class LiveRuns(Mapping[str, LocalRun]):
 
     def forget(self, run_id: str) -> None:
         """Keep nothing of it any more; the log does."""
+        self.wait_no_longer(run_id)
         self._runs.pop(run_id, None)
         self._dispatcher.view.runs.pop(run_id, None)
 

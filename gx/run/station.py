@@ -14,7 +14,7 @@ from typing import cast
 
 import anyio
 
-from gx.core.errors import GxError
+from gx.core.errors import GxError, ours
 from gx.core.message import Turn
 from gx.core.ports import AttemptEnded, AttemptGone, BenchDown, BenchUp, RentedWorker, Worker, WorkerEvent
 from gx.core.task import Lease
@@ -67,12 +67,12 @@ class Station:
                         got = await worker.events()
                         self.inbox.extend(got)  # whoever reads it takes the list away
                         self._on_news()
-            except GxError as error:
+            except Exception as error:  # noqa: BLE001 - a bug there too is that worker's, and its runs'
                 self.worker = None
                 self._held.clear()
                 self.hung.clear()
                 self._is_settled.set()
-                self._on_failure(error)
+                self._on_failure(ours(error))
             self._is_wanted, self._is_settled = anyio.Event(), anyio.Event()
 
     @property

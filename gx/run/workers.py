@@ -41,7 +41,8 @@ class Workers:
             if run.renter is not None:
                 bodies.extend(self._hear_rented(run, run.renter, at, blobs))
         states = (run.state for run in live)
-        return bodies, min(edge.room, scheduler.free_leases(edge.leases or 0, states, inbox))
+        free = min(edge.room, scheduler.free_leases(edge.leases or 0, states, inbox))
+        return bodies, max(0, free)  # a model may turn out to have less room than it was granted leases
 
     def _hear_rented(self, run: ActiveRun, renter: Renter, at: scheduler.Moment, blobs: list[e.Blob]) -> list[e.Body]:
         """What follows from what a run rents, and from the time."""

@@ -289,7 +289,8 @@ def test_a_grammar_that_never_ends_is_a_failure(engine: Engine) -> None:
 def test_a_shape_that_is_cut_short_is_a_failure(engine: Engine) -> None:
     failure = ask(engine, shape=Regex(pattern="[a-z]{200,300}"), max_tokens=5)
     assert isinstance(failure, Failure) and failure.code == "truncated"
-    assert "after 5 tokens (max_tokens 5) before it fitted the regular expression; raise max_tokens" in failure.message
+    cut = "after 5 tokens (max_tokens 5) before it had come to an end by the regular expression; raise max_tokens"
+    assert cut in failure.message
 
 
 def test_a_schema_and_a_constraint_at_once_are_refused(engine: Engine) -> None:

@@ -13,6 +13,8 @@ import pytest
 from edge.engine.engine import Completion, Engine, Request
 from edge.engine.llama import Context, Encoder, Model
 from edge.engine.llama.library import llama_cpp
+from edge.engine.loaded import Place
+from edge.engine.memory import total
 from gx.core.errors import ModelError
 from gx.core.message import Message, Sampling
 from tests.tiny_lora import write_tiny_lora
@@ -67,13 +69,14 @@ def test_models_of_one_file_have_its_weights_in_common(
     for name in ("llama_model_load_from_file", "llama_adapter_lora_free", "llama_model_free"):
         monkeypatch.setattr(llama_cpp, name, counting(name, calls))
     adapter = str(write_tiny_lora(tmp_path / "lora.gguf"))
-    plain, adapted = Model("plain", tiny), Model("adapted", tiny, [(adapter, 1.0)])
+    path = str(shutil.copy(tiny, tmp_path / "own.gguf"))  # which nobody else has loaded
+    plain, adapted = Model("plain", path), Model("adapted", path, [(adapter, 1.0)])
     context = Context(adapted, slots=1, slot_tokens=256, threads=1)
     assert calls == ["llama_model_load_from_file"]
     plain.close()
     assert plain.is_closed and not adapted.is_closed and adapted.encode((Message(role="user", content="Hi"),)).size
     with pytest.raises(ModelError, match=r"misfit\.gguf"):
-        Model("misfit", tiny, [(str(write_tiny_lora(tmp_path / "misfit.gguf", width=96)), 1.0)])
+        Model("misfit", path, [(str(write_tiny_lora(tmp_path / "misfit.gguf", width=96)), 1.0)])
     assert not adapted.is_closed
     context.close()
     adapted.close()
@@ -92,16 +95,42 @@ def test_a_file_that_was_replaced_is_loaded_though_the_old_one_is_in_use(tiny: s
     after.close()
 
 
-def test_as_many_as_load_a_file_at_once_load_it_once(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_as_load_a_file_at_once_load_it_once(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
+    path = str(shutil.copy(tiny, tmp_path / "own.gguf"))
     monkeypatch.setattr(
         llama_cpp, "llama_model_load_from_file", counting("llama_model_load_from_file", calls, slow_s=0.2)
     )
     with ThreadPoolExecutor(4) as pool:
-        models = list(pool.map(lambda n: Model(str(n), tiny), range(4)))
+        models = list(pool.map(lambda n: Model(str(n), path), range(4)))
     for model in models:
         model.close()
     assert len(calls) == 1
+
+
+def test_a_set_of_adapters_that_makes_way_for_another_leaves_it_the_weights(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    path = str(shutil.copy(tiny, tmp_path / "own.gguf"))
+    adapters = [str(write_tiny_lora(tmp_path / f"{number}.gguf")) for number in range(2)]
+    for name in ("llama_model_load_from_file", "llama_model_free"):
+        monkeypatch.setattr(llama_cpp, name, counting(name, calls))
+    places = [Place(path=path, context_tokens=256, adapters=((adapter, 1.0),)) for adapter in adapters]
+    budget = total([places[0].claim(256, 0)])  # for one of them
+    engine = Engine(threads=1, slots=1, cache_bytes=0)
+    engine._shelf._budget.bytes, engine._shelf._budget._is_given = budget, True
+    for digest, place in zip("ab", places, strict=True):
+        engine._shelf.register(digest, place)
+    for _ in range(2):
+        for digest in "ab":
+            assert written(engine, digest)
+            assert engine._shelf.digests() == [digest]
+    assert calls == ["llama_model_load_from_file"]
+    engine.close()
+    assert calls == ["llama_model_load_from_file", "llama_model_free"]
 
 
 def counting(name: str, calls: list[str], *, slow_s: float = 0.0) -> Callable[..., object]:

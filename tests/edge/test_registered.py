@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edge.registered import Registered
@@ -38,6 +39,19 @@ async def test_another_bench_knows_no_model_and_all_stay_registered() -> None:
     models.forget_bench()
     assert not models.is_introduced("m") and await models.warnings("m", build="") == ((), False)
     assert models.place("m").path == "/m.gguf"
+
+
+def test_there_are_as_many_slots_as_the_models_have_room_for_once_all_of_them_are_loaded() -> None:
+    models = Registered()
+    assert models.slots(32) == 32
+    for digest, slots in (("large", 4), ("embeds", 0), ("small", 12), ("tiny", 99)):
+        models.add(Load(request=0, digest=digest, path=f"/{digest}.gguf"))
+        models.introduced(digest)
+        assert models.slots(32) == 32, "it may have room for all"
+        models.described(msgspec.structs.replace(CARD, digest=digest, slots=slots))
+        assert models.slots(32) == {"large": 4, "embeds": 4, "small": 12, "tiny": 32}[digest]
+    models.forget_bench()
+    assert models.slots(32) == 32
 
 
 async def test_a_model_that_nobody_registered_is_an_error() -> None:

@@ -66,6 +66,16 @@ def test_a_lane_has_half_as_many_slots_until_it_fits(engine: Engine, memory: Mem
     assert sizes(engine) in ([(2, 1024)], [(2, 1024), (1, 1024)])
 
 
+def test_a_model_s_card_says_how_many_turns_there_is_room_for(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", context=4096)
+    token_bytes = Model("m", str(path)).token_bytes
+    for cache_tokens, slots in ((1 << 20, 8), (6 * 1024, 3), (1024, 1)):
+        engine = Engine(threads=1, slots=8, context_tokens=1024, cache_bytes=cache_tokens * token_bytes)
+        engine.register("tiny", str(path))
+        assert engine.describe("tiny").slots == slots
+        engine.close()
+
+
 def test_an_idle_lane_makes_way_for_one_that_does_not_fit_beside_it(engine: Engine, memory: Memory) -> None:
     memory.tokens = 9 * 1024
     assert isinstance(engine.submit(ask("short")).result(30), Completion)

@@ -104,6 +104,17 @@ def test_where_none_is_empty_the_chat_goes_that_was_used_the_longest_ago() -> No
     assert turn(cache, *SHARED, *[1] * 60) == (slots[1], 150) and turn(cache, *SHARED, *[2] * 60) == (slots[2], 150)
 
 
+def test_the_chat_goes_that_was_used_the_longest_ago_though_another_is_beside_one_that_is_busy() -> None:
+    cache = Cache(slots := Slots(3, 512))
+    oldest, _, last = (turn(cache, *SHARED, *[number] * 50)[0] for number in (0, 1, 2))
+    busy = place(cache, *SHARED, *[1] * 60)
+    assert busy == 1 and (oldest, last) == (0, 2)
+    cache.decode(busy, 10)
+    turn(cache, *SHARED, *[0] * 60)
+    assert place(cache, *SHARED, *[9] * 40) == last
+    assert slots.held(last) == 100
+
+
 def test_one_token_is_always_left_to_decode() -> None:
     cache = Cache(slots := Slots(1, 64))
     cache.decode(place(cache, 1, 2, 3), 3)

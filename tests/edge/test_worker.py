@@ -261,7 +261,10 @@ with open({str(folder / "starts")!r}, "a+") as file:
     if len(file.readlines()) <= {deaths}:
         os.kill(os.getpid(), 9)
 """)
-    return {"PYTHONPATH": str(folder)}
+    return {
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # one that was compiled might be taken for the next
 
 
 def starts(folder: Path) -> int:

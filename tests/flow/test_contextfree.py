@@ -27,7 +27,16 @@ def recipe(grammar: str, more: str = "") -> str:
     return RECIPE.replace("GRAMMAR", json.dumps(grammar) + more)
 
 
-@pytest.mark.parametrize("grammar", [LARK, GBNF, "start: /[a-z]+/\n", '# all\nroot ::= [a-z]+ "\\n"\n'])
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        LARK,
+        GBNF,
+        "start: /[a-z]+/\n",
+        "start[max_tokens=9]: /.*/",
+        '# all\nroot ::= [a-z]+ "\\n"\n',
+    ],
+)
 def test_both_syntaxes_are_taken_as_they_are_written(grammar: str) -> None:
     assert parse_recipe(recipe(grammar)).agents["a"].grammar == grammar
 
@@ -36,11 +45,12 @@ def test_both_syntaxes_are_taken_as_they_are_written(grammar: str) -> None:
     ("grammar", "reason"),
     [
         ("start: word", "its line 1, column 8: unknown name"),
-        ('begin: "a"', "can't be read as"),
-        ('root ::= "a', "can't be read as"),
-        ("root ::= word", "can't be read as"),
-        ("yes or no", "can't be read as"),
-        ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "can't be read as"),
+        ('begin: "a"', "can't be used: .*start"),
+        ('root ::= "a', "GBNF can't be read"),
+        ("root ::= word", "GBNF can't be read"),
+        ('root ::= start "-"\nstart ::= [0-9]+', "GBNF can't be read: Rule 'start' already exists"),
+        ("yes or no", "can't be used"),
+        ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "GBNF can't be read"),
     ],
 )
 def test_what_is_no_grammar_is_refused_at_its_place(grammar: str, reason: str) -> None:

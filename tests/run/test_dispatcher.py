@@ -83,6 +83,19 @@ async def test_no_more_attempts_run_at_once_than_the_worker_has_leases(tmp_path:
     assert worker.most_at_once == 3
 
 
+async def test_a_worker_that_turns_out_to_have_less_room_gets_no_more_until_it_has_some(tmp_path: Path) -> None:
+    worker = ScriptedWorker(lambda turn: None, leases=4)
+    async with open_desk(tmp_path, worker) as desk:
+        active = await desk.begin(FAN_OUT, texts(*"abcdefgh"))
+        await until(lambda: len(worker.running) == 4)
+        worker.leases = 1  # as when the model is loaded, and is large
+        for left in (3, 2, 1, 1, 1, 1, 1, 0):
+            task = next(iter(worker.running))
+            worker.end(task, echo(worker.running[task]))
+            await until(lambda left=left: len(worker.running) == left)  # type: ignore[misc]
+        assert len(await desk.finish(active)) == 8
+
+
 async def test_a_failure_is_retried_after_its_backoff_with_another_seed(tmp_path: Path) -> None:
     clock = ManualClock()
     worker = ScriptedWorker(fails_on("one"))

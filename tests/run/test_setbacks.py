@@ -11,10 +11,11 @@ import pytest
 from gx.core import event as e
 from gx.core.errors import BenchError, InputError
 from gx.core.message import Message
+from gx.core.ports import WorkerEvent
 from gx.core.view import RunStatus
 from gx.run.inputs import Row
 from tests.desk import open_desk, rows_of
-from tests.fakes import ScriptedWorker
+from tests.fakes import ScriptedWorker, echo
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +83,25 @@ async def test_a_bug_while_a_reduce_is_cut_ends_that_run_alone(tmp_path: Path) -
         assert await desk.finish(active) == []
         assert active.state.status is RunStatus.interrupted
         assert active.error is not None and (active.error.code, "a bug" in active.error.message) == ("internal", True)
+        state, _ = await desk.run(FAN_OUT, texts(3))
+    assert state.status is RunStatus.finished
+
+
+async def test_a_bug_in_a_worker_ends_the_runs_that_have_it_and_not_the_loop(tmp_path: Path) -> None:
+    class BuggyWorker(ScriptedWorker):
+        is_mended = False
+
+        async def events(self) -> list[WorkerEvent]:
+            if not self.is_mended:
+                raise ValueError("a bug")
+            return await super().events()
+
+    async with open_desk(tmp_path, worker := BuggyWorker(lambda turn: None)) as desk:
+        active = await desk.begin(FAN_OUT, texts(3))
+        await desk.finish(active)
+        assert active.state.status is RunStatus.interrupted
+        assert active.error is not None and (active.error.code, "a bug" in active.error.message) == ("internal", True)
+        worker.is_mended, worker.answer = True, echo
         state, _ = await desk.run(FAN_OUT, texts(3))
     assert state.status is RunStatus.finished
 

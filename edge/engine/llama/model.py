@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from edge.engine.gguf import check_header
@@ -19,7 +20,7 @@ from edge.engine.llama.library import forget, llama_cpp, take_complaint
 from edge.engine.llama.vocabulary import Vocabulary
 from edge.engine.slots import Tokens
 from edge.header import read_header
-from gx.core.errors import GxError, ModelError
+from gx.core.errors import ModelError
 from gx.core.message import Message, ModelCard
 
 # What a turn gets where nobody says otherwise: a longer context costs memory whether it is used or not.
@@ -47,7 +48,7 @@ class Model:
             self._read()
             for adapter, strength in adapters:
                 self._adapters.append((self._adapter(adapter), strength))
-        except GxError:
+        except BaseException:
             self.close()
             raise
 
@@ -83,6 +84,9 @@ class Model:
     def _adapter(self, path: str) -> Any:
         """A LoRA adapter over these weights."""
         check_header(path)
+        with Path(path).open("rb") as file:  # into the page cache: the lock is held for no longer than it takes to copy
+            while file.read(1 << 20):
+                pass
         forget()
         with self._weights.exclusive:
             pointer = llama_cpp.llama_adapter_lora_init(self._pointer, os.fsencode(path))
@@ -94,30 +98,33 @@ class Model:
     def new_context(self, params: Any) -> Any:
         """A llama.cpp context with the adapters on it; `None` if llama.cpp can't make one, and says why.
 
-        :raises ModelError: if the adapters don't go together.
+        :raises ModelError: if it doesn't take the adapters.
         """
         forget()
         with self._weights.exclusive:
             context = llama_cpp.llama_init_from_model(self._pointer, params)
-            if context and self._adapters and not self._adapt(context):
-                llama_cpp.llama_free(context)
-                raise ModelError(f"the adapters of {self.path} can't be used together: {take_complaint()}")
-        return context
+            if not context or not self._adapters:
+                return context
+            is_taken = self._adapt(context)
+            if is_taken and _is_ready(context):
+                return context
+            llama_cpp.llama_free(context)
+        if not is_taken:
+            raise ModelError(f"the adapters of {self.path} can't be used together: {take_complaint()}")
+        return None
 
     def _adapt(self, context: Any) -> bool:
-        """Put the adapters on a context, and compute a token, before which llama.cpp doesn't look through them."""
+        """Put the adapters on a context; whether it takes them."""
         n = len(self._adapters)
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * n)(*(pointer for pointer, _ in self._adapters))
         strengths = (ctypes.c_float * n)(*(strength for _, strength in self._adapters))
-        if llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths):
-            return False
-        memory = llama_cpp.llama_get_memory(context)  # NULL for a model that is an encoder only
-        run = llama_cpp.llama_decode if memory else llama_cpp.llama_encode
-        token = (llama_cpp.llama_token * 1)(0)
-        is_ready: bool = run(context, llama_cpp.llama_batch_get_one(token, 1)) == 0
-        if memory:
-            llama_cpp.llama_memory_clear(memory, True)
-        return is_ready
+        return bool(llama_cpp.llama_set_adapters_lora(context, pointers, n, strengths) == 0)
+
+    def keep_weights(self) -> Callable[[], None]:
+        """Have the weights stay in memory, also when this is closed, until what is returned is called."""
+        kept = self._weights
+        weights.keep(kept)
+        return lambda: weights.give_back(kept)
 
     @cached_property
     def has_head(self) -> bool:
@@ -191,3 +198,13 @@ class Model:
         text = ctypes.create_string_buffer(256)
         found = llama_cpp.llama_model_meta_val_str(self._pointer, key.encode(), text, 256)
         return text.value.decode("utf-8", "replace") if found >= 0 else ""
+
+
+def _is_ready(context: Any) -> bool:
+    """Compute a token: before the first one llama.cpp looks through the adapters once more. Whether that worked."""
+    memory = llama_cpp.llama_get_memory(context)  # NULL for a model that is an encoder only
+    run = llama_cpp.llama_decode if memory else llama_cpp.llama_encode
+    is_ready: bool = run(context, llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(0), 1)) == 0
+    if memory:
+        llama_cpp.llama_memory_clear(memory, True)
+    return is_ready

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 from edge.engine.gguf import check_header
@@ -60,10 +59,16 @@ def take(path: str, gpu_layers: int | None) -> Weights:
         weights._users += 1
     try:
         weights._load()
-    except ModelError:
+    except BaseException:
         give_back(weights)
         raise
     return weights
+
+
+def keep(weights: Weights) -> None:
+    """Use what somebody else uses, too, until it is given back as often."""
+    with _changed:
+        weights._users += 1
 
 
 def give_back(weights: Weights) -> None:
@@ -81,8 +86,8 @@ def give_back(weights: Weights) -> None:
 
 def _load_error(path: str) -> ModelError:
     """What the loader's log says, as an error: most often a download that was cut short."""
-    size = Path(path).stat().st_size
-    text = complaints()
+    text, found = complaints(), file_key(path)
+    size = 0 if found is None else found[1]
     if "not within the file bounds" in text or "failed to read" in text:
         hint = "fetch the file again, and compare its SHA-256"
         return ModelError(f"{path} is cut short or damaged ({size} bytes): {take_complaint()}", hint=hint)

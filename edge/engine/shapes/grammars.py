@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark, is_lark_syntax
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edge.engine.llama import Vocabulary
@@ -24,6 +24,7 @@ from edge.engine.shapes.references import endless, options_inlined
 from edge.engine.shapes.refusals import OVERLAP, refusal, schema_error, short
 from edge.engine.shapes.shape import SUBJECTS, Choice, Gbnf, JsonSchema, Lark, Regex, Shape
 from gx.core.errors import GxError
+from gx.core.grammars import is_gbnf
 
 CACHED_SHAPES = 128
 """A recipe has a handful of shapes; a compiled one is tens of kilobytes."""
@@ -32,7 +33,7 @@ _LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separ
 
 def context_free(grammar: str) -> Lark | Gbnf:
     """The shape of a context-free grammar, by the syntax that it is written in."""
-    return Lark(grammar=grammar) if is_lark_syntax(grammar) else Gbnf(grammar=grammar)
+    return Gbnf(grammar=grammar) if is_gbnf(grammar) else Lark(grammar=grammar)
 
 
 class Grammars:
