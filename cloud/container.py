@@ -21,7 +21,7 @@ from cloud import message as m
 from cloud import roll
 from edge.frames import pack_outcome
 from edge.worker import EdgeWorker
-from gx.core.errors import GxError, ModelError
+from gx.core.errors import BenchError, GxError, ModelError, ours
 from gx.core.message import Failure, Turn
 from gx.core.ports import AttemptEnded, BenchDown, WorkerEvent
 
@@ -86,6 +86,8 @@ class Container:
     async def _do(self, job: m.Job) -> m.Done | m.Lost:
         """Run what was claimed."""
         try:
+            if self._is_stopping:
+                raise BenchError("the container is stopping")
             worker = await self._bench()
             self._register(worker, job.weights)
             while worker.lease() is None:  # another bench is coming up
@@ -141,11 +143,12 @@ class Container:
                 while True:
                     for event in await worker.events():
                         self._hear(event)
-        except GxError as error:
+        except Exception as error:  # noqa: BLE001 - a bug there leaves nobody waiting, either
+            why = ours(error)
             if not is_up.done():
-                is_up.set_exception(error)
+                is_up.set_exception(why)
                 is_up.exception()  # it may be that nobody waits for it
-            self._lose(error.message)
+            self._lose(why.message)
 
     def _hear(self, event: WorkerEvent) -> None:
         if isinstance(event, AttemptEnded):

@@ -60,13 +60,12 @@ class Registered:
         self._cards[card.digest] = card
 
     def slots(self, most: int) -> int:
-        """How many of the bench's `most` slots there are in truth, by the model with the most room.
+        """How many of the bench's `most` slots there are in truth: those that the models have room for.
 
-        It shows as models are loaded: all of them, until each that the bench was told of has been.
+        It shows as models are loaded: `most`, until one of them is. What was put away since counts too.
         """
-        rooms = [card.slots for digest, card in self._cards.items() if digest in self._introduced]
-        writing = [room for room in rooms if room]
-        return min(most, max(writing)) if writing and len(rooms) == len(self._introduced) else most
+        room = sum(card.slots for digest, card in self._cards.items() if digest in self._introduced)
+        return min(most, room) if room else most
 
     def forget_bench(self) -> None:
         """Another bench is up: it knows no model, and may be another build."""

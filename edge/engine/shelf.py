@@ -95,9 +95,9 @@ class Shelf:
         with self._changed:
             known = self._enter(want, gives_up)
         let_go = self._keep_weights(want)
-        for loaded in want.makes_way:
-            self._put_away(loaded)
         try:
+            for loaded in want.makes_way:
+                self._put_away(loaded)
             return self._load(want) if known is None else known
         finally:
             let_go()

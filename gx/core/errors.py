@@ -37,15 +37,18 @@ class GxError(Exception):
 
 
 def ours(error: Exception) -> GxError:
-    """The error itself where it is one of these; any other is a bug, of the code `internal`, says what it is, and is
-    logged with where it came from.
+    """The error itself where it is one of these, or came out of a group of tasks; any other is a bug, of the code
+    `internal`, says what it is, and is logged with where it came from.
     """
-    if isinstance(error, GxError):
-        return error
+    first = error
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, GxError):
+        return first
     import logging  # most processes never need it
 
     logging.getLogger("gx").error("a bug", exc_info=error)
-    return GxError(f"{type(error).__name__}: {error}", code="internal")
+    return GxError(f"{type(first).__name__}: {first}", code="internal")
 
 
 class UsageError(GxError):

@@ -38,6 +38,10 @@ class Bench:
         if self._worker is not None:
             wiring.offer(self._worker, found.values())
 
+    def slots(self, most: int) -> int:
+        """How many turns are computed at a time: the `most` that there may be, or fewer where models lack room."""
+        return most if self._worker is None else min(most, self._worker.capacity().slots)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Worker]:
         """The worker, as long as the block lasts. :raises BenchError: if it can't be started."""

@@ -93,7 +93,7 @@ def status_of(node: LocalNode, *, stays: bool, is_leaving: bool) -> NodeStatus:
             BenchNow(
                 worker=bench.worker,
                 engine=bench.engine,
-                slots=bench.slots,
+                slots=node.bench.slots(bench.slots),
                 slots_busy=(bench.slots_busy if read is None else read.slots_busy) if live else 0,
                 threads=bench.threads,
                 **msgspec.structs.asdict(figures(bench.lately)),

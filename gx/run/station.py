@@ -68,12 +68,21 @@ class Station:
                         self.inbox.extend(got)  # whoever reads it takes the list away
                         self._on_news()
             except Exception as error:  # noqa: BLE001 - a bug there too is that worker's, and its runs'
-                self.worker = None
+                why, self.worker = ours(error), None
+                if not isinstance(error, GxError):
+                    self._bury(why.message)
                 self._held.clear()
                 self.hung.clear()
                 self._is_settled.set()
-                self._on_failure(ours(error))
+                self._on_failure(why)
             self._is_wanted, self._is_settled = anyio.Event(), anyio.Event()
+
+    def _bury(self, reason: str) -> None:
+        """Tell of the end of a bench whose worker couldn't any more, so that what is bound to it is void."""
+        ups = [event.incarnation for event in self.inbox if isinstance(event, BenchUp)]
+        if incarnation := ups[-1] if ups else self.incarnation:
+            self.inbox.append(BenchDown(incarnation=incarnation, reason=reason, is_expected=True))
+            self._on_news()
 
     @property
     def leases(self) -> int | None:

@@ -10,12 +10,13 @@ import pytest
 
 from gx.core import event as e
 from gx.core.errors import BenchError, InputError
-from gx.core.message import Message
+from gx.core.message import Failure, Message
 from gx.core.ports import WorkerEvent
 from gx.core.view import RunStatus
 from gx.run.inputs import Row
 from tests.desk import open_desk, rows_of
 from tests.fakes import ScriptedWorker, echo
+from tests.run.test_dispatcher import until
 
 pytestmark = pytest.mark.anyio
 
@@ -89,19 +90,28 @@ async def test_a_bug_while_a_reduce_is_cut_ends_that_run_alone(tmp_path: Path) -
 
 async def test_a_bug_in_a_worker_ends_the_runs_that_have_it_and_not_the_loop(tmp_path: Path) -> None:
     class BuggyWorker(ScriptedWorker):
-        is_mended = False
+        breaks = False
 
         async def events(self) -> list[WorkerEvent]:
-            if not self.is_mended:
-                raise ValueError("a bug")
-            return await super().events()
+            got = await super().events()
+            if self.breaks:
+                self.breaks = False
+                raise ExceptionGroup("in a task of its own", [ValueError("a bug")])
+            return got
 
     async with open_desk(tmp_path, worker := BuggyWorker(lambda turn: None)) as desk:
         active = await desk.begin(FAN_OUT, texts(3))
+        await until(lambda: len(worker.running) == 3)
+        worker.breaks = True
+        worker.end(next(iter(worker.running)), Failure(code="x", message="x"))
         await desk.finish(active)
-        assert active.state.status is RunStatus.interrupted
-        assert active.error is not None and (active.error.code, "a bug" in active.error.message) == ("internal", True)
-        worker.is_mended, worker.answer = True, echo
+        assert active.state.status is RunStatus.interrupted and not active.state.leased
+        assert active.error is not None
+        assert (active.error.code, active.error.message) == ("internal", "ValueError: a bug")
+        (exited,) = desk.bodies(e.BenchExited)
+        assert exited.reason == "ValueError: a bug"
+        worker.running.clear()
+        worker.answer = echo
         state, _ = await desk.run(FAN_OUT, texts(3))
     assert state.status is RunStatus.finished
 
