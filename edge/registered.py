@@ -8,6 +8,8 @@ anew that is elsewhere by now.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import anyio.to_thread
 
 from edge.cpu import cpu_sets
@@ -59,12 +61,12 @@ class Registered:
         """The bench that is up has loaded a model, and describes it."""
         self._cards[card.digest] = card
 
-    def slots(self, most: int) -> int:
-        """How many of the bench's `most` slots there are in truth: those that the models have room for.
-
-        It shows as models are loaded: `most`, until one of them is. What was put away since counts too.
+    def slots(self, most: int, in_use: Collection[str] = ()) -> int:
+        """How many of the bench's `most` slots there are in truth: those that the models `in_use` have room for, by
+        their digests; where none is, the one that has the most. It shows once they are loaded: `most` before.
         """
-        room = sum(card.slots for digest, card in self._cards.items() if digest in self._introduced)
+        rooms = {digest: card.slots for digest, card in self._cards.items() if digest in self._introduced}
+        room = sum(rooms.get(digest, 0) for digest in in_use) or max(rooms.values(), default=0)
         return min(most, room) if room else most
 
     def forget_bench(self) -> None:

@@ -234,7 +234,7 @@ class EdgeWorker:
 
     def capacity(self) -> Capacity:
         """Half as many leases more than slots, so that the next turns are there when several end at once."""
-        slots = self._models.slots(self._slots)
+        slots = self._models.slots(self._slots, self._attempts.models)
         return Capacity(slots=slots, leases=slots + (slots + 1) // 2)
 
     def lease(self) -> EdgeLease | None:
@@ -255,7 +255,7 @@ class EdgeWorker:
             failure = Failure(code=error.code, message=error.message, retryable=False)
             self._outbox.add(AttemptEnded(task=turn.task, attempt=turn.attempt, outcome=failure))
             return
-        self._attempts.begin(turn.task, turn.attempt, time.monotonic())
+        self._attempts.begin(turn.task, turn.attempt, turn.model, time.monotonic())
 
     def cancel(self, task: str, attempt: int) -> None:
         """Stop an attempt between two tokens; it still ends in an `AttemptEnded`. Unknown ones are ignored."""

@@ -94,11 +94,11 @@ class Shelf:
         want = _Want(digest, place, self._claim(place), place.stamp(), self._now())
         with self._changed:
             known = self._enter(want, gives_up)
+        if known is not None:
+            return known
         let_go = self._keep_weights(want)
         try:
-            for loaded in want.makes_way:
-                self._put_away(loaded)
-            return self._load(want) if known is None else known
+            return self._load(want)
         finally:
             let_go()
 
@@ -241,8 +241,10 @@ class Shelf:
         return [*(loaded.claim for loaded in staying), *self._loading.values()]
 
     def _load(self, want: _Want) -> Loaded:
-        """Fill the room that was granted."""
+        """Fill the room that was granted, once those that make way are gone."""
         try:
+            for loaded in want.makes_way:
+                self._put_away(loaded)
             gpu_layers = self._gpu_layers(want)
             loaded = Loaded(
                 want.digest,
@@ -306,10 +308,12 @@ class Shelf:
 
     def _put_away(self, loaded: Loaded) -> None:
         """Free the memory, which takes a while, in which others ask; its room is given away only then."""
-        loaded.close()
-        with self._changed:
-            self._retired.remove(loaded)
-            self._changed.notify_all()
+        try:
+            loaded.close()
+        finally:
+            with self._changed:
+                self._retired.remove(loaded)
+                self._changed.notify_all()
 
 
 def _anew(error: ModelError) -> ModelError:

@@ -10,7 +10,7 @@ import msgspec
 from gx import __version__
 from gx.core.figures import figures
 from gx.core.message import Value
-from gx.core.view import RunStatus
+from gx.core.view import BenchState, RunStatus
 from gx.node.client import Progress
 from gx.node.renting import RentedNow, rented_now
 from gx.node.standing import waits_for_person
@@ -78,6 +78,18 @@ def status_of(node: LocalNode, *, stays: bool, is_leaving: bool) -> NodeStatus:
     now_s = node.clock.now()
     rented = tuple(one for run in live if (one := rented_now(run.state, now_s, slots=_slots(run))) is not None)
     read = node.previews.read  # seconds old, where the last event of a bench may be half a minute old
+
+    def bench_now(bench: BenchState) -> BenchNow:
+        busy = (bench.slots_busy if read is None else read.slots_busy) if live else 0
+        return BenchNow(
+            worker=bench.worker,
+            engine=bench.engine,
+            slots=max(node.bench.slots(bench.slots), busy),  # turns of several lengths may have more than those of one
+            slots_busy=busy,
+            threads=bench.threads,
+            **msgspec.structs.asdict(figures(bench.lately)),
+        )
+
     return NodeStatus(
         pid=os.getpid(),
         gx=__version__,
@@ -89,17 +101,7 @@ def status_of(node: LocalNode, *, stays: bool, is_leaving: bool) -> NodeStatus:
         usd=sum(run.state.rent.paid_usd for run in live if run.state.rent is not None),
         rented=rented,
         runs=tuple(map(_run, live)),
-        benches=tuple(
-            BenchNow(
-                worker=bench.worker,
-                engine=bench.engine,
-                slots=node.bench.slots(bench.slots),
-                slots_busy=(bench.slots_busy if read is None else read.slots_busy) if live else 0,
-                threads=bench.threads,
-                **msgspec.structs.asdict(figures(bench.lately)),
-            )
-            for bench in node.view.benches.values()
-        ),
+        benches=tuple(map(bench_now, node.view.benches.values())),
     )
 
 

@@ -112,7 +112,8 @@ class Preparer:
                     continue
                 why, key = self._why_private(task, turn, found, short), turn.key()
             except Exception as error:  # noqa: BLE001  whatever a row does to us, the others go on
-                made.bodies.append(self._failed(task, ours(error).code, ours(error).message))
+                told = ours(error)
+                made.bodies.append(self._failed(task, told.code, told.message))
                 continue
             if why:
                 made.private[task.id], turn = why, PrivateTurn.of(turn)

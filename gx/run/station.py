@@ -79,8 +79,10 @@ class Station:
 
     def _bury(self, reason: str) -> None:
         """Tell of the end of a bench whose worker couldn't any more, so that what is bound to it is void."""
-        ups = [event.incarnation for event in self.inbox if isinstance(event, BenchUp)]
-        if incarnation := ups[-1] if ups else self.incarnation:
+        told = [event for event in self.inbox if isinstance(event, BenchUp | BenchDown)]
+        is_up = isinstance(told[-1], BenchUp) if told else self.incarnation > 0
+        if is_up:
+            incarnation = told[-1].incarnation if told else self.incarnation
             self.inbox.append(BenchDown(incarnation=incarnation, reason=reason, is_expected=True))
             self._on_news()
 
@@ -100,8 +102,9 @@ class Station:
         return (self.leases or 0) - len(self._held)
 
     def lease(self) -> Lease | None:
-        """The binding of a lease granted now; `None` while nothing can be granted."""
-        return None if self.worker is None else self.worker.lease()
+        """The binding of a lease granted now; `None` while nothing can be granted, or an end is yet to be heard of."""
+        is_over = self.worker is None or any(isinstance(event, BenchDown) for event in self.inbox)
+        return None if is_over else cast("Worker", self.worker).lease()
 
     def submit(self, turn: Turn) -> None:
         """Hand an attempt to the worker, which must be up."""
@@ -136,4 +139,5 @@ class Station:
         elif isinstance(event, BenchUp):
             self.incarnation = event.incarnation
         elif isinstance(event, BenchDown):
+            self.incarnation = 0
             self._held.clear()

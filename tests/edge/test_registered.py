@@ -41,19 +41,20 @@ async def test_another_bench_knows_no_model_and_all_stay_registered() -> None:
     assert models.place("m").path == "/m.gguf"
 
 
-def test_there_are_as_many_slots_as_the_models_have_room_for_together() -> None:
+def test_there_are_as_many_slots_as_the_models_in_use_have_room_for_together() -> None:
     models = Registered()
     assert models.slots(32) == 32
-    seen = []
     for digest, slots in (("embeds", 0), ("large", 4), ("small", 12), ("tiny", 99)):
         models.add(Load(request=0, digest=digest, path=f"/{digest}.gguf"))
         models.introduced(digest)
-        seen.append(models.slots(32))
-        models.described(msgspec.structs.replace(CARD, digest=digest, slots=slots))
-        seen.append(models.slots(32))
-    assert seen == [32, 32, 32, 4, 4, 16, 16, 32]
+        if digest != "tiny":
+            models.described(msgspec.structs.replace(CARD, digest=digest, slots=slots))
+    assert models.slots(32) == 12, "of whichever comes next"
+    assert [models.slots(32, use) for use in ({"large"}, {"large", "small"}, {"large", "embeds", "tiny"})] == [4, 16, 4]
+    models.described(msgspec.structs.replace(CARD, digest="tiny", slots=99))
+    assert models.slots(32, {"large", "tiny"}) == 32
     models.forget_bench()
-    assert models.slots(32) == 32
+    assert models.slots(32, {"large"}) == 32
 
 
 async def test_a_model_that_nobody_registered_is_an_error() -> None:
